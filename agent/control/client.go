@@ -1,0 +1,143 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Client asks a running agent. The zero value is of no use; see [Dial].
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// Dial returns a client of the agent whose control socket is at path. It connects on the first question.
+func Dial(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
+	}
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Status asks for the agent at a glance.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var doc Status
+	err := c.ask(ctx, http.MethodGet, "/status", nil, &doc)
+	return doc, err
+}
+
+// Verb starts, stops or restarts a module and returns when that is done.
+func (c *Client) Verb(ctx context.Context, verb, module string) error {
+	return c.ask(ctx, http.MethodPost, "/modules/"+url.PathEscape(module)+"/"+verb, nil, &struct{}{})
+}
+
+// Twin asks for a module's twin.
+func (c *Client) Twin(ctx context.Context, module string) (Twin, error) {
+	var doc Twin
+	err := c.ask(ctx, http.MethodGet, "/twins/"+url.PathEscape(module), nil, &doc)
+	return doc, err
+}
+
+// Deployment asks for the manifest in force.
+func (c *Client) Deployment(ctx context.Context) (json.RawMessage, error) {
+	var doc json.RawMessage
+	err := c.ask(ctx, http.MethodGet, "/deployment", nil, &doc)
+	return doc, err
+}
+
+// Plan asks what applying a manifest would do.
+func (c *Client) Plan(ctx context.Context, manifest []byte) (Plan, error) {
+	var doc Plan
+	err := c.ask(ctx, http.MethodPost, "/deployment/plan", manifest, &doc)
+	return doc, err
+}
+
+// Apply makes a manifest the deployment of a standalone device.
+func (c *Client) Apply(ctx context.Context, manifest []byte) (Plan, error) {
+	var doc Plan
+	err := c.ask(ctx, http.MethodPost, "/deployment", manifest, &doc)
+	return doc, err
+}
+
+// Call invokes a direct method of a local module; request and answer are the JSON of the hub's method call.
+func (c *Client) Call(ctx context.Context, module string, request []byte) (json.RawMessage, error) {
+	var doc json.RawMessage
+	err := c.ask(ctx, http.MethodPost, "/modules/"+url.PathEscape(module)+"/call", request, &doc)
+	return doc, err
+}
+
+// Logs copies log lines of a module to w, and with Follow goes on until ctx ends.
+func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.Writer) error {
+	q := url.Values{"tail": {strconv.Itoa(want.Tail)}}
+	if want.Follow {
+		q.Set("follow", "true")
+	}
+	if !want.Since.IsZero() {
+		q.Set("since", want.Since.UTC().Format(time.RFC3339Nano))
+	}
+	body, err := c.open(ctx, http.MethodGet, "/modules/"+url.PathEscape(module)+"/logs?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err = io.Copy(w, body); err != nil && ctx.Err() != nil {
+		return nil // the user stopped following
+	}
+	return err
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, body []byte, into any) error {
+	r, err := c.open(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := json.NewDecoder(r).Decode(into); err != nil {
+		return fmt.Errorf("answer of the agent: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) open(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if res.StatusCode == http.StatusOK {
+		return res.Body, nil
+	}
+	defer res.Body.Close()
+	var f fault
+	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&f); err != nil || f.Message == "" {
+		return nil, fmt.Errorf("agent answered %s", res.Status)
+	}
+	return nil, errors.New(f.Message)
+}
+
+// explain says why the agent could not be reached, and what to do.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", c.path)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", c.path)
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", c.path)
+	}
+	return err
+}

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// serve runs a server of cfg on a socket of its own and returns a client of it.
+func serve(t *testing.T, cfg Config) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- New(cfg).Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: got %v, want nil", err)
+		}
+	})
+	return Dial(path)
+}
+
+func TestAQuestionIsAnsweredByTheFuncBehindIt(t *testing.T) {
+	t.Parallel()
+	var verbs []string
+	c := serve(t, Config{
+		Status: func(context.Context) (Status, error) {
+			return Status{Device: "edge1", Modules: []Module{{Name: "filter", Status: "running"}}}, nil
+		},
+		Verb: func(_ context.Context, verb, module string) error {
+			verbs = append(verbs, verb+" "+module)
+			return nil
+		},
+		Twin: func(_ context.Context, module string) (Twin, error) {
+			return Twin(fmt.Sprintf(`{"of":%q}`, module)), nil
+		},
+		Apply: func(_ context.Context, manifest []byte) (Plan, error) {
+			return Plan{Steps: []Step{{Verb: "start", Module: string(manifest)}}}, nil
+		},
+		Logs: func(_ context.Context, _ string, want LogRequest, w io.Writer) error {
+			_, err := fmt.Fprintf(w, "tail %d follow %t\n", want.Tail, want.Follow)
+			return err
+		},
+	})
+	ctx := t.Context()
+
+	status, err := c.Status(ctx)
+	if err != nil || status.Device != "edge1" || len(status.Modules) != 1 {
+		t.Errorf("status: got %+v, %v", status, err)
+	}
+	if err := c.Verb(ctx, "restart", "filter"); err != nil || len(verbs) != 1 || verbs[0] != "restart filter" {
+		t.Errorf("verb: got %q, %v, want one restart of filter", verbs, err)
+	}
+	twin, err := c.Twin(ctx, "$edgeAgent")
+	if err != nil || string(twin) != `{"of":"$edgeAgent"}` {
+		t.Errorf("twin: got %s, %v", twin, err)
+	}
+	plan, err := c.Apply(ctx, []byte("m"))
+	if err != nil || len(plan.Steps) != 1 || plan.Steps[0].Module != "m" {
+		t.Errorf("apply: got %+v, %v", plan, err)
+	}
+	var out bytes.Buffer
+	if err := c.Logs(ctx, "filter", LogRequest{Tail: 3, Follow: true}, &out); err != nil || out.String() != "tail 3 follow true\n" {
+		t.Errorf("logs: got %q, %v", out.String(), err)
+	}
+}
+
+func TestAnErrorOfTheAgentReachesTheOperatorAsItsOneLine(t *testing.T) {
+	t.Parallel()
+	c := serve(t, Config{
+		Verb: func(_ context.Context, _, module string) error {
+			return fmt.Errorf("module %q: %w", module, ErrNotFound)
+		},
+		Apply: func(context.Context, []byte) (Plan, error) {
+			return Plan{}, errors.New("modulesContent: want an object")
+		},
+	})
+	for claim, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"a module that is not there": {c.Verb(t.Context(), "stop", "ghost"), `module "ghost": not found`},
+		"a verb that is not one":     {c.Verb(t.Context(), "explode", "x"), "want start, stop or restart"},
+		"a manifest that is wrong":   {second(c.Apply(t.Context(), []byte("{"))), "modulesContent: want an object"},
+		"a manifest too large":       {second(c.Apply(t.Context(), make([]byte, MaxManifest+1))), "too large"},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q in it", claim, c.err, c.want)
+		}
+	}
+}
+
+func second(_ Plan, err error) error { return err }
+
+func TestNoAgentIsSaidWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	_, err := Dial(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "start it with `sandpiper agent`") {
+		t.Errorf("got %v, want the remedy", err)
+	}
+}
+
+func TestTheSocketIsForItsOwnerOnly(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	for range 2 { // the second takes the place of the first, as after a crash
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("got %v, %v, want mode 0600", info.Mode(), err)
+	}
+}
+
+func TestTheDocumentsHaveNoNullLists(t *testing.T) {
+	t.Parallel()
+	raw, err := json.Marshal(Status{Links: []Link{}, Modules: []Module{}, Queues: []Queue{}, Sandbox: []Capability{}, Problems: []string{}})
+	if err != nil || bytes.Contains(raw, []byte("null")) {
+		t.Errorf("got %s, %v, want no null", raw, err)
+	}
+}

@@ -1,0 +1,99 @@
+package control
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status is the agent at a glance.
+type Status struct {
+	Version    string       `json:"version"`
+	Device     string       `json:"device"`
+	Hub        string       `json:"hub,omitempty"` // absent on a standalone device
+	Gateway    string       `json:"gateway"`
+	Started    time.Time    `json:"started"`      // of this agent process
+	FirstReady float64      `json:"readySeconds"` // from process start until modules could publish
+	Deployment Deployment   `json:"deployment"`
+	Links      []Link       `json:"links"`
+	Modules    []Module     `json:"modules"`
+	Queues     []Queue      `json:"queues"`
+	Sandbox    []Capability `json:"sandbox"`
+	Problems   []string     `json:"problems"` // what an operator should act on; empty when all is well
+}
+
+// Deployment says which deployment is in force.
+type Deployment struct {
+	Version     int64  `json:"version"`     // $version of $edgeAgent's desired properties; 0 = none yet
+	Code        int    `json:"code"`        // 200 applied, 400 malformed, 412 schema, 417 empty, 500 not all could be done
+	Description string `json:"description"` // why, when the code is not 200
+}
+
+// Link is one identity's connection to the hub.
+type Link struct {
+	Identity  string    `json:"identity"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	Sent      uint64    `json:"sent"`            // messages the hub acknowledged since the agent started
+	Error     string    `json:"error,omitempty"` // why it is not connected
+}
+
+// Module is one module of the deployment and its instance.
+type Module struct {
+	Name     string    `json:"name"`
+	Type     string    `json:"type"`
+	Image    string    `json:"image"`
+	Status   string    `json:"status"` // running, stopped, failed, backoff, unhealthy, unknown
+	Why      string    `json:"why,omitempty"`
+	Pid      int       `json:"pid,omitempty"` // on the host
+	Started  time.Time `json:"started,omitzero"`
+	Restarts int       `json:"restarts"`
+	ExitCode int       `json:"exitCode"`
+	Exited   time.Time `json:"exited,omitzero"`
+	Memory   int64     `json:"memoryBytes,omitempty"`
+}
+
+// Queue is one lane of the durable queue.
+type Queue struct {
+	Sink     string    `json:"sink"`
+	Priority int       `json:"priority"`
+	Messages int64     `json:"messages"`
+	Bytes    int64     `json:"bytes"`
+	Oldest   time.Time `json:"oldest,omitzero"`
+	Expired  uint64    `json:"expired"`
+	Dropped  uint64    `json:"dropped"`
+}
+
+// Capability is one thing the kernel offers sandboxes, or does not.
+type Capability struct {
+	Name string `json:"name"`
+	Have bool   `json:"have"`
+	Note string `json:"note,omitempty"`
+}
+
+// Step is one thing a deployment will do.
+type Step struct {
+	Verb   string `json:"verb"`
+	Module string `json:"module"`
+	Why    string `json:"why"`
+}
+
+// Plan is what applying a manifest would do, and Applied what it did.
+type Plan struct {
+	Steps []Step   `json:"steps"`
+	Notes []string `json:"notes,omitempty"` // accepted but without effect
+}
+
+// LogRequest chooses log lines of one module.
+type LogRequest struct {
+	Tail   int       // the last n lines; negative = all that is kept
+	Since  time.Time // zero = no bound
+	Follow bool      // go on with what is written from now on
+}
+
+// fault is the body of every answer that is not a success.
+type fault struct {
+	Message string `json:"message"`
+}
+
+// Twin is one identity's twin as a client would see it.
+type Twin = json.RawMessage
