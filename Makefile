@@ -1,0 +1,75 @@
+# Every target in one line: `make help`. The contract of each is in CONTRIBUTING.md.
+
+VERSION ?= $(shell cat VERSION)
+TAGS    := netgo osusergo seccomp runc_nocriu
+GO      ?= go
+LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -linkmode external -extldflags '-static -Wl,--build-id=none'
+GOBUILD := CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=false -mod=readonly
+DEVICE  := $(GOBUILD) -tags "$(TAGS)" -ldflags "$(LDFLAGS)"
+HOST    := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
+TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
+PKGS    := ./...
+
+.DEFAULT_GOAL := build
+.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench sdk repro clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: ## install what the other targets need (as root; safe to repeat)
+	@scripts/setup
+
+build: ## build for this host into build/
+	@mkdir -p build
+	$(DEVICE) -o build/sandpiper ./cmd/sandpiper
+	$(HOST) -o build/sandpiper-bundle ./cmd/sandpiper-bundle
+	$(HOST) -o build/sandpiper-hub ./cmd/sandpiper-hub
+
+cross: ## static, reproducible device binaries for amd64, arm64, armv7 and armv6 into build/linux-*/
+	@VERSION="$(VERSION)" scripts/cross
+
+repro: ## build all device binaries twice in two folders and compare their hashes
+	@VERSION="$(VERSION)" scripts/repro
+
+demo: build ## the main job on this machine: hub, agent, four modules, an outage, three kills, a ledger
+	@$(GO) run ./scripts/demo
+
+test: ## every test that needs no board; sandbox tests run for real as root
+	@scripts/announce
+	$(TEST) -timeout 10m $(PKGS)
+
+race: ## the same under the race detector
+	$(TEST) -race -shuffle=on -timeout 20m $(PKGS)
+
+check: fmt vet lint imports build size test ## what CI runs and what a developer runs
+
+fmt: ## fail when a file is not gofmt'ed
+	@out=$$(gofmt -l agent cmd sandbox store scripts); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
+
+vet: ## go vet
+	$(GO) vet -tags "$(TAGS)" $(PKGS)
+
+lint: build/golangci-lint ## golangci-lint, as .golangci.yml says
+	build/golangci-lint run --timeout 10m $(PKGS)
+
+build/golangci-lint: scripts/tools/go.mod
+	@mkdir -p build
+	cd scripts/tools && $(GO) build -o ../../build/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+imports: ## the import rules of ARCHITECTURE.md
+	$(GO) test -tags "$(TAGS)" -run 'TestImports|TestPackageDocs|TestOneForeignLibraryOneRoom' ./cmd/sandpiper
+
+size: ## the device binary against its budget, and no reflection by method name in it
+	@scripts/size build/sandpiper
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s)
+	@scripts/fuzz
+
+bench: ## side-by-side benchmarks; BENCH=name runs a part; writes build/bench.json
+	@scripts/bench/run
+
+sdk: ## conformance on the real SDK packages
+	@scripts/sdk
+
+clean: ## remove build/
+	rm -rf build
