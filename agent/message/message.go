@@ -1,0 +1,87 @@
+package message
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+)
+
+// ErrTooLarge is wrapped by the error for a message beyond [iothub.MaxMessage]. It is final: the message will never fit.
+var ErrTooLarge = errors.New("message too large")
+
+// Message is one telemetry message. The zero value is empty and valid.
+type Message struct {
+	Source   iothub.ID  // who published it, by the authenticated connection, never by the payload
+	Output   string     // the module's output ($.on), "" = none
+	Bag      iothub.Bag // properties, system ones by their $.-keys, without $.on, $.cdid, $.cmid
+	Body     []byte
+	Accepted time.Time // when the agent took it, whole microseconds, UTC
+	ID       string    // ours, unique for each accepted message; may be empty; not sent upstream
+}
+
+// FromPublish makes the message that src published at now. It takes over bag and body. $.on becomes Output, and
+// $.cdid and $.cmid, which only a server may set, are dropped. A message whose properties and body together exceed
+// [iothub.MaxMessage] is an error that wraps [ErrTooLarge].
+func FromPublish(src iothub.ID, bag iothub.Bag, body []byte, now time.Time) (Message, error) {
+	if size := bag.Size() + len(body); size > iothub.MaxMessage {
+		return Message{}, fmt.Errorf("%w: %d bytes of body and properties, at most %d", ErrTooLarge, size, iothub.MaxMessage)
+	}
+	m := Message{Source: src, Body: body, Accepted: now.UTC().Truncate(time.Microsecond)}
+	kept := bag[:0] // in place: the bag is ours now
+	for _, p := range bag {
+		switch p.Key {
+		case iothub.PropOutput:
+			if m.Output == "" {
+				m.Output = p.Value
+			}
+		case iothub.PropSourceDevice, iothub.PropSourceModule:
+		default:
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) > 0 {
+		m.Bag = kept
+	}
+	return m, nil
+}
+
+// Size is the bytes of body and properties as the service counts them: decoded keys and values.
+func (m Message) Size() int {
+	n := m.Bag.Size() + len(m.Body)
+	if m.Output != "" {
+		n += len(iothub.PropOutput) + len(m.Output)
+	}
+	return n
+}
+
+// Upstream returns the properties for the topic to the hub: all of them, $.on back in front.
+func (m Message) Upstream() iothub.Bag {
+	if m.Output == "" {
+		return m.Bag
+	}
+	bag := make(iothub.Bag, 0, len(m.Bag)+1)
+	bag = append(bag, iothub.Property{Key: iothub.PropOutput, Value: m.Output})
+	return append(bag, m.Bag...)
+}
+
+// Input returns the properties for delivery to a module's input: who sent it ($.cdid, and $.cmid when that is a
+// module), the system properties that edgeHub passes on, all application properties. $.on, $.ifid and the
+// diagnostic pair stay behind.
+func (m Message) Input() iothub.Bag {
+	bag := make(iothub.Bag, 0, len(m.Bag)+2)
+	bag = append(bag, iothub.Property{Key: iothub.PropSourceDevice, Value: m.Source.Device})
+	if m.Source.IsModule() {
+		bag = append(bag, iothub.Property{Key: iothub.PropSourceModule, Value: m.Source.Module})
+	}
+	for _, p := range m.Bag {
+		switch p.Key {
+		case iothub.PropOutput, iothub.PropInterface, iothub.PropDiagnosticID, iothub.PropDiagnostics,
+			iothub.PropSourceDevice, iothub.PropSourceModule:
+		default:
+			bag = append(bag, p)
+		}
+	}
+	return bag
+}
