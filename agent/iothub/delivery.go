@@ -42,9 +42,6 @@ func ParseDelivery(topic string) (Delivery, error) {
 	}
 	if rest, ok := strings.CutPrefix(topic, topicDesired); ok {
 		q, err := parseQuery(topic, rest)
-		if err == nil && q.request != "" {
-			err = syntax("topic", topic, "a desired patch answers no request, yet has a $rid")
-		}
 		if err != nil {
 			return Delivery{}, err
 		}
@@ -62,8 +59,8 @@ func parseMethodCall(topic, rest string) (Delivery, error) {
 	if err != nil {
 		return Delivery{}, err
 	}
-	if q.request == "" || q.version != 0 {
-		return Delivery{}, syntax("topic", topic, "want $iothub/methods/POST/{name}/?$rid={id}")
+	if q.request == "" {
+		return Delivery{}, syntax("topic", topic, "no $rid, want $iothub/methods/POST/{name}/?$rid={id}")
 	}
 	return Delivery{Kind: MethodCall, Name: name, RequestID: q.request, Bag: q.rest}, nil
 }

@@ -101,3 +101,13 @@ func (r MethodRequest) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(wire)
 }
+
+// UnmarshalJSON is [ParseMethodRequest].
+func (r *MethodRequest) UnmarshalJSON(body []byte) error {
+	parsed, err := ParseMethodRequest(body)
+	if err != nil {
+		return err
+	}
+	*r = parsed
+	return nil
+}
