@@ -1,0 +1,87 @@
+package route
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+)
+
+// Lowest is the priority of a rule that names none: behind all that do (0 to 9).
+const Lowest = 10
+
+// Rule is a route as a deployment holds it.
+type Rule struct {
+	Name     string
+	Route    Route
+	Priority uint8         // 0 (first) to 9, Lowest when unset
+	TTL      time.Duration // how long a message may wait; 0 = for ever
+}
+
+// Hop is one sink of one message.
+type Hop struct {
+	Sink     Sink
+	Priority uint8
+	TTL      time.Duration
+	Rule     string // the name of the rule that decided priority and TTL
+}
+
+// Router is the table of all rules. It never changes and is safe for concurrent use. The zero Router and the nil
+// Router drop everything.
+type Router struct {
+	entries []entry // best priority first, then by name
+}
+
+type entry struct {
+	from source
+	hops []Hop // the one hop, as a slice so that it can be returned without allocating
+}
+
+// NewRouter builds the table. The order of the rules does not count: of several rules with equal priority the first
+// by name decides.
+func NewRouter(rules []Rule) *Router {
+	rules = slices.Clone(rules)
+	slices.SortStableFunc(rules, func(a, b Rule) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Name, b.Name))
+	})
+	r := &Router{entries: make([]entry, 0, len(rules))}
+	for _, rule := range rules {
+		from, _ := parseSource(rule.Route.Source) // the zero source matches nothing
+		hop := Hop{Sink: rule.Route.Sink, Priority: rule.Priority, TTL: rule.TTL, Rule: rule.Name}
+		r.entries = append(r.entries, entry{from: from, hops: []Hop{hop}})
+	}
+	return r
+}
+
+// Route returns the sinks of a message that source published on output ("" = none), or of a change of source's
+// reported properties when twinChange: each sink once, with the priority and the time to live of its best rule,
+// best priority first. No sink means that the message is dropped, yet acknowledged. The slice must not be changed.
+func (r *Router) Route(source iothub.ID, output string, twinChange bool) []Hop {
+	if r == nil {
+		return nil
+	}
+	var hops []Hop
+	for i := range r.entries {
+		e := &r.entries[i]
+		if !e.from.matches(source, output, twinChange) {
+			continue
+		}
+		switch {
+		case hops == nil:
+			hops = e.hops[:1:1] // the common case: one sink, no allocation; a second one makes append copy
+		case !has(hops, e.hops[0].Sink):
+			hops = append(hops, e.hops[0])
+		}
+	}
+	return hops
+}
+
+func has(hops []Hop, sink Sink) bool {
+	for i := range hops {
+		if hops[i].Sink == sink {
+			return true
+		}
+	}
+	return false
+}
