@@ -135,17 +135,17 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, origin Origin) {
 }
 
 // open does everything up to the accepting CONNACK. nil, nil: refused with a code.
-func (s *Server) open(ctx context.Context, nc net.Conn, origin Origin) (*Conn, error) {
+func (s *Server) open(ctx context.Context, raw net.Conn, origin Origin) (*Conn, error) {
 	deadline := time.Now().Add(s.cfg.ConnectTimeout)
-	if err := nc.SetDeadline(deadline); err != nil {
+	if err := raw.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	state, nc, err := s.handshake(ctx, nc)
+	state, nc, err := s.handshake(ctx, raw)
 	if err != nil {
 		return nil, err
 	}
