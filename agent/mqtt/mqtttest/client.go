@@ -71,6 +71,21 @@ func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), o O
 
 // Connect sends the CONNECT on nc and waits for the answer; *RefusedError when it is a refusal.
 func Connect(nc net.Conn, o Options) (*Client, error) {
+	c := &Client{
+		Messages: make(chan Message, 1024),
+		nc:       nc, r: bufio.NewReaderSize(nc, 16<<10), ended: make(chan struct{}),
+		answers: map[uint16]chan []byte{}, pings: make(chan struct{}, 16),
+	}
+	var err error
+	if c.Present, err = greet(nc, c.r, o); err != nil {
+		return nil, err
+	}
+	go c.read()
+	return c, nil
+}
+
+// greet sends the CONNECT and reads the CONNACK.
+func greet(w io.Writer, r *bufio.Reader, o Options) (present bool, err error) {
 	pk := packets.Packet{
 		FixedHeader:     packets.FixedHeader{Type: packets.Connect},
 		ProtocolVersion: 4,
@@ -80,27 +95,24 @@ func Connect(nc net.Conn, o Options) (*Client, error) {
 			WillFlag: o.WillTopic != "", WillTopic: o.WillTopic, WillPayload: o.WillPayload,
 		},
 	}
-	c := &Client{
-		Messages: make(chan Message, 1024),
-		nc:       nc, r: bufio.NewReaderSize(nc, 16<<10), ended: make(chan struct{}),
-		answers: map[uint16]chan []byte{}, pings: make(chan struct{}, 16),
+	var b bytes.Buffer
+	if err := pk.ConnectEncode(&b); err != nil {
+		return false, err
 	}
-	if err := c.write(&pk, (*packets.Packet).ConnectEncode); err != nil {
-		return nil, err
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return false, err
 	}
-	in, err := ReadPacket(c.r)
+	in, err := ReadPacket(r)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	if in.FixedHeader.Type != packets.Connack {
-		return nil, fmt.Errorf("packet type %d instead of CONNACK", in.FixedHeader.Type)
+		return false, fmt.Errorf("packet type %d instead of CONNACK", in.FixedHeader.Type)
 	}
 	if in.ReasonCode != 0 {
-		return nil, &RefusedError{Code: in.ReasonCode}
+		return false, &RefusedError{Code: in.ReasonCode}
 	}
-	c.Present = in.SessionPresent
-	go c.read()
-	return c, nil
+	return in.SessionPresent, nil
 }
 
 // Subscribe sends one SUBSCRIBE with all filters at QoS 1 and returns the codes granted.

@@ -1,0 +1,175 @@
+package mqtt_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
+)
+
+// selfSigned makes a certificate for localhost and a pool that trusts it.
+func selfSigned(tb testing.TB) (tls.Certificate, *x509.CertPool) {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
+}
+
+func TestTLSIsTheServersOwn(t *testing.T) {
+	t.Parallel()
+	cert, pool := selfSigned(t)
+	r := newRecorder()
+	s := newServer(t, mqtt.Config{Handler: r, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	c, err := mqtttest.Connect(tls.Client(s.dial(mqtt.Origin{}), &tls.Config{RootCAs: pool, ServerName: "localhost"}), mqtttest.Options{ClientID: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := (<-r.opened).hello.TLS; got == nil || got.ServerName != "localhost" {
+		t.Errorf("TLS state: got %+v, want one with server name localhost", got)
+	}
+	if err := c.Publish(within(t), "t", make([]byte, 100<<10), 1); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPlainBytesOnATLSPort(t *testing.T) {
+	t.Parallel()
+	cert, _ := selfSigned(t)
+	s := newServer(t, mqtt.Config{Handler: newRecorder(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	if _, err := mqtttest.Connect(s.dial(mqtt.Origin{}), mqtttest.Options{ClientID: "c"}); err == nil {
+		t.Error("a plain CONNECT on a TLS server: accepted")
+	}
+}
+
+func TestWebSocket(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	s := newServer(t, mqtt.Config{Handler: r})
+	origin := mqtt.Origin{ID: iothub.ID{Device: "edge1", Module: "filter"}}
+	mux := http.NewServeMux()
+	mux.Handle(iothub.WebSocketPath, mqtt.WebSocket(func(nc net.Conn, req *http.Request) { s.ServeConn(req.Context(), nc, origin) }))
+	web := httptest.NewTLSServer(mux)
+	t.Cleanup(web.Close)
+	t.Cleanup(s.stop)
+	ctx := within(t)
+	dial := func(protocol string) (*websocket.Conn, error) {
+		ws, resp, err := websocket.Dial(ctx, web.URL+iothub.WebSocketPath, &websocket.DialOptions{HTTPClient: web.Client(), Subprotocols: []string{protocol}})
+		if resp != nil && resp.Body != nil && err != nil {
+			_ = resp.Body.Close()
+		}
+		return ws, err
+	}
+	t.Run("carries a session, and tells by which door", func(t *testing.T) {
+		for _, protocol := range []string{"mqtt", "MQTT"} {
+			ws, err := dial(protocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := mqtttest.Connect(websocket.NetConn(ctx, ws, websocket.MessageBinary), mqtttest.Options{ClientID: "c"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			hello := (<-r.opened).hello
+			if hello.TLS == nil || hello.Origin.ID != origin.ID {
+				t.Errorf("hello: got %+v, want the TLS state of the request and the origin %v", hello, origin.ID)
+			}
+			if err := c.Publish(ctx, "t", make([]byte, 200<<10), 1); err != nil {
+				t.Error(err)
+			}
+			_ = c.Close()
+			<-r.closed
+		}
+	})
+	t.Run("another sub-protocol is refused", func(t *testing.T) {
+		if _, err := dial("chat"); err == nil {
+			t.Error("accepted")
+		}
+	})
+	t.Run("a text frame ends it", func(t *testing.T) {
+		ws, err := dial("mqtt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ws.Write(ctx, websocket.MessageText, connectPacket("c")); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ws.Read(ctx); err == nil {
+			t.Error("got an answer to a text frame")
+		}
+	})
+}
+
+func TestServeKeepsToItsNumberOfConnections(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	s, err := mqtt.New(mqtt.Config{Handler: r, MaxConns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l, mqtt.Origin{}) }()
+	defer func() {
+		stop()
+		<-served
+	}()
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}
+	first, err := mqtttest.Dial(ctx, dial, mqtttest.Options{ClientID: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-r.opened
+	second := make(chan *mqtttest.Client)
+	go func() {
+		c, err := mqtttest.Dial(ctx, dial, mqtttest.Options{ClientID: "b"})
+		if err != nil {
+			t.Error(err)
+		}
+		second <- c
+	}()
+	_ = first.Close()
+	<-r.closed
+	if got := (<-r.opened).hello.ClientID; got != "b" {
+		t.Errorf("opened after the first went: got %s, want b", got)
+	}
+	if c := <-second; c != nil {
+		_ = c.Abort()
+	}
+}
