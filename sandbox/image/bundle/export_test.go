@@ -1,0 +1,57 @@
+package bundle
+
+import (
+	"bytes"
+	"crypto/sha256"
+
+	"github.com/veraison/go-cose"
+)
+
+// The inside that the attack tests need to build what no honest tool builds.
+const ExternalAAD = externalAAD
+
+// ProtectedHeader returns the one header a key's signature may have.
+func ProtectedHeader(key PublicKey) []byte { return protectedHeader(key) }
+
+// SignRaw makes an envelope with a valid signature over any payload, header and aad.
+func SignRaw(key PrivateKey, protected, payload []byte, aad string) Envelope {
+	signer, err := key.coseSigner()
+	if err != nil {
+		panic(err)
+	}
+	m := cose.Sign1Message{
+		Headers: cose.Headers{
+			RawProtected: dialect().encode(notNil(protected)),
+			Protected:    cose.ProtectedHeader{cose.HeaderLabelAlgorithm: cose.Algorithm(key.Public().Algorithm())},
+		},
+		Payload: notNil(payload),
+	}
+	if err := m.Sign(nil, []byte(aad), signer); err != nil {
+		panic(err)
+	}
+	return Envelope{Protected: protected, Payload: payload, Signature: m.Signature}
+}
+
+// EncodeCBOR prints v as the format does.
+func EncodeCBOR(v any) []byte { return dialect().encode(v) }
+
+// Parts takes a bundle apart.
+func Parts(spb []byte) (Envelope, Index, []byte) {
+	head, err := ReadHeadUnverified(bytes.NewReader(spb))
+	if err != nil {
+		panic(err)
+	}
+	at := head.Header.IndexOffset()
+	index, err := ParseIndex(spb[at:at+int64(head.Header.Index)], head.Manifest.Image.Size, head.Manifest.Index.Payload)
+	if err != nil {
+		panic(err)
+	}
+	return head.Envelope, index, spb[head.Header.PayloadOffset():]
+}
+
+// InfoOf names an index, true or not.
+func InfoOf(x Index) IndexInfo {
+	info := x.info()
+	info.Digest = sha256.Sum256(x.Append(nil))
+	return info
+}
