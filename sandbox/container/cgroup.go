@@ -1,0 +1,169 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+)
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// mountCgroup mounts the version 2 hierarchy where nobody has mounted any: a
+// board without systemd.
+func mountCgroup(log *slog.Logger) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(cgroupRoot, &st); err != nil {
+		return nil //nolint:nilerr // no sysfs, no cgroups: Probe says so
+	}
+	if st.Type != unix.SYSFS_MAGIC {
+		return nil
+	}
+	err := unix.Mount("cgroup2", cgroupRoot, "cgroup2", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, "")
+	if errors.Is(err, unix.ENODEV) {
+		return nil // a kernel without cgroups
+	}
+	if err != nil {
+		return fmt.Errorf("mount cgroup2 on %s: %w", cgroupRoot, err)
+	}
+	log.Info("cgroup2 mounted: nobody else had")
+	return nil
+}
+
+// hierarchies are the directories that stand for the root group, one for each
+// mounted hierarchy.
+func hierarchies() []string {
+	if cgroups.IsCgroup2UnifiedMode() {
+		return []string{cgroupRoot}
+	}
+	mounts, err := cgroups.GetCgroupMounts(true)
+	if err != nil {
+		return nil
+	}
+	seen := map[string]bool{}
+	var dirs []string
+	add := func(dir string) {
+		if !seen[dir] {
+			seen[dir] = true
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, m := range mounts {
+		add(m.Mountpoint)
+	}
+	if cgroups.IsCgroup2HybridMode() {
+		add(filepath.Join(cgroupRoot, "unified"))
+	}
+	return dirs
+}
+
+// cgroupsBelow lists the names of the groups right below a group, over all
+// hierarchies.
+func cgroupsBelow(group string) []string {
+	seen := map[string]bool{}
+	var names []string
+	for _, h := range hierarchies() {
+		entries, err := os.ReadDir(filepath.Join(h, group))
+		if err != nil {
+			continue // not in this hierarchy
+		}
+		for _, e := range entries {
+			if e.IsDir() && !seen[e.Name()] {
+				seen[e.Name()] = true
+				names = append(names, e.Name())
+			}
+		}
+	}
+	return names
+}
+
+// clearCgroup kills what is in a group and removes it from every hierarchy.
+func clearCgroup(group string) error {
+	var errs []error
+	for _, h := range hierarchies() {
+		if err := clearGroupDir(filepath.Join(h, group)); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// How long killed processes may take to leave their group.
+const (
+	leavePatience = 5 * time.Second
+	leaveInterval = 5 * time.Millisecond
+)
+
+func clearGroupDir(dir string) error {
+	timeout := time.NewTimer(leavePatience)
+	defer timeout.Stop()
+	again := time.NewTicker(leaveInterval)
+	defer again.Stop()
+	for {
+		pids, err := cgroups.GetAllPids(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL) // gone is as good
+		}
+		err = removeGroup(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-timeout.C:
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+	}
+}
+
+// removeGroup removes a group and those below it. Only directories can be
+// removed there, and only when no process is left in them.
+func removeGroup(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeGroup(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return unix.Rmdir(dir)
+}
+
+// controllers are those that can be used: on version 2 what the root offers.
+func controllers() map[string]bool {
+	have := map[string]bool{}
+	if cgroups.IsCgroup2UnifiedMode() {
+		b, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
+		if err != nil {
+			return have
+		}
+		for _, c := range strings.Fields(string(b)) {
+			have[c] = true
+		}
+		return have
+	}
+	mounts, err := cgroups.GetCgroupMounts(true)
+	if err != nil {
+		return have
+	}
+	for _, m := range mounts {
+		for _, c := range m.Subsystems {
+			have[c] = true
+		}
+	}
+	return have
+}

@@ -1,0 +1,37 @@
+package container_test
+
+import (
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/sandboxtest"
+)
+
+func TestRuntimeKeepsTheContract(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	var (
+		mu   sync.Mutex
+		dirs = map[*testing.T]string{} // a second runtime of a test is the restarted agent's
+		once sync.Once
+	)
+	sandboxtest.Run(t, func(t *testing.T) sandbox.Runtime {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		dir := dirs[t]
+		if dir == "" {
+			var err error
+			if dir, err = os.MkdirTemp("", "sandpiper-container-"); err != nil {
+				t.Fatal(err)
+			}
+			dirs[t] = dir
+			t.Cleanup(func() { cleanStateDir(t, dir) })
+		}
+		r := openRuntime(t, dir)
+		once.Do(func() { t.Log("real sandboxes: " + announce(r)) })
+		return r
+	})
+}

@@ -1,0 +1,88 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// Exec runs one more process in the sandbox, under the same walls: namespaces,
+// user ids, cgroup, seccomp, no capabilities.
+func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, error) {
+	if len(c.Args) == 0 {
+		return sandbox.Exit{}, i.err("exec", errors.New("there is no program to run"))
+	}
+	switch {
+	case i.isDestroyed():
+		return sandbox.Exit{}, i.err("exec", sandbox.ErrDestroyed)
+	case i.over():
+		return sandbox.Exit{}, i.err("exec", sandbox.ErrEnded)
+	}
+	if err := ctx.Err(); err != nil {
+		return sandbox.Exit{}, i.err("exec", err)
+	}
+	user, err := lookupUser(sandbox.Spec{User: c.User, Root: i.root()})
+	if err != nil {
+		return sandbox.Exit{}, i.err("exec", err)
+	}
+	p := &libcontainer.Process{
+		Args: c.Args, Env: environment(c.Env), Cwd: c.Cwd,
+		UID: user.uid, GID: user.gid, AdditionalGroups: user.groups,
+		Stdout: c.Stdout, Stderr: c.Stderr,
+	}
+	if p.Cwd == "" {
+		p.Cwd = "/"
+	}
+	closeStdin, err := feed(p, c.Stdin)
+	if err != nil {
+		return sandbox.Exit{}, i.err("exec", err)
+	}
+	defer closeStdin()
+	if err := i.c.Start(p); err != nil {
+		return sandbox.Exit{}, i.err("exec", oneLine(err))
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) }) // gone is as good
+	defer stop()
+	ps, err := p.Wait()
+	if ps == nil {
+		return sandbox.Exit{}, i.err("exec", err)
+	}
+	status, _ := ps.Sys().(syscall.WaitStatus)
+	return newExit(status, true, time.Now()), nil
+}
+
+// root is what names of users are looked up in.
+func (i *Instance) root() sandbox.Root {
+	config := i.c.Config()
+	return sandbox.Root{Kind: sandbox.Image, Image: config.Rootfs}
+}
+
+// feed gives a process its standard input through a pipe of ours: it may end
+// without having read all, and the reader may never end.
+func feed(p *libcontainer.Process, in io.Reader) (func(), error) {
+	if in == nil {
+		return func() {}, nil
+	}
+	if f, ok := in.(*os.File); ok {
+		p.Stdin = f
+		return func() {}, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	p.Stdin = r
+	go func() { // ends with in, or with the first write after the process
+		_, _ = io.Copy(w, in)
+		_ = w.Close()
+	}()
+	return func() { _ = r.Close() }, nil
+}

@@ -1,0 +1,27 @@
+package container
+
+import (
+	"os"
+	"runtime"
+
+	_ "github.com/opencontainers/cgroups/devices" // without it device rules are refused
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
+)
+
+// init keeps the process's first thread for main's goroutine. Threads that enter
+// a sandbox's namespaces end afterwards, but the first one cannot end: it would
+// be parked in there for good, hold the namespace and its mounts, and be what
+// /proc/self shows. Only an init function is certain to run on it.
+//
+//nolint:gochecknoinits // see above
+func init() { runtime.LockOSThread() }
+
+// Init hands over to libcontainer when this process is the inside of a new
+// sandbox, and then never returns; otherwise it does nothing. main calls it
+// before anything else, and so does TestMain of tests that make sandboxes.
+func Init() {
+	if len(os.Args) > 1 && os.Args[1] == "init" && os.Getenv("_LIBCONTAINER_INITPIPE") != "" {
+		libcontainer.Init()
+	}
+}

@@ -1,0 +1,270 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runc/libcontainer"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// Instance is one sandbox. See sandbox.Instance.
+type Instance struct {
+	r     *Runtime
+	id    string
+	c     *libcontainer.Container
+	group cgroups.Manager
+	child *libcontainer.Process // nil when this agent is not its parent
+	pid   int
+	start uint64 // kernel's start time of pid
+	made  time.Time
+	netns bool
+	proc  *pidfd        // nil when it had ended before Recover
+	ended chan struct{} // closed when exit is set
+	exit  sandbox.Exit  // after ended
+
+	mu        sync.Mutex // guards what follows
+	started   bool
+	destroyed bool
+}
+
+// adopt makes the Instance of a container and watches its process. child is nil
+// for one that an earlier agent made.
+func (r *Runtime) adopt(c *libcontainer.Container, child *libcontainer.Process) (*Instance, error) {
+	state, err := c.State()
+	if err != nil {
+		return nil, err
+	}
+	group, err := manager.NewWithPaths(state.Config.Cgroups, state.CgroupPaths)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	i := &Instance{
+		r: r, id: c.ID(), c: c, group: group, child: child,
+		pid: state.InitProcessPid, start: state.InitProcessStartTime,
+		made: state.Created.Round(0), netns: hasNetwork(&state.Config),
+		ended: make(chan struct{}),
+	}
+	i.proc, err = openPidfd(i.pid, i.start)
+	if err != nil && child != nil {
+		return nil, fmt.Errorf("watch process %d: %w", i.pid, err)
+	}
+	if err != nil { // of an earlier agent, and gone
+		i.setExit(i.resolve())
+		return i, nil
+	}
+	go i.watch()
+	return i, nil
+}
+
+// watch waits for the end of the process.
+func (i *Instance) watch() {
+	if err := i.proc.waitEnd(); err != nil {
+		i.r.logger(i.id).Error("process can no longer be watched", "err", err)
+	}
+	i.setExit(i.resolve())
+}
+
+func (i *Instance) setExit(e sandbox.Exit) {
+	i.exit = e
+	close(i.ended)
+}
+
+// over tells whether the process has ended.
+func (i *Instance) over() bool {
+	select {
+	case <-i.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// ID is the Spec's.
+func (i *Instance) ID() string { return i.id }
+
+// Pid is the host's process id; 0 after the end.
+func (i *Instance) Pid() int {
+	if i.over() {
+		return 0
+	}
+	return i.pid
+}
+
+// Started is when the process was made.
+func (i *Instance) Started() time.Time { return i.made }
+
+// Start lets the program run.
+func (i *Instance) Start() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.destroyed:
+		return i.err("start", sandbox.ErrDestroyed)
+	case i.started:
+		return i.err("start", sandbox.ErrStarted)
+	case i.over():
+		return i.err("start", sandbox.ErrEnded)
+	}
+	if err := i.c.Exec(); err != nil {
+		return i.err("start", err)
+	}
+	i.started = true
+	return nil
+}
+
+// Wait returns how the program ended.
+func (i *Instance) Wait(ctx context.Context) (sandbox.Exit, error) {
+	if i.over() { // an ended context does not hide an end
+		return i.exit, nil
+	}
+	select {
+	case <-i.ended:
+		return i.exit, nil
+	case <-ctx.Done():
+		return sandbox.Exit{}, i.err("wait", ctx.Err())
+	}
+}
+
+// Signal sends to the program.
+func (i *Instance) Signal(s os.Signal) error {
+	sig, ok := s.(syscall.Signal)
+	if !ok {
+		return i.err("signal", fmt.Errorf("%v is no signal", s))
+	}
+	if i.isDestroyed() {
+		return i.err("signal", sandbox.ErrDestroyed)
+	}
+	err := i.send(sig)
+	if errors.Is(err, syscall.ESRCH) {
+		err = sandbox.ErrEnded
+	}
+	if err != nil {
+		return i.err("signal", err)
+	}
+	return nil
+}
+
+func (i *Instance) send(sig syscall.Signal) error {
+	if i.proc == nil || i.over() {
+		return syscall.ESRCH
+	}
+	return i.proc.signal(sig)
+}
+
+// Kill ends every process of the sandbox: the program is the first one of its
+// pid namespace, and the kernel ends the others with it.
+func (i *Instance) Kill() error {
+	if err := i.send(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return i.err("kill", err)
+	}
+	return nil
+}
+
+// killPatience is how long Destroy waits for a killed process. Only a driver
+// that hangs takes longer than a moment.
+const killPatience = 30 * time.Second
+
+// Destroy kills what runs and removes every trace but the log.
+func (i *Instance) Destroy() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.destroyed {
+		return nil
+	}
+	if err := i.Kill(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
+	defer cancel()
+	if _, err := i.Wait(ctx); err != nil {
+		return i.err("destroy", fmt.Errorf("process %d does not end after SIGKILL; a device driver may hang", i.pid))
+	}
+	if err := i.c.Destroy(); err != nil {
+		return i.err("destroy", oneLine(err))
+	}
+	if err := errors.Join(i.r.removeRoot(i.id), i.r.removeNodes(i.id)); err != nil {
+		return i.err("destroy", oneLine(err))
+	}
+	i.destroyed = true
+	if i.proc != nil {
+		i.proc.close()
+	}
+	i.r.forget(i.id)
+	return nil
+}
+
+func (i *Instance) isDestroyed() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.destroyed
+}
+
+// Stats tells what the sandbox uses.
+func (i *Instance) Stats() (sandbox.Stats, error) {
+	if i.isDestroyed() {
+		return sandbox.Stats{}, i.err("stats", sandbox.ErrDestroyed)
+	}
+	s, err := i.group.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory | cgroups.Pids})
+	if err != nil {
+		return sandbox.Stats{}, i.err("stats", err)
+	}
+	m := s.MemoryStats.Usage
+	out := sandbox.Stats{
+		Memory: m.Usage, MemoryPeak: m.MaxUsage, MemoryLimit: m.Limit,
+		CPU:  time.Duration(s.CpuStats.CpuUsage.TotalUsage), // nanoseconds
+		Pids: s.PidsStats.Current, OOMKills: i.oomKills(),
+	}
+	if out.MemoryLimit > unlimited {
+		out.MemoryLimit = 0
+	}
+	return out, nil
+}
+
+// unlimited: no memory limit is a number close to the largest one, which differs
+// between cgroup versions and page sizes.
+const unlimited = 1 << 60
+
+// oomKills is zero where the kernel does not count.
+func (i *Instance) oomKills() uint64 {
+	n, err := i.group.OOMKillCount()
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Listen opens a listener in the sandbox's network namespace.
+func (i *Instance) Listen(network, addr string) (net.Listener, error) {
+	switch {
+	case i.isDestroyed():
+		return nil, i.err("listen", sandbox.ErrDestroyed)
+	case i.over():
+		return nil, i.err("listen", sandbox.ErrEnded)
+	}
+	if !i.netns {
+		l, err := net.Listen(network, addr)
+		if err != nil {
+			return nil, i.err("listen", err)
+		}
+		return l, nil
+	}
+	l, err := listenInside(i.proc, network, addr)
+	if err != nil {
+		return nil, i.err("listen", err)
+	}
+	return l, nil
+}
+
+func (i *Instance) err(op string, err error) error {
+	return fmt.Errorf("sandbox %s: %s: %w", i.id, op, err)
+}

@@ -1,0 +1,54 @@
+package container_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+)
+
+// TestMain is also the inside of each sandbox the tests make, and their agent
+// and warden processes.
+func TestMain(m *testing.M) {
+	container.Init()
+	os.Exit(m.Run())
+}
+
+// needRoot skips where no sandbox can be made, and says so.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED FOR LACK OF ROOT: no sandbox was made and nothing of isolation was tested; run the tests as root")
+	}
+}
+
+// newRuntime makes a runtime with a state directory of the test's own, and fails
+// the test if it leaves anything behind.
+func newRuntime(t *testing.T) *container.Runtime {
+	t.Helper()
+	needRoot(t)
+	dir, err := os.MkdirTemp("", "sandpiper-container-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cleanStateDir(t, dir) })
+	return openRuntime(t, dir)
+}
+
+func openRuntime(t *testing.T, dir string) *container.Runtime {
+	t.Helper()
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	r, err := container.New(container.Config{StateDir: dir, Logger: testLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func announce(r *container.Runtime) string {
+	f := r.Probe()
+	return fmt.Sprintf("cgroup %s, seccomp %v, degraded %q", f.Cgroup, f.Seccomp, f.Degraded)
+}

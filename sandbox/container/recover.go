@@ -1,0 +1,148 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// Recover takes over what an earlier agent started, and clears away the rest. An
+// instance that cannot be understood is cleared away too, and logged: it would
+// be in the way of its successor for ever.
+func (r *Runtime) Recover(ctx context.Context) ([]sandbox.Instance, error) {
+	entries, err := os.ReadDir(r.instancesDir())
+	if err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	var found []sandbox.Instance
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("recover: %w", err)
+		}
+		id := e.Name()
+		if !r.claim(id) {
+			continue
+		}
+		i, err := r.load(id)
+		if err != nil {
+			r.logger(id).Warn("left-over instance is cleared away", "err", err)
+		}
+		if i == nil {
+			if err := r.clear(id); err != nil {
+				r.logger(id).Warn("left-over instance stays", "err", err)
+			}
+			r.forget(id)
+			continue
+		}
+		r.mu.Lock()
+		r.instances[id] = i
+		r.mu.Unlock()
+		found = append(found, i)
+	}
+	if err := r.sweep(); err != nil {
+		return found, fmt.Errorf("recover: %w", err)
+	}
+	return found, nil
+}
+
+// claim marks an id as being looked at, unless it is in use.
+func (r *Runtime) claim(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, taken := r.instances[id]; taken {
+		return false
+	}
+	r.instances[id] = nil
+	return true
+}
+
+// load makes the Instance of what was started; nil if it was not.
+func (r *Runtime) load(id string) (*Instance, error) {
+	c, err := libcontainer.Load(r.instancesDir(), id)
+	if errors.Is(err, libcontainer.ErrNotExist) {
+		return nil, nil // an agent died while it made this one
+	}
+	if err != nil {
+		return nil, err
+	}
+	// libcontainer removes it when the program is let go.
+	if _, err := os.Lstat(filepath.Join(r.stateOf(id), "exec.fifo")); err == nil {
+		return nil, nil
+	}
+	i, err := r.adopt(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	i.started = true
+	return i, nil
+}
+
+// clear kills whatever is in the instance's cgroups and removes all that its id
+// names.
+func (r *Runtime) clear(id string) error {
+	return errors.Join(
+		clearCgroup(r.cgroupOf(id)),
+		os.RemoveAll(r.stateOf(id)),
+		r.removeRoot(id),
+		r.removeNodes(id),
+	)
+}
+
+// sweep removes roots, nodes, mounts and cgroups that no instance owns.
+func (r *Runtime) sweep() error {
+	left := map[string]bool{}
+	for _, dir := range []string{filepath.Join(r.cfg.StateDir, "roots"), r.nodesDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			left[e.Name()] = true
+		}
+	}
+	for _, id := range cgroupsBelow(filepath.Join("/", r.cfg.Cgroup)) {
+		left[id] = true
+	}
+	var errs []error
+	for id := range left {
+		if !r.claim(id) {
+			continue
+		}
+		r.logger(id).Info("left-over root, device node or cgroup is cleared away")
+		if err := r.unmountBelow(r.rootOf(id)); err != nil {
+			errs = append(errs, err)
+		}
+		if err := r.clear(id); err != nil {
+			errs = append(errs, err)
+		}
+		r.forget(id)
+	}
+	return errors.Join(errs...)
+}
+
+// unmountBelow detaches every mount below dir, deepest first.
+func (r *Runtime) unmountBelow(dir string) error {
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return !strings.HasPrefix(m.Mountpoint, dir+"/"), false
+	})
+	if err != nil {
+		return err
+	}
+	for n := len(mounts) - 1; n >= 0; n-- {
+		err := unix.Unmount(mounts[n].Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err != nil && !errors.Is(err, unix.EINVAL) {
+			return &os.PathError{Op: "unmount", Path: mounts[n].Mountpoint, Err: err}
+		}
+	}
+	return nil
+}

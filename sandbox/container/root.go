@@ -1,0 +1,191 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// rootfs is what a sandbox gets as "/", and what is mounted into it.
+type rootfs struct {
+	path   string
+	mounts []*configs.Mount
+}
+
+// appDir is where a HostView has its image.
+const appDir = "/app"
+
+// made are the directories every root has; the runtime mounts on them.
+var made = []string{"/proc", "/sys", "/dev", "/tmp", "/run"}
+
+// makeRoot builds roots/<id>: skel holds the mount points and files that the
+// sandbox needs, and for an image an overlay joins it to the image, which stays
+// as it is. Both are read-only once mounted.
+func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
+	base := r.rootOf(s.ID)
+	if err := r.removeRoot(s.ID); err != nil { // of a dead agent
+		return rootfs{}, err
+	}
+	if err := os.Mkdir(base, 0o711); err != nil {
+		return rootfs{}, err
+	}
+	t := &tree{dir: filepath.Join(base, "skel")}
+	if err := os.Mkdir(t.dir, 0o755); err != nil {
+		return rootfs{}, err
+	}
+	root := rootfs{path: t.dir}
+	if s.Root.Kind == sandbox.Image {
+		t.image = s.Root.Image
+	} else if err := hostView(t, s, &root); err != nil {
+		return rootfs{}, fmt.Errorf("host view: %w", err)
+	}
+	for _, d := range made {
+		t.mkdir(d)
+	}
+	t.mkdir(cwd(s))
+	writeEtc(t, s, &root)
+	if err := targets(t, s, u, &root); err != nil {
+		return rootfs{}, err
+	}
+	if t.err != nil {
+		return rootfs{}, fmt.Errorf("make root: %w", t.err)
+	}
+	if s.Root.Kind == sandbox.Image {
+		root.path = filepath.Join(base, "merged")
+		if err := r.mountImage(s, t, &root); err != nil {
+			return rootfs{}, err
+		}
+	}
+	return root, nil
+}
+
+// mountImage joins skel and image at root.path.
+func (r *Runtime) mountImage(s sandbox.Spec, t *tree, root *rootfs) error {
+	if err := os.Mkdir(root.path, 0o755); err != nil {
+		return err
+	}
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
+	if r.features.Overlay {
+		lower := "lowerdir=" + escape(t.dir) + ":" + escape(s.Root.Image)
+		if err := unix.Mount("overlay", root.path, "overlay", flags, lower); err != nil {
+			return fmt.Errorf("mount image %s: %w", s.Root.Image, err)
+		}
+		return nil
+	}
+	// Without overlayfs the image must bring what would be in skel.
+	if err := unix.Mount(s.Root.Image, root.path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount image %s: %w", s.Root.Image, err)
+	}
+	if err := unix.Mount("", root.path, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+		return fmt.Errorf("make image %s read-only: %w", s.Root.Image, err)
+	}
+	for _, m := range t.missing {
+		if _, err := os.Lstat(filepath.Join(root.path, m)); err != nil {
+			return fmt.Errorf("image %s has no %s, and this kernel has no overlayfs to add it; add it to the image or build the kernel with CONFIG_OVERLAY_FS", s.Root.Image, m)
+		}
+	}
+	for _, f := range t.files {
+		root.mounts = append(root.mounts, bind(filepath.Join(t.dir, f), f, !rw))
+	}
+	return nil
+}
+
+// escape quotes what separates the layers and options of an overlay.
+func escape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(path)
+}
+
+// removeRoot unmounts and removes roots/<id>; it need not be there.
+func (r *Runtime) removeRoot(id string) error {
+	base := r.rootOf(id)
+	merged := filepath.Join(base, "merged")
+	// Detached: nobody is left in it, and a lazy end is better than a stuck one.
+	if err := unix.Unmount(merged, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		return &os.PathError{Op: "unmount", Path: merged, Err: err}
+	}
+	// One directory deep by name: never a recursive removal where an image could
+	// still be mounted.
+	if err := os.Remove(merged); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove root: %w", err)
+	}
+	if err := os.RemoveAll(base); err != nil {
+		return fmt.Errorf("remove root: %w", err)
+	}
+	return nil
+}
+
+// targets makes the mount points of the Spec's mounts and lists the mounts.
+func targets(t *tree, s sandbox.Spec, u user, root *rootfs) error {
+	for _, m := range s.Mounts {
+		st, err := os.Stat(m.Source)
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", m.Target, err)
+		}
+		if m.Own {
+			if err := own(m.Source, int(s.IDBase)+u.uid, int(s.IDBase)+u.gid); err != nil {
+				return fmt.Errorf("give %s to module: %w", m.Source, err)
+			}
+		}
+		if !onTmpfs(m.Target) { // libcontainer makes those itself
+			if st.IsDir() {
+				t.mkdir(m.Target)
+			} else {
+				t.touch(m.Target)
+			}
+		}
+		root.mounts = append(root.mounts, bind(m.Source, m.Target, m.Writable))
+	}
+	return nil
+}
+
+func onTmpfs(target string) bool {
+	return strings.HasPrefix(target, "/tmp/") || strings.HasPrefix(target, "/run/")
+}
+
+// own changes the owner of path itself, and not of what a link there points to.
+func own(path string, uid, gid int) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
+}
+
+// rw says that a bind is writable.
+const rw = true
+
+// bind mounts source and all that is mounted below it. Without rw, and without
+// set-uid and device nodes in any case, all the way down.
+func bind(source, target string, writable bool) *configs.Mount {
+	m := &configs.Mount{
+		Source: source, Destination: target, Device: "bind",
+		Flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOSUID | unix.MS_NODEV,
+	}
+	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if writable != rw {
+		m.Flags |= unix.MS_RDONLY
+		set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if mountSetattr() {
+		m.RecAttr = &unix.MountAttr{Attr_set: set}
+	}
+	return m
+}
+
+// mountSetattr tells whether flags can be set for all mounts below one (Linux
+// 5.12). Before, only the topmost mount of a bind is read-only; what is mounted
+// below it on the host is then guarded by its owner's permissions alone.
+func mountSetattr() bool {
+	err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{})
+	return !errors.Is(err, unix.ENOSYS)
+}
