@@ -1,0 +1,350 @@
+package deployment
+
+import (
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The functions here give members of createOptions their meaning. path is where the member stands.
+
+func applyCmd(p *parser, at string, value any, s *Settings) { s.Create.Cmd = p.command(at, value) }
+
+func applyEntrypoint(p *parser, at string, value any, s *Settings) {
+	s.Create.Entrypoint = p.command(at, value)
+}
+
+// command is a list of words; Docker takes one word as plain text.
+func (p *parser) command(at string, value any) []string {
+	if text, ok := value.(string); ok {
+		return []string{p.text(at, text)}
+	}
+	return p.texts(at, value)
+}
+
+func applyEnv(p *parser, at string, value any, s *Settings) {
+	for i, entry := range p.texts(at, value) {
+		name, text, ok := strings.Cut(entry, "=")
+		if !ok || name == "" {
+			p.fail(at+"["+strconv.Itoa(i)+"]", quote(name), "NAME=value; nothing is taken from the agent's own environment")
+			return
+		}
+		if s.Env == nil {
+			s.Env = map[string]string{}
+		}
+		s.Env[name] = text
+	}
+}
+
+func applyLabels(p *parser, at string, value any, s *Settings) {
+	s.Create.Labels = p.plainEnv(p.object(at, value))
+}
+
+func applyHostname(p *parser, at string, value any, s *Settings) {
+	s.Create.Hostname = p.text(at, value)
+	if len(s.Create.Hostname) > 63 || strings.ContainsAny(s.Create.Hostname, " \t\r\n/") {
+		p.fail(at, quote(s.Create.Hostname), "a host name of at most 63 characters")
+	}
+}
+
+func applyUser(p *parser, at string, value any, s *Settings) { s.User = p.user(at, p.text(at, value)) }
+
+func applyWorkingDir(p *parser, at string, value any, s *Settings) {
+	s.Create.WorkingDir = p.inside(at, p.text(at, value))
+}
+
+// inside is a clean absolute path in the sandbox.
+func (p *parser) inside(at, text string) string {
+	if !path.IsAbs(text) {
+		p.fail(at, quote(text), "an absolute path in the sandbox")
+	}
+	return path.Clean(text)
+}
+
+func applyStopSignal(p *parser, at string, value any, s *Settings) {
+	signal := p.text(at, value)
+	name := strings.TrimPrefix(strings.ToUpper(signal), "SIG")
+	n, err := strconv.Atoi(signal)
+	if err == nil && (n < 1 || n > 64) || err != nil && (name == "" || len(name) > 12 || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '-'
+	})) {
+		p.fail(at, quote(signal), `a signal such as "SIGTERM", or its number`)
+	}
+	s.Create.StopSignal = signal
+}
+
+func applyStopTimeout(p *parser, at string, value any, s *Settings) {
+	s.StopTimeout = time.Duration(p.whole(at, value, 0, int64(maxStop/time.Second))) * time.Second
+}
+
+func applyMemory(p *parser, at string, value any, s *Settings) {
+	s.Limits.Memory = p.whole(at, value, minMemory, maxMemory)
+}
+
+// applyMemorySwap comes after applyMemory, as members are read in order of their names.
+func applyMemorySwap(p *parser, at string, value any, s *Settings) {
+	if s.Limits.Memory == 0 {
+		p.fail(at, "set without Memory", "both")
+		return
+	}
+	s.Limits.Swap = p.whole(at, value, s.Limits.Memory, maxMemory) - s.Limits.Memory
+}
+
+func applyNanoCpus(p *parser, at string, value any, s *Settings) {
+	s.Limits.CPU = p.whole(at, value, minCPU*1e6, maxCPU*1e6) / 1e6
+}
+
+// applyNothing is for members that are read together with others, see createCPU.
+func applyNothing(*parser, string, any, *Settings) {}
+
+// createCPU turns CpuQuota per CpuPeriod into a limit. NanoCpus excludes them, as with Docker.
+func (p *parser) createCPU(at string, members map[string]any, s *Settings) {
+	host, _ := fold(members, "HostConfig").(map[string]any)
+	quota, period := fold(host, "CpuQuota"), fold(host, "CpuPeriod")
+	if isUnset(quota) {
+		if !isUnset(period) {
+			p.fail(at+".HostConfig.CpuPeriod", "set without CpuQuota", "both")
+		}
+		return
+	}
+	if s.Limits.CPU != 0 {
+		p.fail(at+".HostConfig.CpuQuota", "set beside NanoCpus", "one of them")
+		return
+	}
+	per := int64(100_000)
+	if !isUnset(period) {
+		per = p.whole(at+".HostConfig.CpuPeriod", period, 1000, 1_000_000)
+	}
+	amount := p.whole(at+".HostConfig.CpuQuota", quota, 1000, 1_000_000*1024)
+	if p.err == nil {
+		s.Limits.CPU = max(minCPU, amount*1000/per)
+	}
+}
+
+// fold finds a member whatever the case of its name.
+func fold(members map[string]any, name string) any {
+	for _, key := range slices.Sorted(maps.Keys(members)) {
+		if strings.EqualFold(key, name) {
+			return members[key]
+		}
+	}
+	return nil
+}
+
+func applyPidsLimit(p *parser, at string, value any, s *Settings) {
+	if n := p.whole(at, value, -1, maxPids); n > 0 {
+		s.Limits.Pids = n
+	}
+}
+
+func applyShmSize(p *parser, at string, value any, s *Settings) {
+	s.Limits.Tmp = max(s.Limits.Tmp, p.whole(at, value, 4096, maxMemory))
+}
+
+func applyUlimits(p *parser, at string, value any, s *Settings) {
+	for i, entry := range p.list(at, value) {
+		o := p.object(at+"["+strconv.Itoa(i)+"]", entry)
+		if name, _ := fold(o.members, "Name").(string); name != "nofile" {
+			p.fail(o.path, "limit "+quote(name)+" cannot be set", "nofile")
+			return
+		}
+		s.Limits.Files = p.whole(o.at("Hard"), fold(o.members, "Hard"), 16, maxFiles)
+	}
+}
+
+func applyNetworkMode(p *parser, at string, value any, s *Settings) {
+	s.Network = p.mode(at, p.text(at, value))
+}
+
+// mode reads the name of a Docker network. The one of IoT Edge exists to reach the agent, which every sandbox does.
+func (p *parser) mode(at, name string) Network {
+	switch name {
+	case "host":
+		return HostNetwork
+	case "none", "default", "azure-iot-edge":
+		return NoNetwork
+	case "bridge":
+		p.fail(at, "bridge networks are not available", "none or host")
+	default:
+		p.fail(at, "network "+quote(name)+" is not available", "none or host")
+	}
+	return NoNetwork
+}
+
+func applyNetworkDisabled(p *parser, at string, value any, s *Settings) {
+	if s.Network != NoNetwork {
+		p.fail(at, "set beside NetworkMode host", "one of them")
+	}
+}
+
+// applyEndpoints comes after applyNetworkMode, as members are read in order of their names.
+func applyEndpoints(p *parser, at string, value any, s *Settings) {
+	o := p.object(at, value)
+	for _, name := range o.keys() {
+		network := p.mode(o.at(name), name)
+		if s.Network == HostNetwork && network != HostNetwork {
+			p.fail(o.at(name), "set beside NetworkMode host", "one of them")
+		}
+		s.Network = network
+		options := o.object(name)
+		for _, option := range options.keys() {
+			if !isUnset(options.members[option]) {
+				p.fail(options.at(option), "not available: endpoints have no options", "")
+			}
+		}
+	}
+}
+
+func applyExtraHosts(p *parser, at string, value any, s *Settings) {
+	for i, entry := range p.texts(at, value) {
+		name, text, _ := strings.Cut(entry, ":")
+		addr, err := netip.ParseAddr(strings.Trim(text, "[]"))
+		if err != nil || name == "" || strings.ContainsAny(name, " \t\r\n#") {
+			p.fail(at+"["+strconv.Itoa(i)+"]", quote(entry), `"name:address"`)
+			return
+		}
+		s.Create.Hosts = append(s.Create.Hosts, Host{name, addr})
+	}
+}
+
+func applySecurityOpt(p *parser, at string, value any, _ *Settings) {
+	for i, entry := range p.texts(at, value) {
+		switch entry {
+		case "no-new-privileges", "no-new-privileges=true", "no-new-privileges:true":
+		default:
+			p.fail(at+"["+strconv.Itoa(i)+"]", quote(entry)+" is not available", `"no-new-privileges"`)
+		}
+	}
+}
+
+// applyPrivate accepts the words that ask for what a sandbox is.
+func applyPrivate(p *parser, at string, value any, _ *Settings) {
+	switch text := p.text(at, value); text {
+	case "private", "none", "default", "local":
+	default:
+		p.fail(at, quote(text)+" is not available", "it left out")
+	}
+}
+
+// applyTmpfs accepts /tmp, which every sandbox has, and its size.
+func applyTmpfs(p *parser, at string, value any, s *Settings) {
+	o := p.object(at, value)
+	for _, target := range o.keys() {
+		if path.Clean(target) != "/tmp" {
+			p.fail(o.at(target), "not available: a sandbox has one tmpfs, /tmp", "/tmp, or a volume")
+			return
+		}
+		for word := range strings.SplitSeq(p.text(o.at(target), o.members[target]), ",") {
+			text, sized := strings.CutPrefix(word, "size=")
+			if !sized {
+				continue // mode and ownership of /tmp are those of every /tmp
+			}
+			if n, ok := tmpfsSize(text); ok {
+				s.Limits.Tmp = max(s.Limits.Tmp, n)
+			} else {
+				p.fail(o.at(target), quote(word), "size= with bytes, or with k, m or g")
+			}
+		}
+	}
+}
+
+// tmpfsSize reads a size as mount(8) takes it.
+func tmpfsSize(text string) (int64, bool) {
+	unit := int64(1)
+	for i, suffix := range []string{"k", "m", "g"} {
+		if digits, ok := strings.CutSuffix(strings.ToLower(text), suffix); ok {
+			text, unit = digits, 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n * unit, err == nil && n > 0 && n <= maxMemory/unit
+}
+
+func applyBinds(p *parser, at string, value any, s *Settings) {
+	for i, entry := range p.texts(at, value) {
+		where := at + "[" + strconv.Itoa(i) + "]"
+		parts := strings.Split(entry, ":")
+		if len(parts) < 2 || len(parts) > 3 {
+			p.fail(where, quote(entry), `"name:/target" or "name:/target:ro"`)
+			return
+		}
+		readOnly := false
+		if len(parts) == 3 {
+			for word := range strings.SplitSeq(parts[2], ",") {
+				readOnly = readOnly || word == "ro"
+			}
+		}
+		p.volume(where, parts[0], parts[1], readOnly, s)
+	}
+}
+
+func applyMounts(p *parser, at string, value any, s *Settings) {
+	for i, entry := range p.list(at, value) {
+		o := p.object(at+"["+strconv.Itoa(i)+"]", entry)
+		kind, _ := fold(o.members, "Type").(string)
+		source, _ := fold(o.members, "Source").(string)
+		target, _ := fold(o.members, "Target").(string)
+		readOnly, _ := fold(o.members, "ReadOnly").(bool)
+		switch {
+		case kind == "volume" && source != "":
+			p.volume(o.path, source, target, readOnly, s)
+		case kind == "volume":
+			p.volume(o.path, volumeName(target), target, readOnly, s)
+		case kind == "tmpfs" && path.Clean(target) == "/tmp":
+		default:
+			p.fail(o.path, "a mount of type "+quote(kind)+" on "+quote(target)+" is not available", `type "volume", or "tmpfs" on /tmp`)
+		}
+	}
+}
+
+func applyVolumes(p *parser, at string, value any, s *Settings) {
+	o := p.object(at, value)
+	for _, target := range o.keys() {
+		p.volume(o.at(target), volumeName(target), target, false, s)
+	}
+}
+
+// volumeName names a volume that has only a target.
+func volumeName(target string) string {
+	return "at" + strings.ReplaceAll(path.Clean(target), "/", "-")
+}
+
+// volume adds a durable directory of the module. A path of the host is no name.
+func (p *parser) volume(at, name, target string, readOnly bool, s *Settings) {
+	if strings.HasPrefix(name, "/") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "~") {
+		p.fail(at, "path "+quote(name)+" of the host is not available", `a named volume, "name:/target"`)
+		return
+	}
+	if name == "" || len(name) > 128 || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}) {
+		p.fail(at, "volume name "+quote(name), `letters, digits, "-", "_" and "."`)
+		return
+	}
+	target = p.inside(at, target)
+	if target == "/" || ours(target) {
+		p.fail(at, "target "+quote(target)+" belongs to the sandbox itself", "another directory")
+		return
+	}
+	for _, v := range s.Create.Volumes {
+		if v.Target == target {
+			p.fail(at, "target "+quote(target)+" is used twice", "one volume per target")
+			return
+		}
+	}
+	s.Create.Volumes = append(s.Create.Volumes, Volume{name, target, readOnly})
+}
+
+// ours tells the directories a sandbox makes itself.
+func ours(target string) bool {
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run/sandpiper"} {
+		if target == dir || strings.HasPrefix(target, dir+"/") {
+			return true
+		}
+	}
+	return false
+}
