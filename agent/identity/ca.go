@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -47,13 +46,6 @@ type CA struct {
 
 	mu     sync.Mutex
 	leaves map[string]*rsa.PrivateKey // by module; generated on first request, kept in memory only
-}
-
-// Issued is a certificate with its key, as the workload API hands it out.
-type Issued struct {
-	Certificate []byte        // PEM, leaf first, then the device CA
-	PrivateKey  iothub.Secret // PEM, PKCS#8
-	Expires     time.Time     // UTC
 }
 
 // caDoc is the durable form of the CA. Version 1.
@@ -164,9 +156,10 @@ func (ca *CA) endpoint(gateway string) (*tls.Certificate, error) {
 }
 
 // IssueServer makes a server certificate for a module: subject and name commonName, and the module's own name beside it.
-func (ca *CA) IssueServer(ctx context.Context, commonName, module string) (Issued, error) {
+// chain is PEM, leaf first, then the device CA; key is PEM, PKCS#8.
+func (ca *CA) IssueServer(ctx context.Context, commonName, module string) (chain []byte, key iothub.Secret, expires time.Time, err error) {
 	if commonName == "" || len(commonName) > 253 {
-		return Issued{}, fmt.Errorf("common name %q: want 1 to 253 characters", commonName)
+		return nil, "", time.Time{}, fmt.Errorf("common name %.64q: want 1 to 253 characters", commonName)
 	}
 	var names names
 	names.add(commonName)
@@ -175,26 +168,26 @@ func (ca *CA) IssueServer(ctx context.Context, commonName, module string) (Issue
 }
 
 // IssueIdentity makes a client certificate that names a module, in the form Microsoft's edge daemon gives it: the resource URI
-// as text in a DNS name.
-func (ca *CA) IssueIdentity(ctx context.Context, module string) (Issued, error) {
+// as text in a DNS name. chain and key are as with [CA.IssueServer].
+func (ca *CA) IssueIdentity(ctx context.Context, module string) (chain []byte, key iothub.Secret, expires time.Time, err error) {
 	uri := "URI: azureiot://" + iothub.ID{Device: ca.device, Module: module}.Resource(ca.hub)
 	return ca.issue(ctx, module, module, names{dns: []string{uri}}, x509.ExtKeyUsageClientAuth)
 }
 
-func (ca *CA) issue(ctx context.Context, module, subject string, names names, usage x509.ExtKeyUsage) (Issued, error) {
+func (ca *CA) issue(ctx context.Context, module, subject string, names names, usage x509.ExtKeyUsage) ([]byte, iothub.Secret, time.Time, error) {
 	key, err := ca.leafKey(ctx, module)
 	if err != nil {
-		return Issued{}, fmt.Errorf("make key for %s: %w", module, err)
+		return nil, "", time.Time{}, fmt.Errorf("make key for %s: %w", module, err)
 	}
 	der, err := ca.sign(subject, names, usage, key.Public())
 	if err != nil {
-		return Issued{}, fmt.Errorf("sign certificate for %s: %w", module, err)
+		return nil, "", time.Time{}, fmt.Errorf("sign certificate for %s: %w", module, err)
 	}
 	text, err := keyPEM(key)
 	if err != nil {
-		return Issued{}, err
+		return nil, "", time.Time{}, err
 	}
-	return Issued{Certificate: append(certPEM(der), ca.bundle...), PrivateKey: iothub.Secret(text), Expires: notAfter}, nil
+	return append(certPEM(der), ca.bundle...), iothub.Secret(text), notAfter, nil
 }
 
 // leafKey returns the RSA key of module's certificates, generating it on first use: seconds on a small board.
@@ -295,6 +288,3 @@ func keyPEM(key crypto.PrivateKey) (string, error) {
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), nil
 }
-
-// MarshalJSON keeps the key out of any document but the workload API's answer, which names its members itself.
-func (Issued) MarshalJSON() ([]byte, error) { return json.Marshal("certificate with key (hidden)") }

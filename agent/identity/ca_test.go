@@ -11,6 +11,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
 func chain(t *testing.T, text []byte) []*x509.Certificate {
@@ -103,33 +105,36 @@ func TestIssuedCertificatesHaveTheShapeOfTheWorkloadAPI(t *testing.T) {
 	b := open(t, nil)
 	ca := b.CA()
 	tests := map[string]struct {
-		issue func(context.Context) (Issued, error)
+		issue func(context.Context) ([]byte, iothub.Secret, time.Time, error)
 		cn    string
 		dns   []string
 		ips   int
 		usage x509.ExtKeyUsage
 	}{
 		"server by name": {
-			func(ctx context.Context) (Issued, error) { return ca.IssueServer(ctx, "gw01", "$edgeHub") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueServer(ctx, "gw01", "$edgeHub") },
 			"gw01", []string{"gw01", "edgeHub"}, 0, x509.ExtKeyUsageServerAuth,
 		},
 		"server by address": {
-			func(ctx context.Context) (Issued, error) { return ca.IssueServer(ctx, "192.0.2.7", "filter") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueServer(ctx, "192.0.2.7", "filter") },
 			"192.0.2.7", []string{"filter"}, 1, x509.ExtKeyUsageServerAuth,
 		},
 		"identity": {
-			func(ctx context.Context) (Issued, error) { return ca.IssueIdentity(ctx, "filter") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueIdentity(ctx, "filter") },
 			"filter", []string{"URI: azureiot://hub.example.net/devices/edge1/modules/filter"}, 0, x509.ExtKeyUsageClientAuth,
 		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			issued, err := tc.issue(t.Context())
+			text, secret, expires, err := tc.issue(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			certs := chain(t, issued.Certificate)
+			if want := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC); !expires.Equal(want) {
+				t.Errorf("expires: got %v, want %v", expires, want)
+			}
+			certs := chain(t, text)
 			if len(certs) != 2 || !certs[1].IsCA {
 				t.Fatalf("chain: got %d certificates, want the leaf and the device CA", len(certs))
 			}
@@ -143,7 +148,7 @@ func TestIssuedCertificatesHaveTheShapeOfTheWorkloadAPI(t *testing.T) {
 			if len(leaf.ExtKeyUsage) != 1 || leaf.ExtKeyUsage[0] != tc.usage {
 				t.Errorf("usage: got %v, want %v", leaf.ExtKeyUsage, tc.usage)
 			}
-			block, _ := pem.Decode([]byte(issued.PrivateKey.Reveal()))
+			block, _ := pem.Decode([]byte(secret.Reveal()))
 			if block == nil || block.Type != "PRIVATE KEY" {
 				t.Fatal("private key is not PKCS#8 PEM")
 			}
@@ -163,7 +168,7 @@ func TestACommonNameOutOfBoundsIsRefused(t *testing.T) {
 	t.Parallel()
 	b := open(t, nil)
 	for name, cn := range map[string]string{"empty": "", "too long": string(make([]byte, 254))} {
-		if _, err := b.CA().IssueServer(t.Context(), cn, "filter"); err == nil {
+		if _, _, _, err := b.CA().IssueServer(t.Context(), cn, "filter"); err == nil {
 			t.Errorf("%s: got nil, want an error", name)
 		}
 	}
@@ -175,7 +180,7 @@ func TestWaitingForAKeyEndsWithItsRequest(t *testing.T) {
 	<-b.CA().making
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.CA().IssueIdentity(ctx, "filter"); err == nil {
+	if _, _, _, err := b.CA().IssueIdentity(ctx, "filter"); err == nil {
 		t.Error("got nil, want the context's error")
 	}
 	b.CA().making <- struct{}{}

@@ -316,7 +316,7 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	t.Parallel()
 	b := open(t, nil)
 	m := b.ensure(t, "filter")
-	issued, err := b.CA().IssueServer(t.Context(), "gw01", "filter")
+	_, issued, _, err := b.CA().IssueServer(t.Context(), "gw01", "filter")
 	if err != nil {
 		t.Fatal(err)
 	}
