@@ -8,10 +8,21 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
-// TestMain is also the inside of each sandbox the tests make, and their agent
-// and warden processes.
+// roles are what the test binary can be besides a test: programs in sandboxes,
+// and the agent and warden processes that are killed.
+var roles = map[string]func(args []string) int{
+	"as-probe":  probeMain,
+	"as-agent":  agentMain,
+	"as-warden": wardenMain,
+}
+
 func TestMain(m *testing.M) {
 	container.Init()
+	if len(os.Args) > 1 {
+		if role := roles[os.Args[1]]; role != nil {
+			os.Exit(role(os.Args[2:]))
+		}
+	}
 	os.Exit(m.Run())
 }
 
@@ -27,20 +38,22 @@ func needRoot(t *testing.T) {
 // the test if it leaves anything behind.
 func newRuntime(t *testing.T) *container.Runtime {
 	t.Helper()
+	return openRuntime(t, newStateDir(t))
+}
+
+func newStateDir(t *testing.T) string {
+	t.Helper()
 	needRoot(t)
 	dir, err := os.MkdirTemp("", "sandpiper-container-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cleanStateDir(t, dir) })
-	return openRuntime(t, dir)
+	return dir
 }
 
 func openRuntime(t *testing.T, dir string) *container.Runtime {
 	t.Helper()
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
 	r, err := container.New(container.Config{StateDir: dir, Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,123 @@
+package container_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+)
+
+// patience ends a test that would hang.
+const patience = time.Minute
+
+// idBases gives each sandbox of the tests a range of its own.
+var idBases atomic.Uint32
+
+// spec is a host view that runs a shell.
+func spec(t *testing.T, id string) sandbox.Spec {
+	t.Helper()
+	app := openDir(t)
+	return sandbox.Spec{
+		ID: id, Args: []string{"/bin/bash", "-c", "exit 0"},
+		Root:    sandbox.Root{Kind: sandbox.HostView, Image: app},
+		IDBase:  sandbox.MinIDBase * (2048 + idBases.Add(1)),
+		LogPath: filepath.Join(app, id+".log"),
+	}
+}
+
+// openDir is a directory that strangers can reach.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// running is an instance with its log.
+type running struct {
+	sandbox.Instance
+	t   *testing.T
+	log *os.File
+	*bufio.Reader
+}
+
+func start(t *testing.T, r *container.Runtime, s sandbox.Spec) *running {
+	t.Helper()
+	log, err := sandbox.OpenLog(s.LogPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	if err := log.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	i, err := r.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := i.Destroy(); err != nil {
+			t.Errorf("destroy: %v", err)
+		}
+	})
+	if err := i.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return &running{i, t, log, bufio.NewReader(log)}
+}
+
+// wait returns how the program ended.
+func (r *running) wait() sandbox.Exit {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	e, err := r.Wait(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return e
+}
+
+// line is the next line of the log.
+func (r *running) line() string {
+	r.t.Helper()
+	l, err := r.ReadString('\n')
+	if err != nil {
+		r.t.Fatalf("log: %v after %q", err, l)
+	}
+	return strings.TrimSuffix(l, "\n")
+}
+
+// rest is what the log still holds after the end.
+func (r *running) rest() string {
+	r.t.Helper()
+	if err := r.log.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		r.t.Fatal(err)
+	}
+	var b strings.Builder
+	if _, err := r.WriteTo(&b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		r.t.Fatal(err)
+	}
+	return b.String()
+}
+
+// runShell runs a script to its end and returns what it printed.
+func runShell(t *testing.T, r *container.Runtime, s sandbox.Spec, script string) string {
+	t.Helper()
+	s.Args = []string{"/bin/bash", "-c", script}
+	i := start(t, r, s)
+	i.wait()
+	return i.rest()
+}
