@@ -65,3 +65,7 @@ func announce(r *container.Runtime) string {
 	f := r.Probe()
 	return fmt.Sprintf("cgroup %s, seccomp %v, degraded %q", f.Cgroup, f.Seccomp, f.Degraded)
 }
+
+func newAt(dir string) (*container.Runtime, error) {
+	return container.New(container.Config{StateDir: dir})
+}

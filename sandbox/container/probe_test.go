@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,20 @@ import (
 func probeMain(args []string) int {
 	if len(args) > 0 && args[0] == "hold" {
 		select {} // until killed
+	}
+	if len(args) > 0 && args[0] == "fork" { // until that is refused
+		for n := 0; ; n++ {
+			if _, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "1000"}, nil); err != nil {
+				fmt.Println(n)
+				select {}
+			}
+		}
+	}
+	if len(args) > 0 && args[0] == "eat" { // memory, until there is no more
+		var eaten [][]byte
+		for {
+			eaten = append(eaten, bytes.Repeat([]byte{1}, 1<<20))
+		}
 	}
 	if len(args) > 0 && args[0] == "cat" {
 		for _, path := range args[1:] {
