@@ -1,0 +1,146 @@
+package workload
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+)
+
+// Content types of this API.
+const (
+	typeJSON    = "application/json"
+	typeNDJSON  = "application/x-ndjson"
+	typeCBOR    = "application/cbor"
+	typeCBORSeq = "application/cbor-seq"
+	typeForm    = "application/x-www-form-urlencoded" // what curl says when it is told nothing
+)
+
+// fail answers with an error in the one shape that all SDKs know.
+func fail(w http.ResponseWriter, status int, format string, args ...any) {
+	answer(w, status, map[string]string{"message": fmt.Sprintf(format, args...)})
+}
+
+// failHub answers with what a hub or broker said no with, or with 500.
+func failHub(w http.ResponseWriter, err error) {
+	var hub *iothub.Error
+	if errors.As(err, &hub) && hub.Status() >= 400 && hub.Status() < 600 {
+		answer(w, hub.Status(), map[string]any{"message": hub.Message, "errorCode": hub.Code})
+		return
+	}
+	fail(w, http.StatusInternalServerError, "%v", err)
+}
+
+// answer sends a JSON document.
+func answer(w http.ResponseWriter, status int, doc any) {
+	raw, err := json.Marshal(doc)
+	if err != nil { // cannot happen with the documents made here
+		status, raw = http.StatusInternalServerError, []byte(`{"message":"the answer could not be written as JSON"}`)
+	}
+	send(w, status, typeJSON, raw)
+}
+
+// answerIn sends a JSON document, as CBOR to a client that prefers that.
+func answerIn(w http.ResponseWriter, r *http.Request, status int, doc []byte) {
+	if !accepts(r, typeCBOR) {
+		send(w, status, typeJSON, doc)
+		return
+	}
+	raw, err := toCBOR(doc)
+	if err != nil {
+		fail(w, http.StatusInternalServerError, "write as CBOR: %v", err)
+		return
+	}
+	send(w, status, typeCBOR, raw)
+}
+
+func send(w http.ResponseWriter, status int, kind string, body []byte) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+	w.Header().Set("Content-Type", kind)
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that went away is not told
+}
+
+func accepts(r *http.Request, kind string) bool {
+	for _, part := range strings.Split(r.Header.Get("Accept"), ",") {
+		if media, _, err := mime.ParseMediaType(part); err == nil && media == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// contentType is the media type of a request without its parameters, "" when none is stated.
+func contentType(r *http.Request) string {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return media
+}
+
+// withBody reads at most limit bytes of the request's body and calls act with them. The number of bodies that are held at a time is
+// bounded, and a body that says it is too long is refused before it is read.
+func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, act func(body []byte)) {
+	select {
+	case k.bodies <- struct{}{}:
+		defer func() { <-k.bodies }()
+	case <-r.Context().Done():
+		fail(w, http.StatusServiceUnavailable, "the agent is stopping")
+		return
+	}
+	if r.ContentLength > limit {
+		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", r.ContentLength, limit)
+		return
+	}
+	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		fail(w, http.StatusRequestEntityTooLarge, "body longer than %d bytes", limit)
+	case err != nil:
+		fail(w, http.StatusBadRequest, "read body: %v", err)
+	default:
+		act(body)
+	}
+}
+
+// withDocument is withBody for a JSON document; CBOR is turned into JSON first.
+func (k *socket) withDocument(w http.ResponseWriter, r *http.Request, limit int64, act func(doc []byte)) {
+	k.withBody(w, r, limit, func(body []byte) {
+		if contentType(r) == typeCBOR {
+			doc, err := toJSON(body)
+			if err != nil {
+				fail(w, http.StatusBadRequest, "body is not CBOR that can be written as JSON: %v", err)
+				return
+			}
+			body = doc
+		}
+		act(body)
+	})
+}
+
+// readAll reads r to its end; size is what the client said, -1 = nothing.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	if size < 0 {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, size)
+	if n, err := io.ReadFull(r, body); err != nil && size > 0 {
+		return body[:n], err
+	}
+	return body, nil
+}
+
+// unbounded lifts the time limits of a request that may last: a stream, or a wait for somebody else.
+func unbounded(w http.ResponseWriter) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{})
+	_ = control.SetWriteDeadline(time.Time{})
+}

@@ -1,0 +1,191 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+)
+
+// Limits of one module's socket. They bound what a hostile module can make the agent hold: sixteen bodies of a message's size.
+const (
+	maxConns    = 64
+	maxBodies   = 8
+	maxHeader   = 64 << 10 // request line and headers; the property bag stands in the request line
+	readTime    = 2 * time.Minute
+	writeTime   = 30 * time.Second
+	idleTime    = time.Minute
+	headerTime  = 10 * time.Second
+	closingTime = 2 * time.Second
+)
+
+// Keys does the secret work of module identities.
+type Keys interface {
+	Sign(module string, data []byte) ([]byte, error)
+	Seal(module, generation string, vector, plaintext []byte) ([]byte, error)
+	Open(module, generation string, vector, ciphertext []byte) ([]byte, error)
+}
+
+// Authority issues certificates: chain is PEM, leaf first; key is PEM, PKCS#8.
+type Authority interface {
+	IssueServer(ctx context.Context, commonName, module string) (chain []byte, key iothub.Secret, expires time.Time, err error)
+	IssueIdentity(ctx context.Context, module string) (chain []byte, key iothub.Secret, expires time.Time, err error)
+	TrustBundle() []byte
+}
+
+// Broker carries messages and method calls, as it does for MQTT clients. Publish returns when the message is durable. Inputs calls
+// fn for one message at a time until ctx ends; a nil error of fn acknowledges it, any other brings it again.
+type Broker interface {
+	Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error
+	Inputs(ctx context.Context, id iothub.ID, fn func(input string, m message.Message) error) error
+	Call(ctx context.Context, target iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error)
+	HandleMethod(id iothub.ID, fn func(ctx context.Context, req iothub.MethodRequest) iothub.MethodResult) (cancel func())
+}
+
+// Config of a Server.
+type Config struct {
+	Generation func(module string) (string, bool) // of a live module identity
+	Keys       Keys
+	Authority  Authority
+	Broker     Broker
+	Twins      *twin.Keeper
+	Modules    func() []Module                   // for the module list; nil = an empty list
+	Health     func(id iothub.ID, report Health) // told what a module says of itself; nil = not of interest
+	Now        func() time.Time                  // default time.Now
+	Logger     *slog.Logger                      // default: discard
+}
+
+// Server serves the sockets of all modules. Create with [New].
+type Server struct {
+	cfg   Config
+	log   *slog.Logger
+	names *ids
+
+	mu    sync.Mutex
+	wakes map[*wake]struct{} // desired streams that are open
+}
+
+// New makes a server. It registers with the twins for changes of desired properties, so it is made before they are used.
+func New(cfg Config) (*Server, error) {
+	if cfg.Generation == nil || cfg.Keys == nil || cfg.Authority == nil || cfg.Broker == nil || cfg.Twins == nil {
+		return nil, errors.New("workload server: Generation, Keys, Authority, Broker and Twins are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, names: newIDs(), wakes: map[*wake]struct{}{}}
+	cfg.Twins.OnDesired(s.desiredChanged)
+	return s, nil
+}
+
+// Caller is the module behind a socket: its identity, and the user ids on this host that its processes run under.
+type Caller struct {
+	ID       iothub.ID
+	UIDBase  uint32 // first uid of the range
+	UIDCount uint32 // uids in it; 0 = nobody may call
+}
+
+// socket is one module's side of the server.
+type socket struct {
+	*Server
+	caller  Caller
+	bodies  chan struct{} // capacity maxBodies: requests whose body is held
+	streams streams
+	inputs  inflight
+	methods calls
+	warned  warned
+}
+
+// Serve answers on l for one module until ctx ends. It closes l, and returns nil when it ends with ctx.
+func (s *Server) Serve(ctx context.Context, l net.Listener, caller Caller) error {
+	k := &socket{Server: s, caller: caller, bodies: make(chan struct{}, maxBodies)}
+	k.warned.now = s.cfg.Now
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := &http.Server{
+		Handler:           k.handler(),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: headerTime,
+		ReadTimeout:       readTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.With("module", caller.ID.Module).Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(newDoor(l, k)) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve socket of %s: %w", caller.ID, errors.Join(err, server.Close()))
+	case <-ctx.Done():
+	}
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), closingTime)
+	defer done()
+	if server.Shutdown(closing) != nil {
+		_ = server.Close() // what is still open then is cut; there is nobody to tell
+	}
+	<-ended
+	return nil
+}
+
+func (k *socket) handler() http.Handler {
+	mux := http.NewServeMux()
+	k.azureRoutes(mux)
+	mux.HandleFunc("POST /v1/messages/outputs/{output}", k.postOutput)
+	mux.HandleFunc("GET /v1/messages/inputs", k.getInputs)
+	mux.HandleFunc("POST /v1/messages/inputs/{id}/ack", k.postAck)
+	mux.HandleFunc("GET /v1/twin", k.getTwin)
+	mux.HandleFunc("PATCH /v1/twin", k.patchTwin)
+	mux.HandleFunc("GET /v1/twin/desired", k.getDesired)
+	mux.HandleFunc("GET /v1/methods", k.getMethods)
+	mux.HandleFunc("POST /v1/methods/{rid}", k.postMethod)
+	mux.HandleFunc("POST /v1/methods/call", k.callMethod)
+	mux.HandleFunc("POST /v1/health", k.postHealth)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern == "" {
+			fail(w, http.StatusNotFound, "nothing here answers %s %.200q", r.Method, r.URL.Path)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// refuse says no to a module that names another, and logs it with both.
+func (k *socket) refuse(w http.ResponseWriter, claimed string) {
+	if k.warned.first(claimed) {
+		k.log.Warn("module refused", "identity", k.caller.ID.String(), "claimed", claimed, "err", "the socket belongs to another module")
+	}
+	fail(w, http.StatusForbidden, "forbidden: this socket belongs to module %s", k.caller.ID.Module)
+}
+
+// warned remembers what was logged within the last minute, so that a module cannot fill the log.
+type warned struct {
+	now  func() time.Time
+	mu   sync.Mutex
+	seen map[string]time.Time
+}
+
+func (w *warned) first(what string) bool {
+	const quiet, most = time.Minute, 64
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.now()
+	if last, ok := w.seen[what]; ok && now.Sub(last).Abs() < quiet {
+		return false
+	}
+	if w.seen == nil || len(w.seen) >= most {
+		w.seen = map[string]time.Time{}
+	}
+	w.seen[what] = now
+	return true
+}
