@@ -67,7 +67,7 @@ func (r *Runtime) makeNodes(s sandbox.Spec, u user) (grants, error) {
 	if len(s.Devices) == 0 {
 		return grants{}, nil
 	}
-	if err := r.mountNodes(); err != nil {
+	if err := r.mountNodes(); err != nil { // until the last instance is forgotten
 		return grants{}, fmt.Errorf("device nodes: %w", err)
 	}
 	dir := filepath.Join(r.nodesDir(), s.ID)

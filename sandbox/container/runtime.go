@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
@@ -173,10 +174,18 @@ func (r *Runtime) reserve(id string) bool {
 	return true
 }
 
+// forget frees an id; with the last one goes what all of them shared.
 func (r *Runtime) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.instances, id)
+	if len(r.instances) > 0 { // or being made: they are in the map as well
+		return
+	}
+	for _, h := range hierarchies() {
+		_ = unix.Rmdir(filepath.Join(h, r.cfg.Cgroup)) // not empty: Recover's affair
+	}
+	_ = unix.Unmount(r.nodesDir(), unix.UMOUNT_NOFOLLOW) // not mounted, mostly
 }
 
 // create makes root, cgroup, namespaces and the waiting process, and takes all
