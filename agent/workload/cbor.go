@@ -60,7 +60,7 @@ func numbers(value any) (any, error) {
 }
 
 func number(n json.Number) (any, error) {
-	if whole, err := strconv.ParseInt(n.String(), 10, 64); err == nil {
+	if whole, err := strconv.ParseInt(n.String(), 10, 64); err == nil && n != "-0" {
 		return whole, nil
 	}
 	if whole, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
