@@ -1,0 +1,82 @@
+package broker
+
+import (
+	"context"
+	"sort"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+)
+
+// Client is who was seen at the endpoint, as $edgeHub reports it.
+type Client struct {
+	ID        iothub.ID
+	Connected bool
+	Since     time.Time // of the last change
+}
+
+// Clients lists everybody who connected since the broker was made, by identity.
+func (b *Broker) Clients() []Client {
+	b.mu.Lock()
+	list := make([]Client, 0, len(b.seen))
+	for _, c := range b.seen {
+		list = append(list, c)
+	}
+	b.mu.Unlock()
+	sort.Slice(list, func(i, j int) bool { return list[i].ID.String() < list[j].ID.String() })
+	return list
+}
+
+// OnClients registers a callback for every change of Clients. It is called from connections' goroutines and must be quick. Register
+// before Serve.
+func (b *Broker) OnClients(fn func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.onChange = append(b.onChange, fn)
+}
+
+// enter makes c the connection of its identity.
+func (b *Broker) enter(c *client) {
+	b.mu.Lock()
+	b.clients[c.id] = c
+	b.seen[c.id] = Client{ID: c.id, Connected: true, Since: b.cfg.Now()}
+	b.mu.Unlock()
+	b.cfg.Logger.Info("client connected", "identity", c.id.String(), "origin", c.hello.Origin.Label, "resumed", c.resumed)
+	b.announce()
+	b.tellClients()
+}
+
+// leave forgets c unless a newer connection has its place.
+func (b *Broker) leave(c *client) {
+	b.mu.Lock()
+	if b.clients[c.id] != c {
+		b.mu.Unlock()
+		return
+	}
+	delete(b.clients, c.id)
+	b.seen[c.id] = Client{ID: c.id, Since: b.cfg.Now()}
+	b.mu.Unlock()
+	b.tellClients()
+}
+
+func (b *Broker) tellClients() {
+	b.mu.Lock()
+	fns := b.onChange
+	b.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// Drop ends the connection of an identity that is no more, and forgets its session, durable on return.
+func (b *Broker) Drop(ctx context.Context, id iothub.ID) error {
+	b.mu.Lock()
+	c := b.clients[id]
+	delete(b.seen, id)
+	b.mu.Unlock()
+	if c != nil {
+		c.close(mqtt.ErrClosed)
+	}
+	return b.cfg.Docs.Put(ctx, sessionKey(id), nil)
+}

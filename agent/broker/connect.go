@@ -1,0 +1,36 @@
+package broker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+)
+
+// Connect judges a CONNECT and loads its session. It implements mqtt.Handler.
+//
+// A refusal that SDKs do not retry (CONNACK 4 and 5) is given only when the credentials are definitely wrong; whatever is ours to
+// mend (a store that does not answer) is CONNACK 3.
+func (b *Broker) Connect(ctx context.Context, h mqtt.Hello) (mqtt.Session, mqtt.Code) {
+	user, err := iothub.ParseUserName(h.UserName)
+	if err != nil {
+		b.cfg.Logger.Warn("connection refused", "origin", h.Origin.Label, "err", err)
+		return nil, mqtt.BadCredentials
+	}
+	id, err := b.cfg.Authenticate(ctx, h, user)
+	var no *iothub.Error
+	switch {
+	case errors.As(err, &no):
+		return nil, mqtt.NotAuthorized
+	case err != nil:
+		b.cfg.Logger.Warn("connection put off", "identity", user.ID.String(), "err", err)
+		return nil, mqtt.Unavailable
+	}
+	rec, stored, err := b.loadSession(ctx, id, h.Clean)
+	if err != nil {
+		b.cfg.Logger.Error("connection put off, its session cannot be read", "identity", id.String(), "err", err)
+		return nil, mqtt.Unavailable
+	}
+	return &client{b: b, id: id, hello: h, rec: rec, resumed: stored, will: willOf(id, h.Will)}, mqtt.Accepted
+}

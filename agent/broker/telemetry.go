@@ -1,0 +1,162 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
+	"github.com/sandpiper-edge/sandpiper/store"
+)
+
+// upstreamLane is where what id sends to the hub waits.
+func upstreamLane(id iothub.ID) string {
+	if id.IsModule() {
+		return "upstream/" + id.Module
+	}
+	return "upstream/_"
+}
+
+// telemetry stores one message for every sink of its routes and acknowledges it when the disk has it. No sink: it is
+// acknowledged and dropped, as IoT Edge does.
+func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
+	if pub.ID != c.id {
+		c.once("publish as another identity", "other", pub.ID.String())
+		c.close(fmt.Errorf("publish as %s by %s", pub.ID, c.id))
+		return
+	}
+	bag := pub.Bag
+	if p.Retain {
+		bag = bag.Set("mqtt-retain", "true")
+	}
+	m, err := message.FromPublish(c.id, bag, p.Payload, c.b.cfg.Now())
+	if err != nil { // MQTT 3.1.1 has no other way to say no
+		c.once("message refused", "err", err)
+		c.close(err)
+		return
+	}
+	entries := c.route(m.Output)
+	if len(entries) == 0 {
+		p.Ack()
+		return
+	}
+	c.buf = m.Append(c.buf[:0])
+	c.b.cfg.Queue.Enqueue(store.Record{Body: c.buf, Entries: entries}, func(err error) {
+		if err != nil {
+			c.notStored(err)
+			return
+		}
+		p.Ack()
+	})
+}
+
+// route answers from the last answer while the module stays on one output and the table is the same.
+func (c *client) route(output string) []store.Entry {
+	router := c.b.cfg.Router()
+	if router != c.router || output != c.output || c.router == nil {
+		c.router, c.output = router, output
+		c.entries = c.b.entries(router, c.id, output, false)
+	}
+	return c.entries
+}
+
+// notStored ends the connection of a client whose message did not reach the disk: without a PUBACK its SDK sends it again.
+func (c *client) notStored(err error) {
+	c.mu.Lock()
+	first := !c.refused
+	c.refused = true
+	c.mu.Unlock()
+	if first {
+		c.b.cfg.Logger.Error("message not stored, not acknowledged, connection closed", "identity", c.id.String(), "err", err)
+		c.close(fmt.Errorf("store message: %w", err))
+	}
+}
+
+// entries lists the lanes of a message and sees to it that each input lane has a pump.
+func (b *Broker) entries(router *route.Router, from iothub.ID, output string, twinChange bool) []store.Entry {
+	if router == nil {
+		return nil
+	}
+	hops := router.Route(from, output, twinChange)
+	entries := make([]store.Entry, 0, len(hops))
+	for _, hop := range hops {
+		e := store.Entry{Priority: hop.Priority, TTL: hop.TTL}
+		switch {
+		case hop.Sink != route.Sink{}:
+			e.Sink = inputLane(hop.Sink.Module, hop.Sink.Input)
+			b.ensurePump(e.Sink)
+		case twinChange: // the hub hears of it from $edgeHub
+			e.Sink = upstreamLane(iothub.ID{Device: b.cfg.Device, Module: "$edgeHub"})
+		default:
+			e.Sink = upstreamLane(from)
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// Publish stores a message of id as if it had come over MQTT; it is durable when Publish returns nil.
+func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error {
+	m, err := message.FromPublish(id, bag, body, b.cfg.Now())
+	if err != nil {
+		return err
+	}
+	m.Output = output
+	entries := b.entries(b.cfg.Router(), id, output, false)
+	if len(entries) == 0 {
+		return nil
+	}
+	return b.cfg.Queue.Append(ctx, store.Record{Body: m.Append(nil), Entries: entries})
+}
+
+// reportedChanged routes a change of reported properties to those who asked for /twinChangeNotifications.
+func (b *Broker) reportedChanged(id iothub.ID, patch []byte) {
+	entries := b.entries(b.cfg.Router(), id, "", true)
+	if len(entries) == 0 {
+		return
+	}
+	bag := iothub.Bag{{Key: "$.ct", Value: "application/json"}, {Key: "$.ce", Value: "utf-8"}}
+	m, err := message.FromPublish(id, bag, patch, b.cfg.Now())
+	if err != nil {
+		b.cfg.Logger.Warn("twin change not routed", "identity", id.String(), "err", err)
+		return
+	}
+	b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: entries}, func(err error) {
+		if err != nil {
+			b.cfg.Logger.Warn("twin change not stored", "identity", id.String(), "err", err)
+		}
+	})
+}
+
+// willOf reads a CONNECT's will; one that is not telemetry of this very client is none.
+func willOf(id iothub.ID, w *mqtt.Will) *message.Message {
+	if w == nil {
+		return nil
+	}
+	pub, err := iothub.ParsePublish(w.Topic)
+	if err != nil || pub.Kind != iothub.Telemetry || pub.ID != id {
+		return nil
+	}
+	return &message.Message{Source: id, Bag: pub.Bag.Set("iothub-MessageType", "Will"), Body: w.Payload}
+}
+
+// publishWill speaks for a client whose connection broke.
+func (b *Broker) publishWill(w message.Message) {
+	m, err := message.FromPublish(w.Source, w.Bag, w.Body, b.cfg.Now())
+	if err != nil {
+		b.cfg.Logger.Warn("will not published", "identity", w.Source.String(), "err", err)
+		return
+	}
+	entries := b.entries(b.cfg.Router(), w.Source, m.Output, false)
+	if len(entries) == 0 {
+		return
+	}
+	b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: entries}, func(err error) {
+		if err != nil && !errors.Is(err, store.ErrClosed) {
+			b.cfg.Logger.Warn("will not stored", "identity", w.Source.String(), "err", err)
+		}
+	})
+}

@@ -1,0 +1,134 @@
+package broker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+)
+
+// twinGet answers with the whole twin. The answer goes to the connection that asked, whether or not it subscribed: SDKs subscribe
+// once in the life of a process, and Node waits for ever.
+func (c *client) twinGet(rid string) {
+	if rid == "" {
+		c.once("twin request without $rid")
+		c.close(errors.New("twin request without $rid"))
+		return
+	}
+	snapshot := c.b.cfg.Twins.Snapshot(c.id)
+	if !c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}, snapshot.Client()) {
+		return
+	}
+	c.mu.Lock()
+	seen := snapshot.DesiredVersion > c.shown
+	if seen {
+		c.shown = snapshot.DesiredVersion
+	}
+	c.mu.Unlock()
+	if seen {
+		c.remember(snapshot.DesiredVersion)
+	}
+}
+
+// twinPatch merges into the reported properties and answers when that is durable. Every refusal has a JSON body with an
+// errorCode: Node looks nowhere else.
+func (c *client) twinPatch(rid string, patch []byte) {
+	version, err := c.b.cfg.Twins.PatchReported(context.Background(), c.id, patch)
+	if rid == "" { // edgeHub does the same: processed, not answered
+		return
+	}
+	var limit *twin.LimitError
+	switch {
+	case err == nil:
+		c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: 204, RequestID: rid, Version: version}, nil)
+	case errors.As(err, &limit):
+		c.once("reported properties refused", "err", err)
+		c.fail(rid, iothub.CodeInvalid, err)
+	default:
+		c.b.cfg.Logger.Error("reported properties not stored", "identity", c.id.String(), "err", err)
+		c.fail(rid, iothub.CodeInternal, err)
+	}
+}
+
+func (c *client) fail(rid string, code int, err error) {
+	e := iothub.NewError(code, err.Error(), c.b.cfg.Now())
+	c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: e.Status(), RequestID: rid}, e.Body())
+}
+
+// result sends an answer to a twin request. False: it could not be sent, and the connection is ended so that the client notices.
+func (c *client) result(d iothub.Delivery, body []byte) bool {
+	c.mu.Lock()
+	qos, _ := c.rec.qos(iothub.FeatureTwinResults)
+	c.mu.Unlock()
+	if err := c.send(d.Topic(), body, qos, nil); err != nil {
+		c.close(err)
+		return false
+	}
+	return true
+}
+
+// desiredChanged tells a connected client of a change of its desired properties.
+func (b *Broker) desiredChanged(change twin.Change) {
+	b.mu.Lock()
+	c := b.clients[change.ID]
+	b.mu.Unlock()
+	if c != nil {
+		c.showDesired()
+	}
+}
+
+// showDesired sends what the client has not seen yet of its desired properties, if it listens to them. Also after a reconnect:
+// Node does not ask again, and what changed meanwhile would pass it by.
+func (c *client) showDesired() {
+	c.mu.Lock()
+	qos, listens := c.rec.qos(iothub.FeatureDesired)
+	if !listens || c.conn == nil {
+		c.mu.Unlock()
+		return
+	}
+	change, news := c.b.cfg.Twins.DesiredSince(c.id, c.shown)
+	if !news {
+		c.mu.Unlock()
+		return
+	}
+	d := iothub.Delivery{Kind: iothub.DesiredPatch, Version: change.Version}
+	var acked func(error)
+	if qos > 0 {
+		acked = func(err error) {
+			if err == nil {
+				c.remember(change.Version)
+			}
+		}
+	}
+	err := c.conn.Send(d.Topic(), change.Patch, qos, acked)
+	if err == nil {
+		c.shown = change.Version
+	}
+	conn := c.conn
+	c.mu.Unlock()
+	switch {
+	case err != nil:
+		conn.Close(err)
+	case qos == 0:
+		c.remember(change.Version)
+	}
+}
+
+// remember stores which desired version the client has.
+func (c *client) remember(version int64) {
+	c.mu.Lock()
+	if version <= c.rec.Desired {
+		c.mu.Unlock()
+		return
+	}
+	c.rec.Desired = version
+	rec := c.rec
+	c.mu.Unlock()
+	if len(rec.Filters) == 0 {
+		return // nothing on record that the version would matter to
+	}
+	if err := c.b.saveSession(context.Background(), c.id, rec); err != nil && !errors.Is(err, context.Canceled) {
+		c.b.cfg.Logger.Warn("delivered version not stored, it may be delivered again", "identity", c.id.String(), "err", err)
+	}
+}
