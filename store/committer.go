@@ -1,0 +1,109 @@
+package store
+
+import (
+	"context"
+	"errors"
+)
+
+const (
+	// groupRecords and groupBytes bound one transaction: more would not make
+	// flushes cheaper, and producers would wait longer.
+	groupRecords = 256
+	groupBytes   = 512 << 10
+)
+
+// commitAll is the committer: it takes what is waiting, however little, and
+// commits it. There is no timer: while one flush runs the next batch gathers. It
+// returns when ctx has ended and everything that was handed over is on disk.
+func (q *Queue) commitAll(ctx context.Context) {
+	for {
+		if b := q.inbox.take(); b != nil {
+			q.commit(b)
+			q.inbox.giveBack(b)
+			continue
+		}
+		select {
+		case <-q.inbox.wake:
+		case <-ctx.Done():
+			q.inbox.close()
+			if b := q.inbox.take(); b != nil {
+				q.commit(b)
+			}
+			return
+		}
+	}
+}
+
+// commit stores a batch, group by group, and calls the producers back.
+func (q *Queue) commit(b *batch) {
+	for rest := b.records; len(rest) > 0; {
+		n, bytes := 0, 0
+		for n < len(rest) && n < groupRecords && (n == 0 || bytes < groupBytes) {
+			bytes += rest[n].to - rest[n].from
+			n++
+		}
+		g := group{batch: b, records: rest[:n]}
+		rest = rest[n:]
+		err := q.store(g)
+		for i := range g.records {
+			r := &g.records[i]
+			if r.err == nil && r.entries > 0 {
+				r.err = err
+			}
+			if r.done != nil {
+				r.done(r.err)
+			}
+		}
+	}
+}
+
+// store makes a group durable. One failure is not the end: room may be made, and
+// a file that failed is left for a new one.
+func (q *Queue) store(g group) error {
+	if g.empty() {
+		return nil
+	}
+	err := q.tail.append(g)
+	switch {
+	case err == nil:
+	case errors.Is(err, errNoRoom):
+		if q.reclaim() {
+			err = q.tail.append(g)
+		}
+	default:
+		q.log.Error("segment takes no more messages; going on in a new one", "queue", "tail", "err", err)
+		err = q.tail.append(g)
+	}
+	q.report(err)
+	return err
+}
+
+// reclaim makes room without losing anything: what is out of time or drained
+// goes, the tail included.
+func (q *Queue) reclaim() bool {
+	now, _ := q.clock.now()
+	before := q.ledger.bytesHeld()
+	q.ledger.expire(now)
+	if q.ledger.tailDrained() {
+		q.tail.finish()
+	}
+	if err := q.flush(); err != nil {
+		q.log.Error("cursors cannot be written", "err", err)
+		return false
+	}
+	return q.ledger.bytesHeld() < before
+}
+
+// report logs when the queue becomes full, and when it no longer is.
+func (q *Queue) report(err error) {
+	full := errors.Is(err, ErrFull)
+	if full == q.full.Swap(full) {
+		return
+	}
+	if full {
+		q.log.Warn("queue is full: producers are refused until messages are delivered or expire",
+			"held", q.ledger.bytesHeld(), "limit", q.tail.limit, "err", err)
+	} else if err == nil {
+		q.log.Info("queue takes messages again", "held", q.ledger.bytesHeld(), "limit", q.tail.limit)
+	}
+}

@@ -1,0 +1,263 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// flushAcks and flushAfter say when acknowledgements are written: what a
+	// crash costs is that many messages delivered again.
+	flushAcks  = 256
+	flushAfter = 2 * time.Second
+	// expireEvery is how often whole segments are checked for messages out of
+	// time; single ones are found when they are read.
+	expireEvery = time.Minute
+	// clockEvery is how often the powered-on clock is written while messages
+	// with a time to live wait and nothing else is: that much they may outlive
+	// it for each start.
+	clockEvery = 10 * time.Minute
+)
+
+// keeper is what the keeper's goroutine listens to.
+type keeper struct {
+	dirty chan struct{} // holds one token: there is something to flush within flushAfter
+	due   chan struct{} // holds one token: flush now
+
+	flushing sync.Mutex // held by the one that flushes
+}
+
+func newKeeper() *keeper {
+	return &keeper{dirty: make(chan struct{}, 1), due: make(chan struct{}, 1)}
+}
+
+// tell passes on what the ledger said of itself.
+func (k *keeper) tell(dirty, due bool) {
+	signal := k.dirty
+	switch {
+	case due:
+		signal = k.due
+	case !dirty:
+		return
+	}
+	select {
+	case signal <- struct{}{}:
+	default:
+	}
+}
+
+// keep is the keeper: it flushes cursors, the catalog and the clock, unlinks
+// drained segments and looks for expired ones, until ctx ends.
+func (q *Queue) keep(ctx context.Context) {
+	expire := time.NewTicker(expireEvery)
+	defer expire.Stop()
+	saved, _ := q.clock.now()
+	failing := false
+	var soon <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.keeper.dirty:
+			if soon == nil {
+				soon = time.After(flushAfter)
+			}
+			continue
+		case <-q.keeper.due:
+		case <-soon:
+		case <-expire.C:
+			now, _ := q.clock.now()
+			due := q.ledger.expire(now)
+			if clockDue := q.ledger.clockDue() && now-saved >= clockEvery.Milliseconds(); !due && !clockDue {
+				continue
+			}
+			saved = now
+		}
+		soon = nil
+		err := q.flush()
+		if err != nil {
+			soon = time.After(flushAfter)
+			if !failing {
+				q.log.Error("cursors cannot be written: messages are delivered again after a restart", "err", err)
+			}
+		}
+		failing = err != nil
+	}
+}
+
+// flush is everything that state.db must learn.
+type flush struct {
+	lanes     []*lane
+	positions []position
+	sealed    map[*segment]*summary
+	drained   []*segment
+	settled   int
+}
+
+// flush makes positions and catalog durable and then unlinks what is drained.
+func (q *Queue) flush() error {
+	q.keeper.flushing.Lock()
+	defer q.keeper.flushing.Unlock()
+	f := q.ledger.collect()
+	now, _ := q.clock.now()
+	if len(f.lanes) == 0 && len(f.sealed) == 0 && len(f.drained) == 0 && !q.ledger.clockDue() {
+		return nil
+	}
+	if err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) }); err != nil {
+		q.ledger.putBack(f)
+		return fmt.Errorf("write cursors: %w", err)
+	}
+	return q.discard(f.drained)
+}
+
+// discard unlinks segments that nobody needs. state.db no longer lists them.
+func (q *Queue) discard(segments []*segment) error {
+	var failed error
+	for i, seg := range segments {
+		q.shelf.drop(seg.number, false)
+		if err := remove(seg.path); err != nil {
+			q.ledger.putBack(flush{drained: segments[i : i+1]})
+			failed = errors.Join(failed, fmt.Errorf("remove drained segment: %w", err))
+			continue
+		}
+		q.ledger.forget(seg)
+	}
+	if len(segments) == 0 {
+		return nil
+	}
+	q.io.synced()
+	return readOnly(errors.Join(failed, syncDir(q.dir.folder())))
+}
+
+func (f flush) write(tx *bbolt.Tx, now int64) error {
+	cursors, catalog := tx.Bucket(bucketCursors), tx.Bucket(bucketCatalog)
+	for i, l := range f.lanes {
+		b, err := cbor.Marshal(f.positions[i])
+		if err != nil {
+			return err
+		}
+		key := laneName{sink: l.sink.name, priority: l.priority}.cursorKey()
+		if err := cursors.Put(key, sealed(key, b)); err != nil {
+			return err
+		}
+	}
+	for seg, sum := range f.sealed {
+		b, err := sum.encode()
+		if err != nil {
+			return err
+		}
+		key := binary.BigEndian.AppendUint64(nil, seg.number)
+		if err := catalog.Put(key, sealed(key, b)); err != nil {
+			return err
+		}
+	}
+	for _, seg := range f.drained {
+		if err := catalog.Delete(binary.BigEndian.AppendUint64(nil, seg.number)); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketMeta).Put(keyClock, sealed(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now))))
+}
+
+func (n laneName) cursorKey() []byte { return append([]byte{n.priority}, n.sink...) }
+
+// kept is what state.db knows of the queue.
+type kept struct {
+	clock     int64
+	positions map[laneName]position
+	catalog   map[uint64]summary
+	damaged   int // entries that were left out
+}
+
+// kept reads what flush wrote. An entry that is damaged is left out: its lane
+// starts at its oldest message, its segment is read instead.
+func (s *state) kept() (kept, error) {
+	k := kept{positions: map[laneName]position{}, catalog: map[uint64]summary{}}
+	err := s.read(func(tx *bbolt.Tx) error {
+		if b, ok := opened(keyClock, tx.Bucket(bucketMeta).Get(keyClock)); ok && len(b) == 8 {
+			k.clock = int64(binary.BigEndian.Uint64(b))
+		}
+		cursors := tx.Bucket(bucketCursors).Cursor()
+		for key, v := cursors.First(); key != nil; key, v = cursors.Next() {
+			var p position
+			b, ok := opened(key, v)
+			if !ok || len(key) < 2 || key[0] > Lowest || cbor.Unmarshal(b, &p) != nil {
+				k.damaged++
+				continue
+			}
+			k.positions[laneName{sink: string(key[1:]), priority: key[0]}] = p
+		}
+		catalog := tx.Bucket(bucketCatalog).Cursor()
+		for key, v := catalog.First(); key != nil; key, v = catalog.Next() {
+			b, ok := opened(key, v)
+			sum, parsed := parseSummary(bytes.Clone(b))
+			if !ok || !parsed || len(key) != 8 {
+				k.damaged++
+				continue
+			}
+			k.catalog[binary.BigEndian.Uint64(key)] = sum
+		}
+		return nil
+	})
+	return k, err
+}
+
+// collect takes what state.db must learn.
+func (g *ledger) collect() flush {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := flush{lanes: g.dirty, sealed: g.news, drained: g.drained, settled: g.settled}
+	for _, l := range f.lanes {
+		l.dirty = false
+		f.positions = append(f.positions, l.position())
+	}
+	g.dirty, g.news, g.drained, g.settled = nil, map[*segment]*summary{}, nil, 0
+	return f
+}
+
+// putBack undoes a collect whose flush failed.
+func (g *ledger) putBack(f flush) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range f.lanes {
+		if !l.dirty {
+			l.dirty = true
+			g.dirty = append(g.dirty, l)
+		}
+	}
+	for seg, sum := range f.sealed {
+		if seg.live > 0 && g.news[seg] == nil {
+			g.news[seg] = sum
+		}
+	}
+	g.drained = append(g.drained, f.drained...)
+	g.settled += f.settled
+}
+
+// clockDue says whether messages wait whose time runs.
+func (g *ledger) clockDue() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.timed && len(g.segments) > 0
+}
+
+// forget removes a segment that is gone from disk.
+func (g *ledger) forget(seg *segment) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held -= seg.size
+	for i, s := range g.segments {
+		if s == seg {
+			g.segments = append(g.segments[:i], g.segments[i+1:]...)
+			return
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+)
+
+// repair makes a segment good that a reader found damaged: it is read page by
+// page, what still carries its checksum is written anew in its place, and the
+// damaged file is put aside. The rest is counted as lost, and the lanes move on.
+// A tail is ended first. generation is what the reader saw: if somebody repaired
+// it meanwhile there is nothing to do.
+func (q *Queue) repair(seg *segment, generation int, cause error) error {
+	q.repairing.Lock()
+	defer q.repairing.Unlock()
+	if !q.ledger.stands(seg, generation) {
+		return nil
+	}
+	q.shelf.drop(seg.number, q.tail.abandon(seg))
+	names := q.ledger.names(seg)
+	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, names, q.ledger.cursor)
+	if err != nil {
+		return fmt.Errorf("salvage damaged segment: %w", err)
+	}
+	bad, err := putAside(seg.path, sum)
+	if err != nil {
+		return err
+	}
+	lost := q.ledger.replace(seg, sum, size)
+	q.io.damaged.Add(1)
+	q.io.lost.Add(uint64(lost))
+	q.keeper.tell(true, true)
+	q.log.Error("segment is damaged: what could be read goes on, the file was put aside",
+		"file", bad, "lost", lost, "err", cause)
+	return nil
+}
+
+// putAside replaces a damaged segment by what salvage made of it.
+func putAside(path string, sum summary) (bad string, err error) {
+	replacement := path + newSuffix
+	if len(sum.Lanes) == 0 {
+		replacement = ""
+	}
+	if bad, err = quarantine(path, replacement); err != nil {
+		return bad, readOnly(fmt.Errorf("put damaged segment aside: %w", err))
+	}
+	return bad, nil
+}
+
+// stands says whether a segment is as a reader saw it and still needed.
+func (g *ledger) stands(seg *segment, generation int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return seg.generation == generation && seg.live > 0
+}
+
+// names returns what is known of the lanes' numbers in a segment.
+func (g *ledger) names(seg *segment) map[uint16]laneName {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	names := map[uint16]laneName{}
+	for _, ls := range g.summaryLocked(seg).Lanes {
+		names[ls.ID] = laneName{sink: ls.Sink, priority: ls.Priority}
+	}
+	return names
+}
+
+// cursor returns how far a lane is drained.
+func (g *ledger) cursor(name laneName) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s, ok := g.sinks[name.sink]; ok {
+		return s.lanes[name.priority].cursor
+	}
+	return 0
+}
+
+// replace gives a repaired segment its new content, which is what of it is
+// above each lane's cursor, and returns how many records, once for each sink,
+// are lost.
+func (g *ledger) replace(seg *segment, sum summary, size int64) (lost int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seg.generation++
+	g.held += size - seg.size
+	seg.size = size
+	for _, s := range g.sinks {
+		for i := range s.lanes {
+			l := &s.lanes[i]
+			j := slices.IndexFunc(l.parts, func(p part) bool { return p.seg == seg })
+			if j < 0 {
+				continue
+			}
+			var left laneSummary
+			if k := slices.IndexFunc(sum.Lanes, func(ls laneSummary) bool {
+				return ls.Sink == s.name && ls.Priority == l.priority
+			}); k >= 0 {
+				left = sum.Lanes[k]
+			}
+			n := l.shrink(j, left)
+			lost += n
+			l.damaged += uint64(n)
+			if left.Count == 0 {
+				l.parts = slices.Delete(l.parts, j, j+1)
+				g.leftLocked(seg)
+			}
+			g.movedLocked(l, 0)
+			s.wake()
+		}
+	}
+	if seg.live > 0 {
+		g.news[seg] = g.summaryLocked(seg)
+	}
+	return lost
+}
+
+// shrink sets what is left of the j-th part, nothing of it done, and returns how
+// many records that were not done are gone.
+func (l *lane) shrink(j int, left laneSummary) (lost int64) {
+	p := &l.parts[j]
+	count, bytes := p.Count-p.done, p.Bytes-p.doneBytes
+	l.messages += left.Count - count
+	l.bytes += left.Bytes - bytes
+	p.laneSummary, p.done, p.doneBytes = left, 0, 0
+	return max(0, count-left.Count)
+}
