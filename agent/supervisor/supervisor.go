@@ -1,0 +1,246 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// Image is what a module runs from, present and verified on this device.
+type Image struct {
+	Digest string   `json:"digest"` // "sha256:" and 64 hex digits
+	Args   []string `json:"args"`   // program and arguments, unless the deployment has its own
+	Env    []string `json:"env"`    // KEY=value
+	Cwd    string   `json:"cwd"`
+	User   string   `json:"user"`
+	Stop   string   `json:"stop"` // signal, empty = SIGTERM
+}
+
+// Images fetches and mounts images.
+type Images interface {
+	// Fetch returns when the module's image is present and verified. With the pull policy "never" it does not use the network.
+	Fetch(ctx context.Context, m deployment.Module) (Image, error)
+	// Keep says which images are in use; others may be removed.
+	Keep(ctx context.Context, digests []string) error
+}
+
+// Seat is what a module of this device is given: its id range, and what its sandbox is made from.
+type Seat struct {
+	Module deployment.Module
+	Image  Image
+	IDBase uint32 // first of its sandbox.IDCount host uids; the same for good
+	Log    string // FIFO for its output
+}
+
+// Hosting is what the agent does around an instance. All calls for one module come one after another.
+type Hosting interface {
+	// Spec says how the sandbox is made; it mounts the image and makes the identity, durable before it returns.
+	Spec(ctx context.Context, s Seat) (sandbox.Spec, error)
+	// Open opens the module's doors to the agent; called before the program runs, and again by an agent that adopts it.
+	Open(ctx context.Context, s Seat, i sandbox.Instance) error
+	// Shut closes the doors of a module whose program has ended.
+	Shut(module string)
+	// Removed says that a module is no longer part of the deployment.
+	Removed(ctx context.Context, module string) error
+}
+
+// Docs is where records are kept.
+type Docs interface {
+	Get(key string) ([]byte, error)
+	Put(ctx context.Context, key string, value []byte) error
+	Keys(prefix string) ([]string, error)
+}
+
+// Config of a Supervisor.
+type Config struct {
+	Device   string
+	Runtime  sandbox.Runtime
+	Images   Images
+	Hosting  Hosting
+	Twins    *twin.Keeper
+	Docs     Docs
+	LogDir   string // directory of rotated logs, on the state partition
+	FIFODir  string // directory of log FIFOs, on tmpfs
+	IDBase   uint32 // first uid of the first range
+	Build    deployment.Build
+	Platform deployment.Platform
+	Now      func() time.Time // default time.Now
+	Logger   *slog.Logger     // default: discard
+}
+
+// Supervisor runs the modules of one device.
+type Supervisor struct {
+	cfg     Config
+	id      iothub.ID // {device}/$edgeAgent
+	started time.Time
+	kick    chan struct{} // capacity 1: the deployment may have changed
+	tell    chan struct{} // capacity 1: the report may have changed
+	group   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	units   map[string]*unit
+	applied deployment.Agent
+	version int64 // of the desired section that was last looked at
+	status  deployment.DesiredStatus
+	halting bool // StopAll was called: nothing is started any more
+	stopped map[string]bool
+}
+
+// ErrNoModule is returned for a module that is not part of the deployment.
+var ErrNoModule = errors.New("no such module in the deployment")
+
+// New builds a supervisor; nothing is touched before Run.
+func New(cfg Config) (*Supervisor, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Runtime == nil || cfg.Images == nil || cfg.Hosting == nil || cfg.Twins == nil || cfg.Docs == nil {
+		return nil, errors.New("new supervisor: runtime, images, hosting, twins and documents are needed")
+	}
+	s := &Supervisor{
+		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
+		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), units: map[string]*unit{}, stopped: map[string]bool{},
+		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
+	}
+	cfg.Twins.OnDesired(func(c twin.Change) {
+		if c.ID == s.id {
+			s.Kick()
+		}
+	})
+	return s, nil
+}
+
+// Kick makes Run look at the deployment again.
+func (s *Supervisor) Kick() { signal(s.kick) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one that is waiting says the same
+	}
+}
+
+// Run adopts what an earlier agent left running, applies the deployment and every change of it until ctx ends, and returns when all
+// its goroutines have. Modules run on.
+func (s *Supervisor) Run(ctx context.Context) error {
+	defer s.group.Wait()
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	s.group.Go(func() { s.report(ctx) })
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.kick:
+		case <-retry.C:
+		}
+		if again := s.apply(ctx); again {
+			failures++
+			retry.Reset(min(fetchRetry<<min(failures-1, 8), fetchRetryMost))
+		} else {
+			failures = 0
+		}
+	}
+}
+
+// How long to wait before a deployment whose images could not be fetched is tried again.
+const (
+	fetchRetry     = 5 * time.Second
+	fetchRetryMost = 5 * time.Minute
+)
+
+// unit returns the unit of a module.
+func (s *Supervisor) unit(name string) (*unit, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.units[name]
+	if u == nil {
+		return nil, ErrNoModule
+	}
+	return u, nil
+}
+
+// Start starts a module that an operator stopped, and returns when its program runs.
+func (s *Supervisor) Start(ctx context.Context, name string) error {
+	u, err := s.unit(name)
+	if err != nil {
+		return err
+	}
+	if err := s.holdDown(ctx, name, false); err != nil {
+		return err
+	}
+	return u.do(ctx, orderStart)
+}
+
+// Stop stops a module and returns when it has ended. It stays stopped, over restarts of the agent too, until Start or until the
+// deployment changes it.
+func (s *Supervisor) Stop(ctx context.Context, name string) error {
+	u, err := s.unit(name)
+	if err != nil {
+		return err
+	}
+	if err := s.holdDown(ctx, name, true); err != nil {
+		return err
+	}
+	return u.do(ctx, orderStop)
+}
+
+// Restart stops a module and starts it again.
+func (s *Supervisor) Restart(ctx context.Context, name string) error {
+	u, err := s.unit(name)
+	if err != nil {
+		return err
+	}
+	if err := s.holdDown(ctx, name, false); err != nil {
+		return err
+	}
+	if err := u.do(ctx, orderStop); err != nil {
+		return err
+	}
+	return u.do(ctx, orderStart)
+}
+
+// StopAll ends every module, later ones of the startup order first, and starts none any more. It is for the end of the agent's
+// service: the deployment stays, and the next agent starts it again.
+func (s *Supervisor) StopAll(ctx context.Context) {
+	s.mu.Lock()
+	s.halting = true
+	orders := map[uint32][]*unit{}
+	for _, u := range s.units {
+		order := u.module().Order
+		orders[order] = append(orders[order], u)
+	}
+	s.mu.Unlock()
+	for _, order := range descending(orders) {
+		var all sync.WaitGroup
+		for _, u := range orders[order] {
+			all.Go(func() {
+				if err := u.do(ctx, orderStop); err != nil {
+					s.cfg.Logger.Error("module not stopped", "module", u.seat.Module.Name, "err", err)
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
+// Unhealthy is told what a module says of its health: one that is unhealthy is restarted if its policy says so.
+func (s *Supervisor) Unhealthy(name, note string) {
+	if u, err := s.unit(name); err == nil {
+		u.unhealthy(note)
+	}
+}
