@@ -102,7 +102,7 @@ func (q *Queue) inspect(seg *segment) (summary, error) {
 
 // read verifies a segment, cuts off the room it had prepared, and sums it up.
 func (q *Queue) read(seg *segment) (sum summary, clock int64, err error) {
-	if err := verify(seg.path); err != nil {
+	if err := verify(seg.path, segmentMetas); err != nil {
 		return summary{}, 0, err
 	}
 	high, err := used(seg.path)
@@ -130,7 +130,7 @@ func used(path string) (int64, error) {
 		return 0, err
 	}
 	defer f.Close() // only read
-	m, err := readMeta(f)
+	m, _, err := readMeta(f)
 	return int64(m.high) * pageSize, err
 }
 

@@ -99,27 +99,27 @@ type meta struct {
 	txid     uint64
 }
 
-// readMeta returns the meta page that bbolt would choose: the newer one that is
-// whole.
-func readMeta(r io.ReaderAt) (meta, error) {
-	var best meta
-	found := false
+// readMeta returns the meta page that bbolt would choose, the newer one that is
+// whole, and how many are whole.
+func readMeta(r io.ReaderAt) (best meta, whole int, err error) {
 	buf := make([]byte, headerSize+metaSize)
 	for i := range int64(2) {
 		if _, err := r.ReadAt(buf, i*pageSize); errors.Is(err, io.EOF) {
 			continue
 		} else if err != nil {
-			return meta{}, fmt.Errorf("read meta page: %w", err)
+			return meta{}, 0, fmt.Errorf("read meta page: %w", err)
 		}
-		m, ok := parseMeta(buf[headerSize:])
-		if ok && (!found || m.txid > best.txid) {
-			best, found = m, true
+		if m, ok := parseMeta(buf[headerSize:]); ok {
+			if whole == 0 || m.txid > best.txid {
+				best = m
+			}
+			whole++
 		}
 	}
-	if !found {
-		return meta{}, damaged(0, "no meta page is whole")
+	if whole == 0 {
+		return meta{}, 0, damaged(0, "no meta page is whole")
 	}
-	return best, nil
+	return best, whole, nil
 }
 
 func parseMeta(b []byte) (meta, bool) {

@@ -18,6 +18,10 @@ import (
 // so it can be read without state.db, and page by page if its tree is damaged.
 var bucketRecords = []byte("r")
 
+// segmentMetas is how many meta pages of a segment must be whole. Going back by
+// one transaction would lose what was acknowledged, and salvage finds it all.
+const segmentMetas = 2
+
 // maxLane is the highest number of a lane in one segment.
 const maxLane = 1<<16 - 1
 

@@ -71,7 +71,7 @@ func (s *shelf) borrow(seg *segment) (*handle, error) {
 		return h, nil
 	}
 	if !s.sound[seg.number] {
-		if err := verify(seg.path); err != nil {
+		if err := verify(seg.path, segmentMetas); err != nil {
 			return nil, missing(err)
 		}
 	}

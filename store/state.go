@@ -93,7 +93,7 @@ func openState(d *dir, log *slog.Logger, io *counters) (s *state, made, recovere
 	case err != nil:
 		return nil, false, false, fmt.Errorf("look at state.db: %w", err)
 	default:
-		err := verify(path)
+		err := verify(path, 1)
 		if err == nil {
 			s, err = useState(path, log, io)
 		}

@@ -181,12 +181,16 @@ func (s *Store) Queue() *Queue { return s.queue }
 
 // Run commits what is handed over, until ctx ends or the store is closed; then
 // it stores what it was handed before, writes the cursors and returns nil. It
-// runs once: after it the queue takes no more.
+// runs once: after it the queue takes no more. On a closed store it returns nil
+// at once.
 func (s *Store) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.running || s.closed {
-		s.mu.Unlock()
-		return fmt.Errorf("run store: %w", ErrClosed)
+		defer s.mu.Unlock()
+		if s.closed {
+			return nil
+		}
+		return errors.New("run store: it runs already")
 	}
 	s.running = true
 	s.mu.Unlock()

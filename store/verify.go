@@ -17,8 +17,10 @@ const maxDepth = 16
 // verify walks the whole tree of a bbolt file and returns a *damage if bbolt
 // could stumble over it: a page that is missing, of another kind, reached
 // twice, out of bounds or out of order, or a list of free pages that names one
-// in use. What the values mean is not its concern: they carry checksums.
-func verify(path string) error {
+// in use. What the values mean is not its concern: they carry checksums. metas is
+// how many of the two meta pages must be whole: with one, bbolt goes back by one
+// transaction.
+func verify(path string, metas int) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -28,9 +30,12 @@ func verify(path string) error {
 	if err != nil {
 		return err
 	}
-	m, err := readMeta(f)
+	m, whole, err := readMeta(f)
 	if err != nil {
 		return err
+	}
+	if whole < metas {
+		return damaged(0, "a meta page is not whole")
 	}
 	if size := uint64(info.Size()); m.high > size/pageSize {
 		return damaged(0, "the file has %d pages of %d", size/pageSize, m.high)
