@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -113,7 +114,7 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 }
 
 // reportedChanged routes a change of reported properties to those who asked for /twinChangeNotifications.
-func (b *Broker) reportedChanged(id iothub.ID, patch []byte) {
+func (b *Broker) reportedChanged(id iothub.ID, patch json.RawMessage) {
 	entries := b.entries(b.cfg.Router(), id, "", true)
 	if len(entries) == 0 {
 		return

@@ -7,18 +7,19 @@ import (
 
 // Status is the agent at a glance.
 type Status struct {
-	Version    string       `json:"version"`
-	Device     string       `json:"device"`
-	Hub        string       `json:"hub,omitempty"` // absent on a standalone device
-	Gateway    string       `json:"gateway"`
-	Started    time.Time    `json:"started"`      // of this agent process
-	FirstReady float64      `json:"readySeconds"` // from process start until modules could publish
-	Deployment Deployment   `json:"deployment"`
-	Links      []Link       `json:"links"`
-	Modules    []Module     `json:"modules"`
-	Queues     []Queue      `json:"queues"`
-	Sandbox    []Capability `json:"sandbox"`
-	Problems   []string     `json:"problems"` // what an operator should act on; empty when all is well
+	Version      string       `json:"version"`
+	Device       string       `json:"device"`
+	Hub          string       `json:"hub,omitempty"` // absent on a standalone device
+	Pid          int          `json:"pid"`           // of the agent, not of its warden
+	Gateway      string       `json:"gateway"`
+	Started      time.Time    `json:"started"`      // of this agent process
+	ReadySeconds float64      `json:"readySeconds"` // from process start until modules could publish
+	Deployment   Deployment   `json:"deployment"`
+	Links        []Link       `json:"links"`
+	Modules      []Module     `json:"modules"`
+	Queues       []Queue      `json:"queues"`
+	Sandbox      []Capability `json:"sandbox"`
+	Problems     []string     `json:"problems"` // what an operator should act on; empty when all is well
 }
 
 // Deployment says which deployment is in force.

@@ -1,0 +1,261 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sandpiper-edge/sandpiper/agent/broker"
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/identity"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+	"github.com/sandpiper-edge/sandpiper/agent/upstream"
+	"github.com/sandpiper-edge/sandpiper/agent/workload"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image"
+	"github.com/sandpiper-edge/sandpiper/store"
+)
+
+// Agent holds every engine of the device. Build it with New, run it once with Run, then Close it.
+type Agent struct {
+	cfg     Config
+	dev     device
+	log     *slog.Logger
+	version string
+	started time.Time
+	ready   atomic.Int64 // nanoseconds from the start of the process until modules could publish; 0 = not yet
+
+	store      *store.Store
+	twins      *twin.Keeper
+	identities *identity.Registry
+	broker     *broker.Broker
+	workload   *workload.Server
+	routes     *routes
+	doors      *doors
+	upstream   *upstream.Upstream // nil on a standalone device
+	runtime    *container.Runtime
+	images     *image.Store
+	supervisor *supervisor.Supervisor
+	control    *control.Server
+	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
+}
+
+// edgeAgent and edgeHub are this agent's own identities on the hub.
+func (a *Agent) edgeAgent() iothub.ID {
+	return iothub.ID{Device: a.dev.id, Module: deployment.EdgeAgent}
+}
+func (a *Agent) edgeHub() iothub.ID {
+	return iothub.ID{Device: a.dev.id, Module: deployment.EdgeHub}
+}
+
+// New opens the store and builds every engine. Nothing runs and nothing listens before Run.
+func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
+	cfg = cfg.withDefaults()
+	a = &Agent{cfg: cfg, log: opts.Logger, version: opts.Version, started: time.Now(), syncNow: make(chan struct{}, 1)}
+	if a.dev, err = cfg.identity(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{{cfg.StateDir, 0o711}, {cfg.RunDir, 0o711}} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if a.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.StateDir, "store"), MaxBytes: int64(cfg.Store.MaxBytes), Logger: a.log}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.store.Close())
+		}
+	}()
+	return a, a.build(ctx)
+}
+
+// build makes the engines in the order of their dependencies.
+func (a *Agent) build(ctx context.Context) (err error) {
+	docs := a.store.Docs()
+	if a.twins, err = twin.NewKeeper(docs); err != nil {
+		return err
+	}
+	roots, err := rootsFrom(a.cfg.Upstream.TrustedCA)
+	if err != nil {
+		return err
+	}
+	hubTLS := &tls.Config{RootCAs: roots, ServerName: a.dev.hub, MinVersion: tls.VersionTLS12}
+	credential := identity.Credential{Key: a.dev.key, Certificate: a.dev.pair}
+	hubName := a.dev.hub
+	if hubName == "" {
+		hubName = standaloneHub
+	}
+	if a.identities, err = identity.New(ctx, identity.Config{
+		Hub: hubName, Device: a.dev.id, Gateway: a.cfg.Device.Gateway, Credential: credential, Docs: docs,
+		Address: a.cfg.Upstream.HTTPSAddress, TLS: hubTLS, Logger: a.log,
+	}); err != nil {
+		return err
+	}
+	ca := a.identities.CA()
+	a.routes = &routes{id: a.edgeHub(), twins: a.twins, logger: a.log, report: deployment.NewHubReport(a.buildInfo())}
+	if a.broker, err = broker.New(broker.Config{
+		Device: a.dev.id, Hub: hubName, Gateway: a.cfg.Device.Gateway,
+		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
+		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Logger: a.log,
+	}); err != nil {
+		return err
+	}
+	if a.workload, err = workload.New(workload.Config{
+		Generation: func(module string) (string, bool) {
+			m, ok := a.identities.Module(module)
+			return m.Generation, ok
+		},
+		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules, Logger: a.log,
+	}); err != nil {
+		return err
+	}
+	a.doors = &doors{
+		runDir: a.cfg.RunDir, ca: ca.TrustBundle(), mqtt: a.broker.Serve, socket: a.workload.Serve, logger: a.log,
+	}
+	if a.dev.hub != "" {
+		if a.upstream, err = upstream.New(upstream.Config{
+			Hub: a.dev.hub, Address: a.cfg.Upstream.MQTTAddress, TLS: a.identities.Clock().TLS(hubTLS), Credential: a.identities.Password,
+			Queue: a.store.Queue(), Twins: a.twins, Method: a.method, Refused: a.identities.Refused, Now: a.identities.Clock().Now, ClientType: "sandpiper/" + a.version, Logger: a.log,
+		}); err != nil {
+			return err
+		}
+	}
+	if err := a.buildSandboxes(); err != nil {
+		return err
+	}
+	a.control = control.New(control.Config{
+		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Call: a.call, Logger: a.log,
+	})
+	a.twins.OnDesired(func(c twin.Change) {
+		if c.ID == a.edgeHub() {
+			a.routes.apply()
+		}
+	})
+	a.broker.HandleMethod(a.edgeAgent(), a.ownMethods)
+	return nil
+}
+
+// standaloneHub is the hub's name in the identities of a device that has none. It has a dot: some SDKs insist.
+const standaloneHub = "standalone.sandpiper"
+
+// Run starts every engine and returns when all have ended: with nil when ctx ended, else with what broke first.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return named("store", a.store.Run(ctx)) })
+	g.Go(func() error { return named("broker", a.broker.Run(ctx)) })
+	if a.upstream != nil {
+		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })
+		g.Go(func() error { return a.keepIdentities(ctx) })
+	}
+	a.routes.apply()
+	g.Go(func() error { return a.reportClients(ctx) })
+	g.Go(func() error { return named("supervisor", a.supervisor.Run(ctx)) })
+	if err := a.listen(ctx, g); err != nil {
+		return errors.Join(err, g.Wait())
+	}
+	a.ready.Store(int64(time.Since(processStart(a.started))))
+	a.log.Info("agent is up", "identity", a.dev.id, "hub", a.dev.hub, "version", a.version)
+	err := g.Wait()
+	a.doors.wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// listen opens the control socket and the host addresses that the configuration names, and nothing else.
+func (a *Agent) listen(ctx context.Context, g *errgroup.Group) error {
+	l, err := control.Listen(filepath.Join(a.cfg.RunDir, "control.sock"))
+	if err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	g.Go(func() error { return named("control", a.control.Serve(ctx, l)) })
+	for _, addr := range a.cfg.Listen.MQTT {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("listen.mqtt: %w", err)
+		}
+		g.Go(func() error { return named(addr, a.broker.Serve(ctx, l, nil, hostOrigin(addr))) })
+	}
+	for _, addr := range a.cfg.Listen.HTTPS {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("listen.https: %w", err)
+		}
+		g.Go(func() error { return named(addr, a.broker.Serve(ctx, nil, l, hostOrigin(addr))) })
+	}
+	return nil
+}
+
+func named(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// Close gives up what Run does not own. It must follow the end of Run.
+func (a *Agent) Close() error { return errors.Join(a.images.Close(), a.store.Close()) }
+
+// Alive says whether the agent can still do its work, for the watchdog: the store takes a write.
+func (a *Agent) Alive() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return a.store.Docs().Put(ctx, "agent/alive", []byte(a.version))
+}
+
+// rootsFrom reads a PEM file of trusted roots; no file means the system's.
+func rootsFrom(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // crypto/tls takes nil as the system's roots
+	}
+	raw, err := readSmall(file, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("%w: trusted_ca: %w", ErrConfig, err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("%w: trusted_ca: %s holds no certificate in PEM", ErrConfig, file)
+	}
+	return pool, nil
+}
+
+// httpClient is for bundles: redirects are bounded, and only to https.
+func httpClient(roots *x509.CertPool) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:   20 * time.Second,
+			ResponseHeaderTimeout: 60 * time.Second,
+			Proxy:                 http.ProxyFromEnvironment,
+		},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			switch {
+			case len(via) >= 5:
+				return errors.New("more than 5 redirects")
+			case req.URL.Scheme != "https":
+				return fmt.Errorf("redirect to %s", req.URL.Scheme)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+	"github.com/sandpiper-edge/sandpiper/agent/workload"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// The ports are literals inside the device SDKs and cannot be chosen.
+const (
+	mqttPort  = "8883"
+	httpsPort = "443"
+)
+
+// doors are the ways in which modules reach the agent: for each instance its unix socket, and TCP listeners inside its own
+// network namespace. Which door a connection came through says who is speaking.
+type doors struct {
+	runDir string
+	ca     []byte // PEM, what a module must trust
+	mqtt   func(ctx context.Context, mqtt, https net.Listener, origin mqtt.Origin) error
+	socket func(ctx context.Context, l net.Listener, caller workload.Caller) error
+	logger *slog.Logger
+
+	mu   sync.Mutex // guards open
+	open map[string]*door
+}
+
+// door is what is open for one instance.
+type door struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// moduleDir is bound into the module's sandbox at /run/sandpiper.
+func (d *doors) moduleDir(module string) string { return filepath.Join(d.runDir, "modules", module) }
+
+// prepareDir makes what a module finds at /run/sandpiper: the certificates it must trust, and a place to bind this binary to.
+// The directory is root's: a module can read it and write nothing there.
+func (d *doors) prepareDir(module string) (string, error) {
+	dir := d.moduleDir(module)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, caName), d.ca, 0o644); err != nil {
+		return "", err
+	}
+	return dir, nil
+}
+
+// What stands in a module's /run/sandpiper.
+const (
+	insideDir  = "/run/sandpiper"
+	socketName = "module.sock"
+	caName     = "ca.pem"
+)
+
+// serve opens the doors of one instance, closing those of an earlier one of the same module, and returns when all are open.
+// They stay open until shut or until ctx ends. An agent that restarts opens them again at the same places.
+func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32) (err error) {
+	d.shut(module.Module)
+	dir, err := d.prepareDir(module.Module)
+	if err != nil {
+		return err
+	}
+	var opened []net.Listener
+	defer func() {
+		if err != nil {
+			for _, l := range opened {
+				l.Close()
+			}
+		}
+	}()
+	path := filepath.Join(dir, socketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	unix, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("module socket: %w", err)
+	}
+	opened = append(opened, unix)
+	if err := os.Chmod(path, 0o666); err != nil { // the caller's uid is checked, see workload
+		return err
+	}
+	type pair struct{ mqtt, https net.Listener }
+	var pairs []pair
+	hosts := []string{addr}
+	if addr == loopback {
+		hosts = append(hosts, "::1")
+	}
+	for _, host := range hosts {
+		var p pair
+		if p.mqtt, err = inst.Listen("tcp", net.JoinHostPort(host, mqttPort)); err == nil {
+			opened = append(opened, p.mqtt)
+			if p.https, err = inst.Listen("tcp", net.JoinHostPort(host, httpsPort)); err == nil {
+				opened = append(opened, p.https)
+			}
+		}
+		if err != nil {
+			if host == "::1" { // a kernel without IPv6: the names in /etc/hosts point at 127.0.0.1 anyway
+				d.logger.Debug("no IPv6 loopback in the sandbox", "module", module.Module, "err", err)
+				err = nil
+				break
+			}
+			return fmt.Errorf("listen in the sandbox of %s: %w", module.Module, err)
+		}
+		pairs = append(pairs, p)
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	this := &door{cancel: cancel, done: make(chan struct{})}
+	var all sync.WaitGroup
+	run := func(what string, serve func() error) {
+		all.Go(func() {
+			if err := serve(); err != nil && ctx.Err() == nil {
+				d.logger.Error("door closed", "module", module.Module, "door", what, "err", err)
+			}
+		})
+	}
+	run(socketName, func() error {
+		return d.socket(ctx, unix, workload.Caller{ID: module, UIDBase: idBase, UIDCount: sandbox.IDCount})
+	})
+	for _, p := range pairs {
+		run(p.mqtt.Addr().String(), func() error {
+			return d.mqtt(ctx, p.mqtt, p.https, mqtt.Origin{ID: module, Label: "sandbox " + module.Module})
+		})
+	}
+	go func() { all.Wait(); close(this.done) }()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		d.open = map[string]*door{}
+	}
+	d.open[module.Module] = this
+	return nil
+}
+
+// loopback is where a module with a network namespace of its own finds the agent.
+const loopback = "127.0.0.1"
+
+// shut closes the doors of a module and returns when nothing is served there any more.
+func (d *doors) shut(module string) {
+	d.mu.Lock()
+	this := d.open[module]
+	delete(d.open, module)
+	d.mu.Unlock()
+	if this != nil {
+		this.cancel()
+		<-this.done
+	}
+}
+
+// wait returns when every door has closed, which they do when the context they were opened with has ended.
+func (d *doors) wait() {
+	d.mu.Lock()
+	open := make([]*door, 0, len(d.open))
+	for _, this := range d.open {
+		open = append(open, this)
+	}
+	d.mu.Unlock()
+	for _, this := range open {
+		<-this.done
+	}
+}

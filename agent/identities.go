@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/upstream"
+)
+
+// identitiesChanged makes the hub hear of new or removed module identities.
+func (a *Agent) identitiesChanged() {
+	select {
+	case a.syncNow <- struct{}{}:
+	default: // one that is waiting says the same
+	}
+}
+
+// How long to wait before the hub is asked again to take module identities.
+const (
+	syncRetry     = 2 * time.Second
+	syncRetryMost = 2 * time.Minute
+)
+
+// keepIdentities brings the hub's registry to what is here, and gives every identity that the hub has a link. A link whose identity
+// the hub does not have yet would only be refused.
+func (a *Agent) keepIdentities(ctx context.Context) error {
+	for _, name := range []string{deployment.EdgeAgent, deployment.EdgeHub} {
+		if _, err := a.identities.Ensure(ctx, name); err != nil {
+			return named("identity of "+name, err)
+		}
+	}
+	a.setLinks()
+	links, err := upstream.WatchLinks(ctx)
+	if err != nil {
+		a.log.Warn("network changes are not watched", "err", err)
+	}
+	failures := 0
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.syncNow:
+		case <-retry.C:
+		case _, ok := <-links:
+			if !ok {
+				links = nil
+			}
+		}
+		err := a.identities.Sync(ctx)
+		a.setLinks()
+		if err == nil {
+			failures = 0
+			continue
+		}
+		failures++
+		pause := min(syncRetry<<min(failures-1, 6), syncRetryMost)
+		pause = pause/2 + rand.N(pause/2)
+		if failures == 1 || failures%10 == 0 {
+			a.log.Warn("module identities not at the hub yet, trying again", "err", err, "after", pause)
+		}
+		retry.Reset(pause)
+	}
+}
+
+// setLinks gives a link to each identity that the hub has.
+func (a *Agent) setLinks() {
+	var ids []iothub.ID
+	for _, m := range a.identities.List() {
+		if m.OnHub {
+			ids = append(ids, m.ID)
+		}
+	}
+	for _, m := range a.identities.Retired() { // removed, but its lane may hold messages
+		if m.OnHub {
+			ids = append(ids, m.ID)
+		}
+	}
+	a.upstream.SetIdentities(ids)
+}
+
+// method answers a direct method that the hub calls on an identity of this device.
+func (a *Agent) method(ctx context.Context, id iothub.ID, req iothub.MethodRequest) iothub.MethodResult {
+	result, err := a.broker.Call(ctx, id, req)
+	if err == nil {
+		return result
+	}
+	status := 500
+	if no, ok := asError(err); ok {
+		status = no.Status()
+	}
+	body, merr := json.Marshal(map[string]string{"message": err.Error()})
+	if merr != nil {
+		body = []byte("null")
+	}
+	return iothub.MethodResult{Status: status, Payload: body}
+}

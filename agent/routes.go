@@ -1,0 +1,98 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+)
+
+// routes keeps the router equal to $edgeHub's desired properties. A document that cannot be understood is reported and the
+// routes in force stay.
+type routes struct {
+	id     iothub.ID // {device}/$edgeHub
+	twins  *twin.Keeper
+	logger *slog.Logger
+	table  atomic.Pointer[route.Router]
+
+	mu      sync.Mutex // one application at a time, in the order of versions
+	version int64
+	report  deployment.HubReport
+}
+
+// router returns the table in force. With no deployment at all nothing is routed, and nothing is lost: a publish that no
+// route takes is acknowledged and dropped, as IoT Edge does.
+func (r *routes) router() *route.Router { return r.table.Load() }
+
+// apply makes the twin's current desired section the routes in force.
+func (r *routes) apply() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.twins.Snapshot(r.id)
+	if !now.Known || now.DesiredVersion == r.version {
+		return
+	}
+	r.version = now.DesiredVersion
+	wanted, err := deployment.ParseHub(now.Desired)
+	status := deployment.StatusOf(err)
+	if err != nil {
+		r.logger.Error("routes refused; the ones in force stay", "deployment", now.DesiredVersion, "err", err)
+	} else {
+		r.table.Store(route.NewRouter(wanted.Rules))
+		for _, note := range wanted.Notes {
+			r.logger.Warn("accepted without effect", "deployment", now.DesiredVersion, "note", note)
+		}
+		r.logger.Info("routes in force", "deployment", now.DesiredVersion, "routes", len(wanted.Rules))
+	}
+	r.report.LastDesiredVersion, r.report.LastDesiredStatus = now.DesiredVersion, status
+	r.reportLocked(context.Background())
+}
+
+// clients reports who is connected.
+func (r *routes) clients(ctx context.Context, list map[string]deployment.Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Clients = list
+	r.reportLocked(ctx)
+}
+
+// reportLocked writes what changed to $edgeHub's reported section.
+func (r *routes) reportLocked(ctx context.Context) {
+	now, err := json.Marshal(r.report)
+	if err == nil {
+		err = patchReported(ctx, r.twins, r.id, now)
+	}
+	if err != nil {
+		r.logger.Warn("report of the routes not stored", "identity", r.id.String(), "err", err)
+	}
+}
+
+// patchReported makes whole the reported section of id, writing only the difference.
+func patchReported(ctx context.Context, twins *twin.Keeper, id iothub.ID, whole []byte) error {
+	want, err := twin.ParsePatch(whole)
+	if err != nil {
+		return err
+	}
+	have := map[string]any{}
+	if raw := twins.Snapshot(id).Reported; len(raw) > 0 {
+		if have, err = twin.ParsePatch(raw); err != nil {
+			return err
+		}
+	}
+	patch := twin.Diff(have, want)
+	if len(patch) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	_, err = twins.PatchReported(ctx, id, raw)
+	return err
+}

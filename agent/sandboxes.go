@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
+	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// buildSandboxes makes the runtime, the image store and the supervisor on top of them.
+func (a *Agent) buildSandboxes() (err error) {
+	if a.runtime, err = container.New(container.Config{StateDir: a.cfg.RunDir, Logger: a.log}); err != nil {
+		return err
+	}
+	for _, line := range a.runtime.Probe().Degraded {
+		a.log.Warn("kernel lacks something", "what", line)
+	}
+	trusted, err := a.trustedKeys()
+	if err != nil {
+		return err
+	}
+	roots, err := rootsFrom(a.cfg.Bundles.TrustedCA)
+	if err != nil {
+		return err
+	}
+	if a.images, err = image.Open(image.Config{
+		Dir: filepath.Join(a.cfg.StateDir, "images"), MountDir: filepath.Join(a.cfg.RunDir, "images"), Trusted: trusted,
+		HTTP: httpClient(roots), MaxBytes: int64(a.cfg.Bundles.MaxBytes), Logger: a.log,
+	}); err != nil {
+		return err
+	}
+	a.supervisor, err = supervisor.New(supervisor.Config{
+		Device: a.dev.id, Runtime: a.runtime, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
+		LogDir: filepath.Join(a.cfg.StateDir, "log"), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
+		Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
+	})
+	return err
+}
+
+func (a *Agent) buildInfo() deployment.Build { return deployment.Build{Version: a.version} }
+
+// trustedKeys reads the signers that the configuration names.
+func (a *Agent) trustedKeys() ([]bundle.PublicKey, error) {
+	keys := make([]bundle.PublicKey, 0, len(a.cfg.Bundles.TrustedKeys))
+	for _, t := range a.cfg.Bundles.TrustedKeys {
+		raw, err := readSmall(t.File, 64<<10)
+		if err != nil {
+			return nil, fmt.Errorf("%w: bundles.trusted_keys: %w", ErrConfig, err)
+		}
+		key, err := bundle.ParsePublicKey(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: bundles.trusted_keys: %s: %w", ErrConfig, t.File, err)
+		}
+		key.Name, key.Prefixes = t.File, t.Modules
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// shelf is the image store as the supervisor sees it.
+type shelf struct{ a *Agent }
+
+// Fetch has the module's image here and verified.
+func (s shelf) Fetch(ctx context.Context, m deployment.Module) (supervisor.Image, error) {
+	ref := m.Settings.Image
+	if m.Pull == deployment.NeverPull && !strings.HasPrefix(ref, "bundle:") {
+		return s.present(m)
+	}
+	last := time.Now()
+	img, err := s.a.images.Fetch(ctx, ref, m.Settings.Digest, func(p image.Progress) {
+		if now := time.Now(); now.Sub(last) >= 5*time.Second {
+			last = now
+			s.a.log.Info("image arrives", "module", m.Name, "image", p.Image, "phase", string(p.Phase), "bytes", p.Done, "of", p.Total)
+		}
+	})
+	if err != nil {
+		return supervisor.Image{}, finalIfRefused(m, err)
+	}
+	return s.describe(m, img)
+}
+
+// present finds an image without the network, as the pull policy "never" wants it.
+func (s shelf) present(m deployment.Module) (supervisor.Image, error) {
+	for _, img := range slices.Backward(s.a.images.List()) {
+		if m.Settings.Digest == img.Digest.String() || m.Settings.Digest == "" && img.Name == m.Name {
+			return s.describe(m, img)
+		}
+	}
+	return supervisor.Image{}, &deployment.Error{
+		Path: "modules." + m.Name + ".settings.image", Why: "the image is not on this device and imagePullPolicy is never", Code: deployment.CodeFailed,
+	}
+}
+
+// finalIfRefused keeps the supervisor from asking again for what will be refused again.
+func finalIfRefused(m deployment.Module, err error) error {
+	if refused, ok := errors.AsType[*bundle.Error](err); ok {
+		return &deployment.Error{Path: "modules." + m.Name + ".settings.image", Why: refused.Error(), Code: deployment.CodeFailed}
+	}
+	return err
+}
+
+// describe is the image as the supervisor keeps it.
+func (s shelf) describe(m deployment.Module, img image.Image) (supervisor.Image, error) {
+	out := supervisor.Image{Digest: img.Digest.String(), Args: img.Runtime.Args, Cwd: img.Runtime.Cwd, User: img.Runtime.User, Stop: img.Runtime.Stop}
+	for key, value := range img.Runtime.Env {
+		out.Env = append(out.Env, key+"="+value)
+	}
+	slices.Sort(out.Env)
+	if len(out.Args) == 0 && len(m.Settings.Args) == 0 {
+		return out, &deployment.Error{Path: "modules." + m.Name + ".settings.args", Why: "neither the deployment nor the image says what to run", Code: deployment.CodeFormat}
+	}
+	return out, nil
+}
+
+// Keep removes what no module needs.
+func (s shelf) Keep(ctx context.Context, digests []string) error {
+	keep := make([]bundle.Digest, 0, len(digests))
+	for _, text := range digests {
+		d, err := bundle.ParseDigest(text)
+		if err != nil {
+			return err
+		}
+		keep = append(keep, d)
+	}
+	removed, err := s.a.images.GC(ctx, keep)
+	for _, img := range removed {
+		s.a.log.Info("unused image removed", "image", img.Name+" "+img.Version)
+	}
+	return err
+}
+
+// mount returns the directory of an installed image.
+func (a *Agent) mount(ctx context.Context, digest string) (string, error) {
+	d, err := bundle.ParseDigest(digest)
+	if err != nil {
+		return "", err
+	}
+	img, ok := a.images.Lookup(d)
+	if !ok {
+		return "", fmt.Errorf("image %s is not installed", digest)
+	}
+	return a.images.Mount(ctx, img)
+}
+
+// StopModules ends every module, for the end of the agent's service.
+func (a *Agent) StopModules() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	a.supervisor.StopAll(ctx)
+}
+
+// stopPatience bounds the end of all modules together; systemd gives a service 90 s.
+const stopPatience = 80 * time.Second
+
+// hostOrigin is a listener on the host that anybody of this device may use.
+func hostOrigin(addr string) mqtt.Origin { return mqtt.Origin{Label: addr} }

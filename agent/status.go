@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/workload"
+)
+
+// status is the agent at a glance.
+func (a *Agent) status(context.Context) (control.Status, error) {
+	version, result := a.supervisor.Deployment()
+	st := control.Status{
+		Version: a.version, Device: a.dev.id, Hub: a.dev.hub, Gateway: a.cfg.Device.Gateway, Pid: os.Getpid(),
+		Started: a.started, ReadySeconds: time.Duration(a.ready.Load()).Seconds(),
+		Deployment: control.Deployment{Version: version, Code: result.Code, Description: result.Description},
+		Links:      []control.Link{}, Modules: []control.Module{}, Queues: []control.Queue{}, Sandbox: []control.Capability{}, Problems: []string{},
+	}
+	if a.upstream != nil {
+		for _, l := range a.upstream.Status() {
+			st.Links = append(st.Links, control.Link{Identity: l.ID.String(), Connected: l.Connected, Since: l.Since, Sent: l.Sent, Error: l.LastError})
+			if l.Dropped > 0 {
+				st.Problems = append(st.Problems, fmt.Sprintf("%d messages of %s were dropped: the hub can never take them", l.Dropped, l.ID))
+			}
+		}
+	}
+	for _, m := range a.supervisor.Modules() {
+		st.Modules = append(st.Modules, control.Module{
+			Name: m.Wanted.Name, Type: m.Wanted.Type.String(), Image: m.Wanted.Settings.Image, Status: m.Status, Why: m.Why, Pid: m.Pid,
+			Started: m.Started, Restarts: m.Restarts, ExitCode: m.ExitCode, Exited: m.Exited, Memory: int64(m.Memory),
+		})
+	}
+	for _, q := range a.store.Queue().Stats() {
+		st.Queues = append(st.Queues, control.Queue{
+			Sink: q.Sink, Priority: int(q.Priority), Messages: q.Messages, Bytes: q.Bytes, Oldest: q.Oldest, Expired: q.Expired, Dropped: q.Damaged + q.Purged,
+		})
+	}
+	a.addSandbox(&st)
+	usage := a.store.Usage()
+	if usage.Full {
+		st.Problems = append(st.Problems, fmt.Sprintf("the store is full (%d of %d bytes, %d free on the disk): messages are not acknowledged until it drains",
+			usage.Held, usage.Limit, usage.Free))
+	}
+	if usage.Recovered || usage.DamagedFiles > 0 || usage.DamagedRecords > 0 || usage.DamagedDocuments > 0 {
+		st.Problems = append(st.Problems, fmt.Sprintf("the disk damaged the store: %d files, %d messages, %d documents; replace it", usage.DamagedFiles,
+			usage.DamagedRecords, usage.DamagedDocuments))
+	}
+	if result.Code != deployment.CodeOK && version != 0 {
+		st.Problems = append(st.Problems, "the deployment is not applied: "+result.Description)
+	}
+	return st, nil
+}
+
+func (a *Agent) addSandbox(st *control.Status) {
+	f := a.runtime.Probe()
+	for _, c := range []struct {
+		name string
+		have bool
+	}{
+		{"cgroup " + f.Cgroup, f.Cgroup != ""}, {"memory limit", f.Memory}, {"swap limit", f.Swap}, {"pids limit", f.Pids}, {"cpu limit", f.CPU},
+		{"user namespaces", f.UserNamespace}, {"seccomp", f.Seccomp}, {"overlay", f.Overlay}, {"exit codes kept by the kernel", f.ExitInfo},
+	} {
+		st.Sandbox = append(st.Sandbox, control.Capability{Name: c.name, Have: c.have})
+	}
+	st.Problems = append(st.Problems, f.Degraded...)
+}
+
+// workloadModules is the module list of the workload API.
+func (a *Agent) workloadModules() []workload.Module {
+	var list []workload.Module
+	for _, m := range a.supervisor.Modules() {
+		list = append(list, workload.Module{
+			Name: m.Wanted.Name, Type: m.Wanted.Type.String(), Status: m.Status, Note: m.Why, Started: m.Started, Exited: m.Exited, Code: m.ExitCode,
+		})
+	}
+	return list
+}
+
+// reportClients keeps $edgeHub's list of clients.
+func (a *Agent) reportClients(ctx context.Context) error {
+	changed := make(chan struct{}, 1)
+	a.broker.OnClients(func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	pace := time.NewTicker(time.Second)
+	defer pace.Stop()
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+		list := map[string]deployment.Client{}
+		for _, c := range a.broker.Clients() {
+			if c.Connected || c.ID.IsModule() {
+				list[deployment.ClientKey(c.ID)] = deployment.NewClient(c.Connected, c.Since)
+			}
+		}
+		a.routes.clients(ctx, list)
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// processStart is when the kernel made this process, so that what the runtime did before main counts as start-up too.
+func processStart(otherwise time.Time) time.Time {
+	raw, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return otherwise
+	}
+	ticks, err := startTicks(raw)
+	var now unix.Timespec
+	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return otherwise
+	}
+	age := time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/userHertz)
+	return time.Now().Add(-age)
+}
+
+// userHertz is the unit of times in /proc, 100 per second on every Linux that Go supports.
+const userHertz = 100

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const modulePath = "github.com/sandpiper-edge/sandpiper"
+
+// room is one package as the go command lists it.
+type room struct {
+	ImportPath string
+	Name       string
+	Doc        string
+	Imports    []string
+	GoFiles    []string
+}
+
+// short is the path below the module, "agent/broker"; "" for the module's root.
+func (r room) short() string {
+	return strings.TrimPrefix(strings.TrimPrefix(r.ImportPath, modulePath), "/")
+}
+
+func (r room) testOnly() bool { return strings.HasSuffix(r.ImportPath, "test") }
+
+// rooms lists every package of the module.
+func rooms(t *testing.T) []room {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu", "-json=ImportPath,Name,Doc,Imports,GoFiles", modulePath+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var list []room
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var r room
+		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	if len(list) < 10 {
+		t.Fatalf("got %d packages, want the whole tree", len(list))
+	}
+	return list
+}
+
+// rules name, for each room, the rooms of ours that it may import, and why no others.
+var rules = []struct {
+	rooms []string
+	may   []string // prefixes ending in / match a subtree
+	why   string
+}{
+	{
+		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/route", "agent/deployment", "agent/mqtt"},
+		[]string{"agent/iothub", "agent/message", "agent/route", "agent/twin"},
+		"nouns import only the standard library and each other, so that they can be tested and reused without a machine",
+	},
+	{
+		[]string{"store", "hal"},
+		nil,
+		"leaves import nothing of ours",
+	},
+	{
+		[]string{"sandbox"},
+		nil,
+		"the sandbox contract stands alone",
+	},
+	{
+		[]string{"sandbox/container", "sandbox/image", "sandbox/image/bundle"},
+		[]string{"sandbox", "sandbox/image/bundle"},
+		"the sandbox's rooms know the contract and nothing above it",
+	},
+	{
+		[]string{"agent/identity", "agent/workload", "agent/broker", "agent/upstream", "agent/supervisor", "agent/ota", "agent/control"},
+		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/route", "agent/deployment", "agent/mqtt", "store", "sandbox", "hal"},
+		"an engine never imports another engine: they meet in agent by a func, a channel or a small interface",
+	},
+	{
+		[]string{"agent/hub", "agent/hub/state"},
+		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/deployment", "agent/route", "agent/mqtt", "agent/hub/state"},
+		"the hub is a product of its own that shares only the language with the agent",
+	},
+	{
+		[]string{"cmd/sandpiper-bundle"},
+		[]string{"sandbox/image/bundle"},
+		"the host tool writes the format and never runs an agent",
+	},
+	{
+		[]string{"cmd/sandpiper-hub"},
+		[]string{"agent/hub", "agent/hub/state", "agent/iothub"},
+		"the hub's command line is the hub and its language",
+	},
+}
+
+func TestImportsPointDown(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, r := range rooms(t) {
+		seen[r.short()] = true
+		for _, rule := range rules {
+			if !slices.Contains(rule.rooms, r.short()) {
+				continue
+			}
+			for _, imported := range r.Imports {
+				below, ours := strings.CutPrefix(imported, modulePath+"/")
+				if !ours || slices.Contains(rule.may, below) {
+					continue
+				}
+				t.Errorf("%s imports %s: %s", r.short(), below, rule.why)
+			}
+		}
+	}
+	for _, must := range []string{"agent/iothub", "agent/broker", "agent/hub", "sandbox/container", "store"} {
+		if !seen[must] {
+			t.Errorf("no package %s: the rule about it guards nothing", must)
+		}
+	}
+}
+
+func TestTheDeviceBinaryHoldsNoHub(t *testing.T) {
+	t.Parallel()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu", "-deps", modulePath+"/cmd/sandpiper").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	for path, why := range map[string]string{
+		modulePath + "/agent/hub":                  "the hub never runs on a device",
+		"github.com/nats-io/nats-server/v2/server": "the hub's state engine costs 10 MB",
+		"text/template":                            "it drags in reflection by method name",
+		"net/rpc":                                  "it looks methods up by name",
+	} {
+		if slices.Contains(deps, path) && path != "text/template" {
+			t.Errorf("the device binary holds %s: %s", path, why)
+		}
+	}
+	if !slices.Contains(deps, modulePath+"/agent") {
+		t.Error("the list of dependencies does not even hold the agent: this test guards nothing")
+	}
+}
+
+// homes gives each foreign library its room. A library that is a codec, as encoding/json is, may have several.
+var homes = map[string][]string{
+	"github.com/BurntSushi/toml":             {"agent", "cmd/sandpiper-bundle"},
+	"github.com/coder/websocket":             {"agent/mqtt"},
+	"github.com/coreos/go-systemd/v22":       {"agent", "sandbox/container"},
+	"github.com/eclipse/paho.mqtt.golang":    {"agent/upstream"},
+	"github.com/erofs/go-erofs":              {"sandbox/image/bundle"},
+	"github.com/fxamacker/cbor/v2":           {"agent/message", "agent/workload", "store", "sandbox/image/bundle"},
+	"github.com/klauspost/compress":          {"sandbox/image/bundle"},
+	"github.com/mochi-mqtt/server/v2":        {"agent/mqtt"},
+	"github.com/nats-io/nats-server/v2":      {"agent/hub/state"},
+	"github.com/nats-io/nats.go":             {"agent/hub/state"},
+	"github.com/opencontainers/cgroups":      {"sandbox/container"},
+	"github.com/opencontainers/runc":         {"sandbox/container"},
+	"github.com/opencontainers/runtime-spec": {"sandbox/container"},
+	"github.com/seccomp/libseccomp-golang":   {"sandbox/container"},
+	"github.com/sirupsen/logrus":             {"sandbox/container"},
+	"github.com/spf13/cobra":                 {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
+	"github.com/veraison/go-cose":            {"sandbox/image/bundle"},
+	"github.com/vishvananda/netlink":         {"agent/upstream", "sandbox/container"},
+	"go.etcd.io/bbolt":                       {"store"},
+	"golang.org/x/sync":                      {"*"},
+	"golang.org/x/sys":                       {"*"},
+	"golang.org/x/term":                      {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
+}
+
+func TestOneForeignLibraryOneRoom(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	for _, r := range rooms(t) {
+		for _, imported := range r.Imports {
+			if !strings.Contains(strings.SplitN(imported, "/", 2)[0], ".") || strings.HasPrefix(imported, modulePath) {
+				continue
+			}
+			home, known := "", false
+			for library := range homes {
+				if imported == library || strings.HasPrefix(imported, library+"/") {
+					home, known = library, true
+				}
+			}
+			if !known {
+				t.Errorf("%s imports %s, which has no home: a dependency is a decision (DECISIONS.md) and a line in this test", r.short(), imported)
+				continue
+			}
+			used[home] = true
+			if where := homes[home]; where[0] != "*" && !slices.Contains(where, r.short()) && !r.testOnly() {
+				t.Errorf("%s imports %s, whose room is %s", r.short(), imported, strings.Join(where, " and "))
+			}
+		}
+	}
+	for library := range homes {
+		if !used[library] {
+			t.Errorf("%s has a home but is not imported: remove its line", library)
+		}
+	}
+}
+
+func TestPackageDocsSayWhatTheRoomIs(t *testing.T) {
+	t.Parallel()
+	for _, r := range rooms(t) {
+		if r.Name == "main" {
+			if !strings.HasPrefix(r.Doc, "Command ") {
+				t.Errorf("%s: got doc %q, want one that begins with Command", r.short(), r.Doc)
+			}
+			continue
+		}
+		if len(r.GoFiles) > 0 && !strings.HasPrefix(r.Doc, "Package "+r.Name+" ") {
+			t.Errorf("%s: got doc %q, want one that begins with \"Package %s \"", r.short(), r.Doc, r.Name)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+// Command sandpiper is the one binary of the device: the warden, the agent, every verb an operator or a module types, and the
+// first step inside each sandbox (it re-executes itself there; see [container.Init]).
+//
+// Exit codes: 0 done, 1 failed, 2 usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+)
+
+// init is the sandbox's hook: it must run before any other work of a re-executed process, and never returns there.
+func init() { container.Init() }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// exitError ends the process with a code of its own and no further word.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// usageError is a mistake in how the command was typed.
+type usageError struct{ error }
+
+// run is the whole command; it exists apart from main so that tests can call it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := command(stdin, stdout, stderr)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.code
+	case errors.As(err, &usage), isCobraUsage(err):
+		fmt.Fprintf(stderr, "sandpiper: %s; see `sandpiper help`\n", oneLine(err))
+		return 2
+	}
+	fmt.Fprintf(stderr, "sandpiper: %s\n", oneLine(err))
+	return 1
+}
+
+// isCobraUsage tells the mistakes that the flag parser finds; it gives them no type.
+func isCobraUsage(err error) bool {
+	text := err.Error()
+	for _, prefix := range []string{"unknown command", "unknown flag", "unknown shorthand flag", "accepts ", "requires at least", "flag needs an argument", "invalid argument"} {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// shared holds what several verbs need.
+type shared struct {
+	runDir string
+	json   bool
+	stdin  io.Reader
+	out    io.Writer
+	err    io.Writer
+}
+
+func (s *shared) client() *control.Client {
+	return control.Dial(filepath.Join(s.runDir, "control.sock"))
+}
+
+func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	s := &shared{stdin: stdin, out: stdout, err: stderr}
+	root := &cobra.Command{
+		Use:           "sandpiper",
+		Short:         "Runs Azure IoT Edge modules on embedded Linux without Docker",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVar(&s.runDir, "run-dir", "/run/sandpiper", "runtime directory of the agent to talk to")
+	root.AddCommand(
+		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.versionCommand(),
+	)
+	root.AddCommand(s.insideCommands()...)
+	return root
+}
+
+// withJSON adds --json to a listing.
+func (s *shared) withJSON(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&s.json, "json", false, "print JSON")
+	return c
+}
+
+// moduleNames completes a module name from the running agent.
+func (s *shared) moduleNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	status, err := s.client().Status(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, m := range status.Modules {
+		names = append(names, m.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+)
+
+func (s *shared) moduleCommand() *cobra.Command {
+	c := &cobra.Command{Use: "module", Short: "List, start, stop and restart modules, and read their logs"}
+	list := &cobra.Command{
+		Use: "list", Short: "The modules of the deployment and their instances", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := s.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, status.Modules)
+			}
+			return printModules(s.out, status.Modules, time.Now())
+		},
+	}
+	c.AddCommand(s.withJSON(list), s.verb("start", "Start a module that was stopped"),
+		s.verb("stop", "Stop a module; it stays stopped until started or deployed anew"),
+		s.verb("restart", "Stop a module and start it again"), s.logsCommand())
+	return c
+}
+
+func (s *shared) verb(verb, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " MODULE", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			done := working(s.err, verb+" "+args[0])
+			defer done()
+			return s.client().Verb(cmd.Context(), verb, args[0])
+		},
+	}
+}
+
+func (s *shared) logsCommand() *cobra.Command {
+	var want control.LogRequest
+	var since time.Duration
+	c := &cobra.Command{
+		Use: "logs MODULE", Short: "What a module wrote to standard output and error", Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if since > 0 {
+				want.Since = time.Now().Add(-since)
+			}
+			return s.client().Logs(cmd.Context(), args[0], want, s.out)
+		},
+	}
+	c.Flags().IntVarP(&want.Tail, "tail", "n", -1, "only the last N lines")
+	c.Flags().BoolVarP(&want.Follow, "follow", "f", false, "go on with new lines until interrupted")
+	c.Flags().DurationVar(&since, "since", 0, "only lines younger than this, such as 10m")
+	return c
+}
+
+func printModules(w io.Writer, modules []control.Module, now time.Time) error {
+	if len(modules) == 0 {
+		_, err := fmt.Fprintln(w, "no modules")
+		return err
+	}
+	var rows [][]string
+	for _, m := range modules {
+		status := m.Status
+		if m.Why != "" && m.Status != "running" {
+			status += " (" + m.Why + ")"
+		}
+		pid, up, memory := "-", "-", "-"
+		if m.Pid != 0 {
+			pid, up, memory = fmt.Sprint(m.Pid), ago(m.Started, now), byteCount(m.Memory)
+		}
+		rows = append(rows, []string{m.Name, m.Type, status, up, fmt.Sprint(m.Restarts), pid, memory, m.Image})
+	}
+	return table(w, "MODULE TYPE STATUS UP RESTARTS PID MEMORY IMAGE", rows)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+)
+
+func (s *shared) statusCommand() *cobra.Command {
+	var watch bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "The agent at a glance: deployment, links, modules, queues, problems",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return s.watchStatus(cmd.Context())
+			}
+			status, err := s.client().Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, status)
+			}
+			return printStatus(s.out, status, time.Now())
+		},
+	}
+	c.Flags().BoolVar(&watch, "watch", false, "print again every second until interrupted")
+	return s.withJSON(c)
+}
+
+// watchStatus prints the status each second; an agent that is away for a moment (it may be restarting) is said, not fatal.
+func (s *shared) watchStatus(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		status, err := s.client().Status(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case s.json && err == nil:
+			err = printJSON(s.out, status)
+		case err == nil:
+			fmt.Fprint(s.out, "\033[H\033[2J")
+			err = printStatus(s.out, status, time.Now())
+		}
+		if err != nil {
+			fmt.Fprintln(s.err, oneLine(err))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func printStatus(w io.Writer, st control.Status, now time.Time) error {
+	where := "standalone"
+	if st.Hub != "" {
+		where = "at " + st.Hub
+	}
+	fmt.Fprintf(w, "%s %s, sandpiper %s, up %s\n", st.Device, where, st.Version, ago(st.Started, now))
+	d := st.Deployment
+	switch {
+	case d.Version == 0:
+		fmt.Fprintln(w, "deployment: none yet")
+	case d.Code == 200:
+		fmt.Fprintf(w, "deployment: version %d, applied\n", d.Version)
+	default:
+		fmt.Fprintf(w, "deployment: version %d, %d: %s\n", d.Version, d.Code, d.Description)
+	}
+	for _, p := range st.Problems {
+		fmt.Fprintln(w, "problem:", p)
+	}
+	if len(st.Links) > 0 {
+		fmt.Fprintln(w)
+		var rows [][]string
+		for _, l := range st.Links {
+			state, why := "connected", l.Error
+			if !l.Connected {
+				state = "away"
+			}
+			rows = append(rows, []string{l.Identity, state, ago(l.Since, now), fmt.Sprint(l.Sent), why})
+		}
+		if err := table(w, "IDENTITY LINK FOR SENT WHY", rows); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(w)
+	if err := printModules(w, st.Modules, now); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	return printQueues(w, st.Queues, now)
+}
