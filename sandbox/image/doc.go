@@ -1,0 +1,31 @@
+// Package image keeps the images of modules on the device: it fetches bundles, checks them, stores them by digest, mounts them
+// read-only and collects what nobody needs.
+//
+// The nouns: a [Store] owns one directory; an [Image] is an installed bundle, named by the digest of its signed manifest; a
+// reference is where a bundle comes from (https://, file://, or bundle:sha256:… for one already here); a mount is the image as
+// a directory under the run directory; the floor is a module's lowest sequence that may still be installed. Nothing is ever
+// unpacked: an image stays one file, and the kernel reads it as it is.
+//
+// The store has no goroutine but those that a call starts and ends. Fetches run one at a time, checks before a mount one at a
+// time, and neither waits for the other; everything else is short and behind one mutex. The directory belongs to one process:
+// Open locks it.
+//
+// The trap: Fetch installs and Mount verifies, but only Commit raises the floor. Call it when the module has proved itself, or
+// an attacker's old bundle stays installable; call it too early, and a bad release cannot be taken back.
+//
+// # On disk
+//
+// All of it is 0700 or 0600, owned by the agent's user.
+//
+//	{dir}/lock               locked while a store is open
+//	{dir}/floors.json        sequences, by module; version 1
+//	{dir}/blobs/<d>.spm      everything of a bundle before its payload; d is the manifest's SHA-256. Its presence, with the
+//	                         image, is what "installed" means
+//	{dir}/blobs/<i>.img      an image, 0400; i is the SHA-256 of its content
+//	{dir}/stage/<i>.part     an image being fetched: chunks in order from the start, as many as arrived
+//	{mounts}/<d16>           a mounted image
+//	{mounts}/<d16>.mount     which mount that is, so that the next agent knows its own
+//
+// Every file is written beside its place, synced, renamed, and the directory synced. The image comes before its .spm. After a
+// power cut there is a whole image or none, and perhaps a part file, whose chunks are checked again and reused.
+package image

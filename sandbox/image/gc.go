@@ -1,0 +1,112 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// staleAfter is the age at which a part file that nobody went on with is removed.
+const staleAfter = 7 * 24 * time.Hour
+
+// Garbage returns what GC would remove: everything installed that is neither in keep nor mounted.
+func (s *Store) Garbage(keep []bundle.Digest) ([]Image, error) {
+	var garbage []Image
+	for _, img := range s.List() {
+		if slices.Contains(keep, img.Digest) {
+			continue
+		}
+		entries, err := mountsAt(s.point(img.Digest))
+		if err != nil {
+			return nil, err
+		}
+		if len(entries) == 0 {
+			garbage = append(garbage, img)
+		}
+	}
+	return garbage, nil
+}
+
+// GC removes what Garbage names, image files that no installed bundle has, and part files of a week ago. It returns what it
+// removed. An image that was fetched but is not in keep yet is removed too: keep it from the moment Fetch returns.
+func (s *Store) GC(ctx context.Context, keep []bundle.Digest) ([]Image, error) {
+	if err := acquire(ctx, s.mounting); err != nil { // nothing is mounted while we look
+		return nil, err
+	}
+	defer func() { <-s.mounting }()
+	garbage, err := s.Garbage(keep)
+	if err != nil {
+		return nil, fmt.Errorf("collect images: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	for i, img := range garbage {
+		if err := removeIfThere(s.metaPath(img.Digest)); err != nil {
+			return garbage[:i], fmt.Errorf("collect images: %w", err)
+		}
+		delete(s.records, img.Digest)
+		s.cfg.Logger.Info("bundle removed", "module", img.Name, "image", img.Digest.String())
+	}
+	if err := s.sweepLocked(); err != nil {
+		return garbage, fmt.Errorf("collect images: %w", err)
+	}
+	return garbage, nil
+}
+
+// sweepLocked removes files that no record needs: images, damaged .spm files, leftovers of a power cut, old part files.
+func (s *Store) sweepLocked() error {
+	images := make(map[bundle.Digest]bool)
+	for _, r := range s.records {
+		images[r.manifest.Image.Digest] = true
+	}
+	entries, err := os.ReadDir(s.blobs())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		needed := false
+		if d, ok := hasSuffixDigest(e.Name(), imageSuffix); ok {
+			needed = images[d]
+		}
+		if d, ok := hasSuffixDigest(e.Name(), metaSuffix); ok {
+			_, needed = s.records[d]
+		}
+		if !needed {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.blobs(), e.Name())))
+		}
+	}
+	select {
+	case s.fetching <- struct{}{}: // no fetch is writing there
+		errs = append(errs, s.sweepStage())
+		<-s.fetching
+	default:
+	}
+	return errors.Join(append(errs, syncDir(s.blobs()))...)
+}
+
+func (s *Store) sweepStage() error {
+	entries, err := os.ReadDir(s.stage())
+	if err != nil {
+		return err
+	}
+	oldest := s.cfg.Now().Add(-staleAfter)
+	var errs []error
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && info.ModTime().After(oldest) {
+			continue
+		}
+		errs = append(errs, os.RemoveAll(filepath.Join(s.stage(), e.Name())))
+	}
+	return errors.Join(errs...)
+}

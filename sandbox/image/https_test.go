@@ -1,0 +1,404 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// server serves handler over TLS on loopback and returns its URL and a store that trusts it.
+func server(t *testing.T, handler http.HandlerFunc, change func(*Config)) (string, *Store) {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(handler)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // cut connections and refused certificates are what is tested
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	s := open(t, func(c *Config) {
+		c.HTTP = srv.Client()
+		if change != nil {
+			change(c)
+		}
+	})
+	return srv.URL + "/x.spb", s
+}
+
+// static serves b the way every web server does: ranges, a strong ETag, a length.
+func static(w http.ResponseWriter, r *http.Request, b []byte) {
+	w.Header().Set("ETag", fmt.Sprintf(`"%x"`, len(b)+int(b[len(b)-1])))
+	http.ServeContent(w, r, "x.spb", time.Time{}, bytes.NewReader(b))
+}
+
+// cutWriter ends the connection after some bytes of body, and counts what went out.
+type cutWriter struct {
+	http.ResponseWriter
+	left int
+	sent *atomic.Int64
+}
+
+func (c *cutWriter) Write(p []byte) (int, error) {
+	if len(p) > c.left {
+		n, _ := c.ResponseWriter.Write(p[:c.left])
+		c.sent.Add(int64(n))
+		_ = http.NewResponseController(c.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	n, err := c.ResponseWriter.Write(p)
+	c.left -= n
+	c.sent.Add(int64(n))
+	return n, err
+}
+
+func TestHTTPSInstalls(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	url, s := server(t, func(w http.ResponseWriter, r *http.Request) { static(w, r, spb) }, nil)
+	img, err := s.Fetch(t.Context(), url, "", nil)
+	if err != nil {
+		t.Fatalf("fetch: %v", err)
+	}
+	if err := s.Verify(t.Context(), img); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+func TestCutAtAnyByteGoesOnWhereItWas(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 20 {
+		var sent atomic.Int64
+		var mu sync.Mutex
+		cuts := 0
+		at := 9000 + random.IntN(len(spb)-9000) // behind the index: what is before it is read again
+		url, s := server(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			cuts++
+			left := len(spb)
+			if cuts == 1 {
+				left = at
+			}
+			mu.Unlock()
+			static(&cutWriter{w, left, &sent}, r, spb)
+		}, nil)
+		img, err := s.Fetch(t.Context(), url, "", nil)
+		if err != nil {
+			t.Errorf("cut at %d: %v", at, err)
+			continue
+		}
+		if err := s.Verify(t.Context(), img); err != nil {
+			t.Errorf("cut at %d: %v", at, err)
+		}
+		// A cut loses at most the chunk it was in and the buffers in between.
+		if got, most := sent.Load(), int64(len(spb)*11/10); got > most {
+			t.Errorf("cut at %d: %d bytes were sent for %d, want at most %d", at, got, len(spb), most)
+		}
+	}
+}
+
+func TestCutBeforeThePayloadStartsAgain(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	for _, at := range []int{0, 1, 31, 32, 33, 300, 4095, 4096, 8191} {
+		var sent atomic.Int64
+		var tries atomic.Int32
+		url, s := server(t, func(w http.ResponseWriter, r *http.Request) {
+			left := len(spb)
+			if tries.Add(1) == 1 {
+				left = at
+			}
+			static(&cutWriter{w, left, &sent}, r, spb)
+		}, nil)
+		if _, err := s.Fetch(t.Context(), url, "", nil); err != nil {
+			t.Errorf("cut at %d: %v", at, err)
+		}
+	}
+}
+
+func TestEveryConnectionCutStillArrives(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	var sent atomic.Int64
+	url, s := server(t, func(w http.ResponseWriter, r *http.Request) {
+		static(&cutWriter{w, 256 << 10, &sent}, r, spb) // never the whole
+	}, nil)
+	if _, err := s.Fetch(t.Context(), url, "", nil); err != nil {
+		t.Errorf("fetch: %v", err)
+	}
+}
+
+func TestConnectionsThatBringNothingEndTheFetchAndKeepThePart(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	var sent atomic.Int64
+	var down atomic.Bool
+	url, s := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if down.Swap(true) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		static(&cutWriter{w, len(spb) / 2, &sent}, r, spb)
+	}, nil)
+	if _, err := s.Fetch(t.Context(), url, "", nil); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Fatalf("fetch from a server that is down: got %v, want its answer", err)
+	}
+	if len(names(t, s.stage())) != 1 {
+		t.Fatalf("stage: %v, want the part file", names(t, s.stage()))
+	}
+	cfg := s.cfg
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sent.Store(0)
+	s = reopen(t, cfg, nil)
+	down.Store(false)
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		static(&cutWriter{w, len(spb), &sent}, r, spb)
+	}))
+	t.Cleanup(srv.Close)
+	s.cfg.HTTP = srv.Client()
+	if _, err := s.Fetch(t.Context(), srv.URL+"/moved.spb", "", nil); err != nil {
+		t.Fatalf("fetch by the next agent: %v", err)
+	}
+	t.Logf("the second fetch took %d of %d bytes", sent.Load(), len(spb))
+}
+
+func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	other := big(t, func(m *bundle.Manifest) { m.Version = "9" })
+	// second cuts the first connection in the payload and lets answer handle the one that goes on.
+	second := func(answer func(w http.ResponseWriter, r *http.Request)) http.HandlerFunc {
+		var tries atomic.Int32
+		return func(w http.ResponseWriter, r *http.Request) {
+			if tries.Add(1) == 1 {
+				static(&cutWriter{w, len(spb) / 2, new(atomic.Int64)}, r, spb)
+				return
+			}
+			answer(w, r)
+		}
+	}
+	whole := func(w http.ResponseWriter, b []byte) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+		_, _ = w.Write(b)
+	}
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		want    bundle.Code // "" = installed
+	}{
+		"200 for 206": {second(func(w http.ResponseWriter, _ *http.Request) { whole(w, spb) }), ""},
+		"200 for 206, another bundle": {second(func(w http.ResponseWriter, r *http.Request) {
+			static(w, r, other)
+		}), ""},
+		"416": {second(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Range") != "" {
+				w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+				return
+			}
+			whole(w, spb)
+		}), ""},
+		"wrong Content-Range": {second(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-9/%d", len(spb)))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(spb[:10])
+		}), bundle.ErrTransfer},
+		"multipart ranges": {second(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "multipart/byteranges; boundary=x")
+			w.WriteHeader(http.StatusPartialContent)
+		}), bundle.ErrTransfer},
+		"206 unasked": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) }, bundle.ErrTransfer},
+		"gzip": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			whole(w, spb)
+		}, bundle.ErrTransfer},
+		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, bundle.ErrTransfer},
+		"a page": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte("<!doctype html><html></html>      "))
+		}, bundle.ErrMagic},
+		"no length": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(spb[:1])
+			flush(w)
+			_, _ = w.Write(spb[1:])
+		}, ""},
+		"no length, more": {func(w http.ResponseWriter, _ *http.Request) { flush(w); _, _ = w.Write(append(clone(spb), 1)) }, bundle.ErrLength},
+		"no length, less": {func(w http.ResponseWriter, r *http.Request) { flush(w); _, _ = w.Write(spb[:len(spb)-1]) }, bundle.ErrTruncated},
+		"longer file":     {func(w http.ResponseWriter, _ *http.Request) { whole(w, append(clone(spb), 1)) }, bundle.ErrLength},
+		"shorter file":    {func(w http.ResponseWriter, _ *http.Request) { whole(w, spb[:len(spb)-1]) }, bundle.ErrTruncated},
+		"huge Content-Length": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "9223372036854775807")
+			_, _ = w.Write(spb)
+		}, bundle.ErrLength},
+		"endless": {func(w http.ResponseWriter, r *http.Request) {
+			flush(w)
+			_, _ = w.Write(spb)
+			for r.Context().Err() == nil {
+				if _, err := w.Write(make([]byte, 4096)); err != nil {
+					return
+				}
+			}
+		}, bundle.ErrLength},
+		"flipped bit": {func(w http.ResponseWriter, r *http.Request) {
+			b := clone(spb)
+			b[len(b)/2] ^= 1
+			static(w, r, b)
+		}, bundle.ErrChunk},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, s := server(t, tc.handler, nil)
+			img, err := s.Fetch(t.Context(), url, "", nil)
+			switch {
+			case tc.want != "" && tc.want != bundle.ErrTruncated:
+				refused(t, s, err, tc.want)
+			case tc.want != "": // the part file may stay: it is a connection's fault until proved otherwise
+				if !errors.Is(err, tc.want) || len(s.List()) != 0 {
+					t.Errorf("got %v and %v installed, want %s", err, s.List(), tc.want)
+				}
+			case err != nil:
+				t.Errorf("fetch: %v", err)
+			default:
+				if err := s.Verify(t.Context(), img); err != nil {
+					t.Errorf("verify: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
+
+func TestI2RedirectsAreFollowedWithinLimits(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	var to atomic.Value
+	var hops atomic.Int32
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != "" {
+			t.Error("credentials were sent")
+		}
+		if hops.Add(-1) >= 0 {
+			http.Redirect(w, r, to.Load().(string), http.StatusFound)
+			return
+		}
+		static(w, r, spb)
+	}
+	url, s := server(t, handler, nil)
+	for name, tc := range map[string]struct {
+		to   string
+		hops int32
+		want bundle.Code
+	}{
+		"six hops":            {url, 6, bundle.ErrTransfer},
+		"endless":             {url, 1 << 20, bundle.ErrTransfer},
+		"to http":             {strings.Replace(url, "https", "http", 1), 1, bundle.ErrTransfer},
+		"to a file":           {"file:///etc/passwd", 1, bundle.ErrTransfer},
+		"with credentials":    {strings.Replace(url, "://", "://a:b@", 1), 1, bundle.ErrTransfer},
+		"to another loopback": {"https://127.0.0.2/x", 1, bundle.ErrTransfer},
+		"to the link":         {"https://169.254.169.254/x", 1, bundle.ErrTransfer},
+		"to localhost":        {"https://localhost/x", 1, bundle.ErrTransfer},
+		"to ::1":              {"https://[::1]/x", 1, bundle.ErrTransfer},
+	} {
+		to.Store(tc.to)
+		hops.Store(tc.hops)
+		_, err := s.Fetch(t.Context(), url, "", nil)
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: got %v, want %s", name, err, tc.want)
+		}
+		empty(t, s)
+	}
+	to.Store(url)
+	hops.Store(5)
+	if _, err := s.Fetch(t.Context(), url, "", nil); err != nil {
+		t.Errorf("five hops: %v", err)
+	}
+}
+
+func TestI3StalledTransfersAreCut(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	var tries atomic.Int32
+	url, s := server(t, func(w http.ResponseWriter, r *http.Request) {
+		switch tries.Add(1) {
+		case 1: // never answers
+		case 2: // stops in the payload
+			w.Header().Set("Content-Length", fmt.Sprint(len(spb)))
+			_, _ = w.Write(spb[:len(spb)/2])
+			flush(w)
+		default:
+			static(w, r, spb)
+			return
+		}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}, func(c *Config) { c.Stall = 300 * time.Millisecond })
+	if _, err := s.Fetch(t.Context(), url, "", nil); err != nil {
+		t.Errorf("fetch: %v", err)
+	}
+	if got := tries.Load(); got != 3 {
+		t.Errorf("%d connections, want 3", got)
+	}
+}
+
+func TestEndedContextEndsATransferAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	url, s := server(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}, nil)
+	if _, err := s.Fetch(ctx, url, "", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+}
+
+func TestUntrustedCertificateIsFinal(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int32
+	url, s := server(t, func(http.ResponseWriter, *http.Request) { tries.Add(1) }, func(c *Config) { c.HTTP = nil })
+	_, err := s.Fetch(t.Context(), url, "", nil)
+	refused(t, s, err, bundle.ErrTransfer)
+	if err != nil && !strings.Contains(err.Error(), "trusted_ca") {
+		t.Errorf("got %q, want what to configure", err)
+	}
+}
+
+func TestUnreachableServerIsTriedAgainAndThenReported(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewTLSServer(http.NotFoundHandler())
+	url := srv.URL
+	srv.Close()
+	pauses := 0
+	s := open(t, func(c *Config) {
+		c.Retry = func(try int) time.Duration { pauses++; return time.Duration(try) }
+	})
+	_, err := s.Fetch(t.Context(), url+"/x.spb", "", nil)
+	if err == nil || bundle.CodeOf(err) != "" || pauses != maxIdle-1 {
+		t.Errorf("got %v after %d pauses, want the connection's error after %d", err, pauses, maxIdle-1)
+	}
+}
+
+func TestBackoffGrowsToAMinute(t *testing.T) {
+	t.Parallel()
+	for try := 1; try < 40; try++ {
+		full := min(time.Second<<min(try-1, 10), time.Minute)
+		if got := backoff(try); got < full/2 || got > full {
+			t.Errorf("pause %d: got %v, want %v to %v", try, got, full/2, full)
+		}
+	}
+}

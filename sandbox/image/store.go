@@ -1,0 +1,348 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// Config of a Store. Dir and MountDir are needed; everything else has a default.
+type Config struct {
+	Dir      string                      // what must survive a power cut
+	MountDir string                      // where images are mounted, on a tmpfs
+	Trusted  []bundle.PublicKey          // signers; none = nothing can be installed
+	HTTP     *http.Client                // for https:// references; default: the system's roots, 30 s to the first byte of an answer
+	Logger   *slog.Logger                // default: discard
+	MaxBytes int64                       // all images together; 0 = only the disk's size counts
+	Reserve  int64                       // bytes of the disk to leave free; default the larger of 32 MiB and 5 %
+	Class    string                      // the device class; bundles for other classes are refused. Default: only bundles for all
+	Machine  Machine                     // default: this machine
+	Agent    uint64                      // this agent's own sequence, for bundles that need a newer one; 0 = not compared
+	Now      func() time.Time            // for expiry; default time.Now
+	Stall    time.Duration               // an https:// transfer that brings less than 1 KiB/s for so long is cut; default 60 s
+	Retry    func(try int) time.Duration // pause before a transfer goes on, try counts from 1; default 1 s doubling to 1 min, with jitter
+}
+
+const (
+	defaultStall = time.Minute
+	minReserve   = 32 << 20
+	dirMode      = 0o700
+)
+
+func (c Config) withDefaults() Config {
+	if c.HTTP == nil {
+		c.HTTP = defaultClient()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Machine.Arch == nil {
+		c.Machine = ThisMachine()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Retry == nil {
+		c.Retry = backoff
+	}
+	c.Stall = cmp.Or(c.Stall, defaultStall)
+	return c
+}
+
+// Image is an installed bundle.
+type Image struct {
+	Digest    bundle.Digest // the bundle's identity: the SHA-256 of its signed manifest
+	Name      string        // of the module
+	Version   string        // for people
+	Sequence  uint64
+	Kind      bundle.Kind
+	Runtime   bundle.Runtime // how it starts; no Args when the bundle does not say
+	Size      int64          // bytes of the image
+	Signer    bundle.KeyID   // whose signature was checked at installation
+	Installed time.Time
+}
+
+// record is an installed bundle with what it takes to mount it.
+type record struct {
+	Image
+	manifest bundle.Manifest
+	envelope bundle.Envelope
+}
+
+// Store keeps the images of one device. Its methods may be called from any goroutine.
+type Store struct {
+	cfg      Config
+	lock     *os.File
+	fetching chan struct{} // holds one token: whoever has it may fetch
+	mounting chan struct{} // the same for mounting, unmounting and collecting
+	backings []backing     // ways to mount, best first
+
+	mu      sync.Mutex // guards the fields below and every change under blobs
+	records map[bundle.Digest]record
+	floors  floors
+	closed  bool
+}
+
+// ErrClosed is returned by every method after Close.
+var ErrClosed = errors.New("the image store is closed")
+
+// Open locks the directory, makes it when it is not there, and reads what is installed. A damaged .spm is reported in the log
+// and counts as not installed.
+func Open(cfg Config) (*Store, error) {
+	cfg = cfg.withDefaults()
+	if cfg.Dir == "" || cfg.MountDir == "" {
+		return nil, errors.New("open image store: no directory configured")
+	}
+	s := &Store{
+		cfg:      cfg,
+		fetching: make(chan struct{}, 1),
+		mounting: make(chan struct{}, 1),
+		backings: []backing{fileBacked, loopBacked},
+		records:  make(map[bundle.Digest]record),
+	}
+	for _, dir := range []string{cfg.Dir, s.blobs(), s.stage()} {
+		if err := os.MkdirAll(dir, dirMode); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+	}
+	err := os.MkdirAll(cfg.MountDir, pointMode)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	if s.lock, err = lockDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if s.floors, err = readFloors(s.floorsPath()); err == nil {
+		err = s.load()
+	}
+	if err != nil {
+		_ = s.lock.Close()
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	return s, nil
+}
+
+// Close unlocks the directory after running calls have ended. Mounts stay: modules run on.
+func (s *Store) Close() error {
+	s.fetching <- struct{}{}
+	defer func() { <-s.fetching }()
+	s.mounting <- struct{}{}
+	defer func() { <-s.mounting }()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return s.lock.Close()
+}
+
+// List returns what is installed, by name and then sequence.
+func (s *Store) List() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Image, 0, len(s.records))
+	for _, r := range s.records {
+		list = append(list, r.Image)
+	}
+	slices.SortFunc(list, func(a, b Image) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.Digest[:], b.Digest[:]))
+	})
+	return list
+}
+
+// Lookup returns the installed bundle with the digest.
+func (s *Store) Lookup(digest bundle.Digest) (Image, bool) {
+	r, err := s.record(digest)
+	return r.Image, err == nil
+}
+
+func (s *Store) record(digest bundle.Digest) (record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return record{}, ErrClosed
+	}
+	r, ok := s.records[digest]
+	if !ok {
+		return record{}, bundle.Reject(bundle.ErrAbsent, "bundle %v is not on this device: give its https:// or file:// URL", digest)
+	}
+	return r, nil
+}
+
+// load reads every .spm whose image is there.
+func (s *Store) load() error {
+	names, err := filepath.Glob(filepath.Join(s.blobs(), "*"+metaSuffix))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		r, err := readMeta(name)
+		if err == nil {
+			err = s.imageThere(r)
+		}
+		if err != nil {
+			s.cfg.Logger.Warn("installed bundle is damaged and will be fetched again", "image", filepath.Base(name), "err", err)
+			continue
+		}
+		s.records[r.Digest] = r
+	}
+	return nil
+}
+
+func (s *Store) imageThere(r record) error {
+	info, err := os.Lstat(s.imagePath(r.manifest.Image.Digest))
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Size() != r.Size:
+		return fmt.Errorf("image file: %v of %d bytes, want a file of %d", info.Mode().Type(), info.Size(), r.Size)
+	}
+	return nil
+}
+
+// readMeta reads a .spm. Its name is the digest of the manifest in it, whose signature was checked when it was installed.
+func readMeta(path string) (record, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return record{}, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return record{}, err
+	}
+	head, err := bundle.ReadHeadUnverified(f)
+	if err != nil {
+		return record{}, err
+	}
+	if want := head.Digest.Hex() + metaSuffix; filepath.Base(path) != want || info.Size() != head.Header.PayloadOffset() {
+		return record{}, fmt.Errorf("file of %d bytes holds manifest %v, want %d bytes and its own name", info.Size(), head.Digest, head.Header.PayloadOffset())
+	}
+	return newRecord(head, info.ModTime()), nil
+}
+
+func newRecord(head bundle.Head, at time.Time) record {
+	m := head.Manifest
+	r := record{
+		Image: Image{
+			Digest: head.Digest, Name: m.Name, Version: m.Version, Sequence: m.Sequence, Kind: m.Kind,
+			Size: int64(m.Image.Size), Installed: at,
+		},
+		manifest: m,
+		envelope: head.Envelope,
+	}
+	if m.Runtime != nil {
+		r.Runtime = *m.Runtime
+	}
+	r.Signer, _, _ = head.Envelope.Signer()
+	return r
+}
+
+// Names of what stands in the directory.
+const (
+	metaSuffix  = ".spm"
+	imageSuffix = ".img"
+	partSuffix  = ".part"
+	newSuffix   = ".new"
+)
+
+func (s *Store) blobs() string      { return filepath.Join(s.cfg.Dir, "blobs") }
+func (s *Store) stage() string      { return filepath.Join(s.cfg.Dir, "stage") }
+func (s *Store) floorsPath() string { return filepath.Join(s.cfg.Dir, "floors.json") }
+
+func (s *Store) imagePath(d bundle.Digest) string {
+	return filepath.Join(s.blobs(), d.Hex()+imageSuffix)
+}
+
+func (s *Store) metaPath(d bundle.Digest) string { return filepath.Join(s.blobs(), d.Hex()+metaSuffix) }
+
+// lockDir takes the directory for this process.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock image store: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock image store: %s is in use by another agent: stop it, or give this one another state_dir", dir)
+	}
+	return f, nil
+}
+
+// replaceFile writes content beside path, syncs it, renames it, and syncs the directory.
+func replaceFile(path string, content []byte) error {
+	tmp := path + newSuffix
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	return nil
+}
+
+// acquire takes the token of a one-at-a-time activity.
+func acquire(ctx context.Context, token chan struct{}) error {
+	select {
+	case token <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// removeIfThere is os.Remove for files that may be gone.
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func hasSuffixDigest(name, suffix string) (bundle.Digest, bool) {
+	digits, ok := strings.CutSuffix(name, suffix)
+	if !ok {
+		return bundle.Digest{}, false
+	}
+	d, err := bundle.ParseDigest("sha256:" + digits)
+	return d, err == nil
+}
