@@ -27,7 +27,7 @@ func TestAuthenticate(t *testing.T) {
 	fresh := testNow.Add(time.Hour)
 	good := filter.ID.Resource(testHub)
 	device := iothub.ID{Device: testDevice}
-	lower := strings.Replace(mint(t, good, filter.Key, fresh).Reveal(), "%2F", "%2f", -1)
+	lower := strings.ReplaceAll(mint(t, good, filter.Key, fresh).Reveal(), "%2F", "%2f")
 	tests := map[string]struct {
 		origin iothub.ID
 		client string

@@ -112,15 +112,21 @@ func TestIssuedCertificatesHaveTheShapeOfTheWorkloadAPI(t *testing.T) {
 		usage x509.ExtKeyUsage
 	}{
 		"server by name": {
-			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueServer(ctx, "gw01", "$edgeHub") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) {
+				return ca.IssueServer(ctx, "gw01", "$edgeHub")
+			},
 			"gw01", []string{"gw01", "edgeHub"}, 0, x509.ExtKeyUsageServerAuth,
 		},
 		"server by address": {
-			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueServer(ctx, "192.0.2.7", "filter") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) {
+				return ca.IssueServer(ctx, "192.0.2.7", "filter")
+			},
 			"192.0.2.7", []string{"filter"}, 1, x509.ExtKeyUsageServerAuth,
 		},
 		"identity": {
-			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) { return ca.IssueIdentity(ctx, "filter") },
+			func(ctx context.Context) ([]byte, iothub.Secret, time.Time, error) {
+				return ca.IssueIdentity(ctx, "filter")
+			},
 			"filter", []string{"URI: azureiot://hub.example.net/devices/edge1/modules/filter"}, 0, x509.ExtKeyUsageClientAuth,
 		},
 	}

@@ -34,19 +34,19 @@ func TestHubTime(t *testing.T) {
 			time.Unix(5, 0), func(_ *testing.T, b *bed) { b.clock.pass(time.Minute) }, testBuilt.Add(time.Minute),
 		},
 		"is what the hub said": {
-			time.Unix(5, 0), func(t *testing.T, b *bed) { heard(t, b, testNow); b.clock.pass(time.Minute) }, testNow.Add(time.Minute),
+			time.Unix(5, 0), func(t *testing.T, b *bed) { t.Helper(); heard(t, b, testNow); b.clock.pass(time.Minute) }, testNow.Add(time.Minute),
 		},
 		"is the hub's when the device clock is ahead": {
-			testNow.AddDate(3, 0, 0), func(t *testing.T, b *bed) { heard(t, b, testNow) }, testNow,
+			testNow.AddDate(3, 0, 0), func(t *testing.T, b *bed) { t.Helper(); heard(t, b, testNow) }, testNow,
 		},
 		"follows the device clock within the tolerance": {
-			testNow.Add(4 * time.Minute), func(t *testing.T, b *bed) { heard(t, b, testNow) }, testNow.Add(4 * time.Minute),
+			testNow.Add(4 * time.Minute), func(t *testing.T, b *bed) { t.Helper(); heard(t, b, testNow) }, testNow.Add(4 * time.Minute),
 		},
 		"follows the device clock once that is set right": {
-			time.Unix(5, 0), func(t *testing.T, b *bed) { heard(t, b, testNow); b.clock.set(testNow.Add(time.Minute)) }, testNow.Add(time.Minute),
+			time.Unix(5, 0), func(t *testing.T, b *bed) { t.Helper(); heard(t, b, testNow); b.clock.set(testNow.Add(time.Minute)) }, testNow.Add(time.Minute),
 		},
 		"does not follow a clock that is set wrong": {
-			testNow, func(t *testing.T, b *bed) { heard(t, b, testNow); b.clock.set(time.Unix(5, 0)) }, testNow,
+			testNow, func(t *testing.T, b *bed) { t.Helper(); heard(t, b, testNow); b.clock.set(time.Unix(5, 0)) }, testNow,
 		},
 	}
 	for name, tc := range tests {

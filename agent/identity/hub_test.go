@@ -48,7 +48,7 @@ func (h *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	name, isModule := strings.CutPrefix(req.URL.Path, "/devices/edge1/modules/")
-	have, exists := h.keys[name]
+	_, exists := h.keys[name]
 	switch {
 	case !isModule:
 		_, _ = w.Write([]byte("[]"))
@@ -67,8 +67,6 @@ func (h *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		h.keys[name] = body.Authentication.SymmetricKey.Primary
 		body.GenerationID = "638000000000000000"
-		have = h.keys[name]
-		body.Authentication.SymmetricKey.Primary = have
 		_ = json.NewEncoder(w).Encode(body)
 	}
 }
@@ -186,7 +184,7 @@ func TestSyncSetsOurKeyWhereTheHubHasAnother(t *testing.T) {
 func TestSyncNoticesAHubThatChoseAKeyItself(t *testing.T) {
 	t.Parallel()
 	b, hub := hubbed(t, nil)
-	hub.answer = func(w http.ResponseWriter, req *http.Request) bool {
+	hub.answer = func(w http.ResponseWriter, _ *http.Request) bool {
 		_, _ = w.Write([]byte(`{"authentication":{"symmetricKey":{"primaryKey":"b3RoZXI="}}}`))
 		return true
 	}

@@ -322,9 +322,9 @@ func TestNoKeyIsPrinted(t *testing.T) {
 	}
 	secrets := map[string]string{
 		"module key":  m.Key.Text(),
-		"raw key":     fmt.Sprint([]byte(m.Key)),
-		"device key":  fmt.Sprint([]byte(b.cfg.Credential.Key)),
-		"master key":  fmt.Sprint(b.vault.master),
+		"raw key":     fmt.Sprintf("%d", []byte(m.Key)),
+		"device key":  fmt.Sprintf("%d", []byte(b.cfg.Credential.Key)),
+		"master key":  fmt.Sprintf("%d", b.vault.master),
 		"private key": "BEGIN PRIVATE",
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {

@@ -66,9 +66,8 @@ type hubTwin struct {
 
 // hub is the other end: scripted, on the session loop of the real one.
 type hub struct {
-	server *mqtt.Server
-	ctx    context.Context
-	conns  sync.WaitGroup
+	serve func(net.Conn)
+	conns sync.WaitGroup
 
 	mu       sync.Mutex
 	down     bool                                // dialling fails
@@ -89,12 +88,13 @@ type hub struct {
 
 func newHub(ctx context.Context, t *testing.T) *hub {
 	t.Helper()
-	h := &hub{ctx: ctx, twins: map[string]*hubTwin{}, open: map[string]*peer{}}
+	h := &hub{twins: map[string]*hubTwin{}, open: map[string]*peer{}}
 	cert, _ := hubCert()
-	var err error
-	if h.server, err = mqtt.New(mqtt.Config{Handler: h, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}}); err != nil {
+	server, err := mqtt.New(mqtt.Config{Handler: h, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	h.serve = func(nc net.Conn) { server.ServeConn(ctx, nc, mqtt.Origin{}) }
 	return h
 }
 
@@ -107,7 +107,7 @@ func (h *hub) dial(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("no route to host")
 	}
 	near, far := net.Pipe()
-	h.conns.Go(func() { h.server.ServeConn(h.ctx, far, mqtt.Origin{}) })
+	h.conns.Go(func() { h.serve(far) })
 	return near, nil
 }
 

@@ -15,7 +15,7 @@ type reply struct {
 }
 
 // call runs a direct method beside the session. Methods are bounded in number, and refused beyond.
-func (s *session) call(ctx context.Context, d incoming) {
+func (s *session) call(ctx context.Context, d *incoming) {
 	body := d.body
 	if len(body) == 0 {
 		body = []byte("null")

@@ -47,7 +47,7 @@ type session struct {
 	wire   *wire
 	expiry time.Duration // until the token expires; 0 = it does not
 
-	inbox   chan incoming
+	inbox   chan *incoming
 	lost    chan error    // capacity 1: why the connection ended, when the library's goroutines are over
 	replies chan reply    // of methods
 	over    chan struct{} // closed when the session ends; methods then have nobody to answer
@@ -92,7 +92,7 @@ func (l *link) connect(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("make credential: %w", err)
 	}
 	s := &session{
-		link: l, inbox: make(chan incoming, inboxSize), lost: make(chan error, 1),
+		link: l, inbox: make(chan *incoming, inboxSize), lost: make(chan error, 1),
 		replies: make(chan reply), over: make(chan struct{}),
 	}
 	if secret != "" {
@@ -181,7 +181,7 @@ func (s *session) arrived(_ paho.Client, m paho.Message) {
 		return
 	}
 	select {
-	case s.inbox <- incoming{d, m.Payload()}:
+	case s.inbox <- &incoming{d, m.Payload()}:
 	default:
 		s.log.Warn("the hub delivers faster than it can be served; connection is closed")
 		_ = s.wire.Close()
@@ -272,7 +272,8 @@ func (s *session) end(why error) error {
 	timer := time.NewTimer(libraryTime)
 	defer timer.Stop()
 	select {
-	case <-s.lost:
+	case lost := <-s.lost:
+		s.log.Debug("connection to the hub is closed", "err", lost)
 	case <-timer.C:
 		s.log.Error("client library does not end its connection")
 	}
@@ -303,7 +304,7 @@ func (s *session) granted() error {
 }
 
 // handle takes one delivery.
-func (s *session) handle(ctx, methods context.Context, d incoming) {
+func (s *session) handle(ctx, methods context.Context, d *incoming) {
 	switch d.Kind {
 	case iothub.DesiredPatch:
 		s.desiredPatch(ctx, d)

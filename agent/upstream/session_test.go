@@ -84,7 +84,7 @@ func TestTheTokenIsMintedForEachAttemptAndRenewedInTime(t *testing.T) {
 func TestRenewalWaitsForWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := start(t, func(b *bed, c *Config) {
+		b := start(t, func(_ *bed, c *Config) {
 			c.Credential = func(id iothub.ID) (iothub.Secret, *tls.Certificate, error) {
 				token, err := iothub.MintToken(id.Resource(hubName), "", time.Now().Add(2*time.Minute), key.Signer())
 				return token, nil, err
@@ -116,7 +116,7 @@ func TestStoppingSettlesWhatIsInFlight(t *testing.T) {
 		b.put(t, filter, 0, 5)
 		settle(time.Second)
 		go func() {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			b.hub.release()
 		}()
 		begun := time.Now()

@@ -113,7 +113,7 @@ func (s *session) twinAlarm() error {
 }
 
 // twinResult takes the hub's answer to the request under way.
-func (s *session) twinResult(ctx context.Context, d incoming) {
+func (s *session) twinResult(ctx context.Context, d *incoming) {
 	t := &s.twin
 	if t.phase != waitAnswer || d.RequestID != t.rid() || !t.begun {
 		return // of an earlier connection
@@ -127,20 +127,20 @@ func (s *session) twinResult(ctx context.Context, d incoming) {
 		s.delivered(ctx)
 	case t.getting:
 		t.wantGet = true
-		s.later("twin could not be fetched", d)
+		s.later("fetch", d)
 	case d.Status >= 400 && d.Status < 500 && d.Status != http.StatusTooManyRequests && d.Status != http.StatusRequestTimeout:
 		s.log.Error("hub does not take the reported properties; they are dropped", "err", iothub.ParseError(d.Status, d.body))
 		t.wantGet = true // what the hub holds is the truth now
 		s.delivered(ctx)
 	default:
-		s.later("reported properties could not be sent", d)
+		s.later("report", d)
 	}
 	s.stepTwin()
 }
 
 // later waits before the request is made again.
-func (s *session) later(what string, d incoming) {
-	s.log.Warn(what, "err", iothub.ParseError(d.Status, d.body))
+func (s *session) later(request string, d *incoming) {
+	s.log.Warn("twin request will be made again", "request", request, "err", iothub.ParseError(d.Status, d.body))
 	s.twin.await(waitTurn, time.Second+s.twin.retry.next())
 }
 
@@ -173,7 +173,7 @@ func (s *session) delivered(ctx context.Context) {
 }
 
 // desiredPatch takes a change of desired properties, or fetches the whole twin when one before it was missed.
-func (s *session) desiredPatch(ctx context.Context, d incoming) {
+func (s *session) desiredPatch(ctx context.Context, d *incoming) {
 	t := &s.twin
 	t.seen = max(t.seen, d.Version)
 	gap, err := s.cfg.Twins.ApplyDesired(ctx, s.id, d.body)

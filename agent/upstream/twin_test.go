@@ -72,7 +72,7 @@ func TestReportedPropertiesAreCoalesced(t *testing.T) {
 		sameJSON(t, tw.patches[0], `{"n":49,"k0":1,"k1":1,"k2":1}`)
 		for i := range 100 {
 			report(fmt.Sprintf(`{"n":%d}`, 100+i))
-			time.Sleep(50 * time.Millisecond)
+			<-time.After(50 * time.Millisecond)
 		}
 		settle(5 * time.Second)
 		if got := len(tw.patches); got > 8 {

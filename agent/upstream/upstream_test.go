@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,16 +174,16 @@ func numbers(n int) []string {
 
 // settle lets time pass, and then everything come to rest.
 func settle(d time.Duration) {
-	time.Sleep(d) // of the bubble
+	<-time.After(d) // of the bubble
 	synctest.Wait()
 }
 
 func TestIdentitiesComeAndGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		changes := 0
+		var changes atomic.Int32
 		b := start(t, nil, device, filter)
-		b.OnStatus(func() { changes++ })
+		b.OnStatus(func() { changes.Add(1) })
 		defer b.stop(t)
 		settle(time.Second)
 		b.SetIdentities([]iothub.ID{device})
@@ -198,8 +199,8 @@ func TestIdentitiesComeAndGo(t *testing.T) {
 		if s := b.Status(); len(s) != 1 || s[0].ID != filter || !s[0].Connected || b.left() != 0 {
 			t.Errorf("got %+v, %d left, want the module, connected and drained", s, b.left())
 		}
-		if changes < 4 {
-			t.Errorf("told of %d changes, want at least 4", changes)
+		if n := changes.Load(); n < 4 {
+			t.Errorf("told of %d changes, want at least 4", n)
 		}
 		var text bytes.Buffer
 		if err := b.WriteMetrics(&text); err != nil || !strings.Contains(text.String(), "sandpiper_upstream_connected{identity=\"edge1/filter\"} 1\n") {
@@ -227,7 +228,7 @@ func TestHandshakesAreCapped(t *testing.T) {
 				now++
 				most = max(most, now)
 				mu.Unlock()
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				mu.Lock()
 				now--
 				mu.Unlock()

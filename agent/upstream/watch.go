@@ -92,7 +92,7 @@ func (w *watch) run(ctx context.Context, up chan struct{}) {
 		drain(w.routes)
 	}()
 	for {
-		news := false
+		var news bool
 		select {
 		case u, ok := <-w.links:
 			if !ok {
@@ -132,9 +132,9 @@ func (w *watch) link(u netlink.LinkUpdate) bool {
 		return false
 	}
 	const want = unix.IFF_UP | unix.IFF_RUNNING
-	was, is := w.running[index], u.IfInfomsg.Flags&want == want
+	was, is := w.running[index], u.Flags&want == want
 	w.running[index] = is
-	return is && !was && u.IfInfomsg.Flags&unix.IFF_LOOPBACK == 0
+	return is && !was && u.Flags&unix.IFF_LOOPBACK == 0
 }
 
 // address says whether an address is new. The kernel tells of one again and again, as router advertisements renew it.

@@ -66,11 +66,11 @@ func number(n json.Number) (any, error) {
 	if whole, err := strconv.ParseUint(n.String(), 10, 64); err == nil {
 		return whole, nil
 	}
-	real, err := n.Float64()
+	fraction, err := n.Float64()
 	if err != nil {
 		return nil, fmt.Errorf("number %.32s does not fit 64 bits", n)
 	}
-	return real, nil
+	return fraction, nil
 }
 
 // toJSON writes a CBOR document as JSON. What JSON has not (byte strings, tags, undefined, infinities) is an error.

@@ -55,7 +55,7 @@ func (c *Client) Send(ctx context.Context, output string, bag iothub.Bag, conten
 	if len(bag) > 0 {
 		path += "?" + bag.String()
 	}
-	_, err := c.do(ctx, http.MethodPost, path, contentType, body)
+	_, err := c.post(ctx, path, contentType, body)
 	return err
 }
 
@@ -74,7 +74,7 @@ func (c *Client) Receive(ctx context.Context, ackTime time.Duration, fn func(Inp
 		if err := fn(in); err != nil {
 			return err
 		}
-		_, err := c.do(ctx, http.MethodPost, "/v1/messages/inputs/"+url.PathEscape(in.ID)+"/ack", "", nil)
+		_, err := c.post(ctx, "/v1/messages/inputs/"+url.PathEscape(in.ID)+"/ack", "", nil)
 		var late *AnswerError
 		if errors.As(err, &late) && late.Status == http.StatusNotFound {
 			return nil // too late: it comes again
@@ -117,7 +117,7 @@ func (c *Client) Methods(ctx context.Context, fn func(Call) iothub.MethodResult)
 		}
 		result := fn(call)
 		path := "/v1/methods/" + url.PathEscape(call.ID) + "?status=" + strconv.Itoa(result.Status)
-		_, err := c.do(ctx, http.MethodPost, path, typeJSON, result.Payload)
+		_, err := c.post(ctx, path, typeJSON, result.Payload)
 		var late *AnswerError
 		if errors.As(err, &late) && late.Status == http.StatusNotFound {
 			return nil // the caller has given up
@@ -139,7 +139,7 @@ func (c *Client) Call(ctx context.Context, target iothub.ID, req iothub.MethodRe
 	if err != nil {
 		return iothub.MethodResult{}, err
 	}
-	raw, err := c.do(ctx, http.MethodPost, "/v1/methods/call?"+query.Encode(), typeJSON, body)
+	raw, err := c.post(ctx, "/v1/methods/call?"+query.Encode(), typeJSON, body)
 	if err != nil {
 		return iothub.MethodResult{}, err
 	}
@@ -156,12 +156,12 @@ func (c *Client) Health(ctx context.Context, report Health) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, http.MethodPost, "/v1/health", typeJSON, body)
+	_, err = c.post(ctx, "/v1/health", typeJSON, body)
 	return err
 }
 
-func (c *Client) do(ctx context.Context, method, path, contentType string, body []byte) ([]byte, error) {
-	raw, _, err := c.exchange(ctx, method, path, contentType, body)
+func (c *Client) post(ctx context.Context, path, contentType string, body []byte) ([]byte, error) {
+	raw, _, err := c.exchange(ctx, http.MethodPost, path, contentType, body)
 	return raw, err
 }
 

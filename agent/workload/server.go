@@ -134,7 +134,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, caller Caller) error
 	if server.Shutdown(closing) != nil {
 		_ = server.Close() // what is still open then is cut; there is nobody to tell
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve socket of %s: %w", caller.ID, err)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -52,13 +53,16 @@ func (s *streams) leave(kind string) {
 	delete(s.open, kind)
 }
 
+var errEnded = errors.New("stream has ended")
+
 // stream is an answer that goes on. Its write may be called from several goroutines.
 type stream struct {
 	cancel  context.CancelFunc // of the context that open returned
 	control *http.ResponseController
 
-	mu   sync.Mutex // guards feed
-	feed feed
+	mu    sync.Mutex // guards what follows
+	feed  feed
+	ended bool // the request is over, and what it wrote to with it
 }
 
 // open begins a stream of a kind, or answers that there is one. The context ends with the request, or when the client takes
@@ -84,6 +88,9 @@ func (k *socket) open(w http.ResponseWriter, r *http.Request, kind string) (cont
 
 func (k *socket) close(s *stream, kind string) {
 	s.cancel()
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	k.streams.leave(kind)
 }
 
@@ -91,6 +98,9 @@ func (k *socket) close(s *stream, kind string) {
 func (s *stream) write(doc []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return errEnded
+	}
 	_ = s.control.SetWriteDeadline(time.Now().Add(writeTime))
 	err := s.feed.write(doc)
 	if err == nil {

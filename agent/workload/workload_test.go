@@ -212,7 +212,7 @@ func serve(t *testing.T, edit func(*Caller)) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "wl") // t.TempDir is too long a path for a socket
+	dir, err := os.MkdirTemp("", "wl") //nolint:usetesting // t.TempDir is too long a path for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
