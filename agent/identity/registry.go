@@ -25,6 +25,9 @@ const TokenLife = time.Hour
 
 const modulePrefix = "identity/module/"
 
+// written is the earliest time at which this code can run.
+var written = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+
 // ErrUnknown is returned for an identity that is not here.
 var ErrUnknown = errors.New("identity is not known on this device")
 
@@ -46,8 +49,8 @@ type Config struct {
 	Device     string // device id
 	Gateway    string // the name modules dial; default localhost
 	Credential Credential
-	Docs       Docs // where keys are kept
-	Built      time.Time
+	Docs       Docs      // where keys are kept
+	Built      time.Time // no right clock shows less; default: when this code was written
 
 	Address     string       // host:port to dial for the hub's REST interface; default {hub}:443
 	RegistryURL string       // default https://{hub}
@@ -64,6 +67,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Built.IsZero() {
+		c.Built = written
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -32,7 +32,7 @@ type Config struct {
 	Queue *store.Queue
 	Twins *twin.Keeper
 
-	LinkUp <-chan struct{} // receives when the network may have come back; see [WatchLinks]. Optional
+	LinkUp <-chan struct{} // receives when the network may have come back; see [WatchLinks] and [Upstream.NetworkUp]. Optional
 
 	Window     int           // messages in flight per identity; default 64
 	KeepAlive  time.Duration // default 60 s, at most [MaxKeepAlive]

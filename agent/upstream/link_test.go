@@ -57,7 +57,11 @@ func TestTheNetworkComingBackEndsTheWait(t *testing.T) {
 			settle(10 * time.Minute)
 			b.put(t, filter, i, 1)
 			b.hub.set(func() { b.hub.down = false })
-			b.up <- struct{}{}
+			if i%2 == 0 {
+				b.up <- struct{}{}
+			} else {
+				b.NetworkUp()
+			}
 			settle(time.Second)
 			if got := b.left(); got != 0 {
 				t.Errorf("outage %d: %d messages left a second after the network came back, want 0", i, got)

@@ -89,13 +89,19 @@ func (u *Upstream) Run(ctx context.Context) error {
 				up = nil
 				continue
 			}
-			u.log.Debug("network may be back")
-			for _, l := range u.all() {
-				signal(l.networkUp)
-			}
+			u.NetworkUp()
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// NetworkUp says that the network may have come back, as Config.LinkUp does: links that wait dial at once, connections that are open
+// are tried.
+func (u *Upstream) NetworkUp() {
+	u.log.Debug("network may be back")
+	for _, l := range u.all() {
+		signal(l.networkUp)
 	}
 }
 

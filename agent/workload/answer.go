@@ -99,7 +99,7 @@ func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, a
 		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", r.ContentLength, limit)
 		return
 	}
-	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit)) // grows with what comes, not with what is announced
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -124,18 +124,6 @@ func (k *socket) withDocument(w http.ResponseWriter, r *http.Request, limit int6
 		}
 		act(body)
 	})
-}
-
-// readAll reads r to its end; size is what the client said, -1 = nothing.
-func readAll(r io.Reader, size int64) ([]byte, error) {
-	if size < 0 {
-		return io.ReadAll(r)
-	}
-	body := make([]byte, size)
-	if n, err := io.ReadFull(r, body); err != nil && size > 0 {
-		return body[:n], err
-	}
-	return body, nil
 }
 
 // unbounded lifts the time limits of a request that may last: a stream, or a wait for somebody else.

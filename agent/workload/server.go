@@ -15,10 +15,11 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
 
-// Limits of one module's socket. They bound what a hostile module can make the agent hold: sixteen bodies of a message's size.
+// Limits of one module's socket. They bound what a hostile module can make the agent hold: four bodies, of which the
+// largest, a batch, is a megabyte.
 const (
 	maxConns    = 64
-	maxBodies   = 8
+	maxBodies   = 4
 	maxHeader   = 64 << 10 // request line and headers; the property bag stands in the request line
 	readTime    = 2 * time.Minute
 	writeTime   = 30 * time.Second
