@@ -47,8 +47,8 @@ type Instance interface {
 	ID() string
 	// Pid is the host's process id of the program; 0 once it has ended.
 	Pid() int
-	// Started is when the process was made, from the kernel's record: the same
-	// before and after a restart of the agent. It stays when the program ended.
+	// Started is when the process was made, as written down then: the same before
+	// and after a restart of the agent, and after the program ended.
 	Started() time.Time
 	// Listen opens a TCP listener in the instance's network namespace: waiting or
 	// running. The sockets belong to the agent and end with it, so it is called
@@ -81,8 +81,9 @@ type Execer interface {
 	Exec(ctx context.Context, c Command) (Exit, error)
 }
 
-// Command is a further process in a sandbox. Args and User are as in [Spec]; a
-// nil stream is empty or dropped; Env and Cwd default to those of the program.
+// Command is a further process in a sandbox. Args, Env and User are as in
+// [Spec]; Cwd is "/" if empty; a nil stream is empty or dropped. An os.File as a
+// stream is handed over as it is.
 type Command struct {
 	Args, Env      []string
 	Cwd, User      string

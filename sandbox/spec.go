@@ -46,7 +46,9 @@ type Spec struct {
 	// Devices are the host's device nodes the module is granted.
 	Devices []Device
 	// LogPath is a FIFO that takes the module's standard output and error. It is
-	// made if missing; read it with [OpenLog]. Empty: output is dropped.
+	// made if missing; read it with [OpenLog]. In the directory "log" of the
+	// runtime directory the warden keeps it open, so that nothing printed is lost
+	// while no agent reads. Empty: output is dropped.
 	LogPath string
 	// StopSignal asks the program to end. Default SIGTERM.
 	StopSignal syscall.Signal
@@ -86,7 +88,9 @@ type Root struct {
 	Image string
 }
 
-// Mount binds a host file, socket or directory into the sandbox.
+// Mount binds a host file or directory into the sandbox. Bind the directory of a
+// socket, not the socket: one that is made anew after a restart of the agent is
+// another file, and only seen through its directory.
 type Mount struct {
 	// Source is absolute on the host and must exist; Target is absolute inside
 	// and is made if the root lacks it.

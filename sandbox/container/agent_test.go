@@ -189,7 +189,7 @@ func (h *household) startWarden() {
 	if err != nil {
 		h.Fatal(err)
 	}
-	cmd := exec.Command(exe, "as-warden") //nolint:noctx // ended by the tests
+	cmd := exec.Command(exe, "as-warden")
 	cmd.Env = h.env
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
@@ -285,9 +285,9 @@ func TestModuleOutlivesAKilledAgent(t *testing.T) {
 	}
 	// Nobody has read until now, and the module is gone: all of it waited in the
 	// pipe that the warden kept.
-	log := h.log()
+	out := h.log()
 	for n := 1; n <= 200; n++ {
-		if l, err := log.ReadString('\n'); err != nil || l != fmt.Sprintf("line %d\n", n) {
+		if l, err := out.ReadString('\n'); err != nil || l != fmt.Sprintf("line %d\n", n) {
 			t.Fatalf("line %d: got %q, %v", n, l, err)
 		}
 	}
@@ -320,8 +320,8 @@ func TestModuleOutlivesAKilledWarden(t *testing.T) {
 	t.Parallel()
 	h := newHousehold(t, `trap 'exit 45' USR1; echo ready; while :; do sleep 1000 & wait $!; done`)
 	first := h.next("started")
-	log := h.log()
-	if l, err := log.ReadString('\n'); err != nil || l != "ready\n" {
+	out := h.log()
+	if l, err := out.ReadString('\n'); err != nil || l != "ready\n" {
 		t.Fatalf("got %q, %v, want ready", l, err)
 	}
 	h.kill(strconv.Itoa(h.warden.Process.Pid), syscall.SIGKILL)
@@ -392,7 +392,7 @@ func TestSecondWardenIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHousehold(t, `sleep 1000`)
 	h.next("started")
-	second := exec.Command(h.warden.Path, "as-warden") //nolint:noctx // ends by itself
+	second := exec.Command(h.warden.Path, "as-warden")
 	second.Env = h.env
 	out, err := second.CombinedOutput()
 	want := fmt.Sprintf("warden: sandpiper is running already in %s (pid %d); stop it, or set another run_dir\n", h.dir, h.warden.Process.Pid)

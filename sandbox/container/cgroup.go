@@ -18,7 +18,7 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // mountCgroup mounts the version 2 hierarchy where nobody has mounted any: a
 // board without systemd.
-func mountCgroup(log *slog.Logger) error {
+func mountCgroup(logger *slog.Logger) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err != nil {
 		return nil //nolint:nilerr // no sysfs, no cgroups: Probe says so
@@ -33,7 +33,7 @@ func mountCgroup(log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("mount cgroup2 on %s: %w", cgroupRoot, err)
 	}
-	log.Info("cgroup2 mounted: nobody else had")
+	logger.Info("cgroup2 mounted: nobody else had")
 	return nil
 }
 

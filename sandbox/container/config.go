@@ -89,7 +89,7 @@ func kernelMounts(s sandbox.Spec, hasCgroup bool) []*configs.Mount {
 	if s.Network == sandbox.Host {
 		// sysfs belongs to the owner of the network namespace, here the host's: it
 		// can be shown, not mounted.
-		sys := bind("/sys", "/sys", !rw)
+		sys := bind("/sys", "/sys", readOnly)
 		sys.Flags |= none
 		return append(mounts, sys)
 	}

@@ -1,7 +1,6 @@
 package container_test
 
 import (
-	"os"
 	"sync"
 	"testing"
 
@@ -23,10 +22,7 @@ func TestRuntimeKeepsTheContract(t *testing.T) {
 		defer mu.Unlock()
 		dir := dirs[t]
 		if dir == "" {
-			var err error
-			if dir, err = os.MkdirTemp("", "sandpiper-container-"); err != nil {
-				t.Fatal(err)
-			}
+			dir = openDir(t)
 			dirs[t] = dir
 			t.Cleanup(func() { cleanStateDir(t, dir) })
 		}

@@ -25,5 +25,7 @@
 //	instances/<id>/   libcontainer's state, and exit: how the program ended
 //	roots/<id>/       skel (mount points, /etc) and, for images, merged
 //	nodes/            a tmpfs with a copy of each granted device node
+//	log/              FIFOs that the warden keeps open
 //	exits             the warden's ledger
+//	warden.lock, agent.lock, notify
 package container

@@ -21,7 +21,7 @@ func writeEtc(t *tree, s sandbox.Spec, root *rootfs) {
 	}
 	// The file as it is now; a host that replaces it is seen at the next start.
 	t.write("/etc/resolv.conf", "")
-	root.mounts = append(root.mounts, bind(resolv, "/etc/resolv.conf", !rw))
+	root.mounts = append(root.mounts, bind(resolv, "/etc/resolv.conf", readOnly))
 }
 
 func hostname(s sandbox.Spec) string {

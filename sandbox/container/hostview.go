@@ -43,7 +43,7 @@ func hostView(t *tree, s sandbox.Spec, root *rootfs) error {
 	t.write("/etc/passwd", hostViewPasswd)
 	t.write("/etc/group", hostViewGroup)
 	t.write("/etc/nsswitch.conf", hostViewNames)
-	root.mounts = append(root.mounts, bind(s.Root.Image, appDir, !rw))
+	root.mounts = append(root.mounts, bind(s.Root.Image, appDir, readOnly))
 	return nil
 }
 
@@ -70,6 +70,6 @@ func show(t *tree, path string, root *rootfs) error {
 	} else {
 		t.touch(path)
 	}
-	root.mounts = append(root.mounts, bind(path, path, !rw))
+	root.mounts = append(root.mounts, bind(path, path, readOnly))
 	return nil
 }

@@ -55,14 +55,14 @@ func (r *Runtime) adopt(c *libcontainer.Container, child *libcontainer.Process) 
 		ended: make(chan struct{}),
 	}
 	i.proc, err = openPidfd(i.pid, i.start)
-	if err != nil && child != nil {
+	switch {
+	case err == nil:
+		go i.watch()
+	case child == nil: // of an earlier agent, and gone
+		i.setExit(i.resolve())
+	default:
 		return nil, fmt.Errorf("watch process %d: %w", i.pid, err)
 	}
-	if err != nil { // of an earlier agent, and gone
-		i.setExit(i.resolve())
-		return i, nil
-	}
-	go i.watch()
 	return i, nil
 }
 
@@ -252,7 +252,7 @@ func (i *Instance) Listen(network, addr string) (net.Listener, error) {
 		return nil, i.err("listen", sandbox.ErrEnded)
 	}
 	if !i.netns {
-		l, err := net.Listen(network, addr)
+		l, err := new(net.ListenConfig).Listen(context.Background(), network, addr)
 		if err != nil {
 			return nil, i.err("listen", err)
 		}

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"net"
 	"runtime"
@@ -30,7 +31,7 @@ func listenInside(p *pidfd, network, addr string) (net.Listener, error) {
 			done <- result{err: err}
 			return
 		}
-		l, err := net.Listen(network, addr)
+		l, err := new(net.ListenConfig).Listen(context.Background(), network, addr)
 		done <- result{l, err}
 	}()
 	r := <-done

@@ -20,10 +20,10 @@ func TestMain(m *testing.M) {
 	container.Init()
 	if len(os.Args) > 1 {
 		if role := roles[os.Args[1]]; role != nil {
-			os.Exit(role(os.Args[2:]))
+			os.Exit(role(os.Args[2:])) //nolint:forbidigo // a main of its own
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // as every TestMain
 }
 
 // needRoot skips where no sandbox can be made, and says so.
@@ -44,10 +44,7 @@ func newRuntime(t *testing.T) *container.Runtime {
 func newStateDir(t *testing.T) string {
 	t.Helper()
 	needRoot(t)
-	dir, err := os.MkdirTemp("", "sandpiper-container-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	t.Cleanup(func() { cleanStateDir(t, dir) })
 	return dir
 }

@@ -24,21 +24,20 @@ func probeMain(args []string) int {
 	if len(args) > 0 && args[0] == "fork" { // until that is refused
 		for n := 0; ; n++ {
 			if _, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "1000"}, nil); err != nil {
-				fmt.Println(n)
+				_, _ = fmt.Fprintln(os.Stdout, n)
 				select {}
 			}
 		}
 	}
 	if len(args) > 0 && args[0] == "eat" { // memory, until there is no more
-		var eaten [][]byte
-		for {
-			eaten = append(eaten, bytes.Repeat([]byte{1}, 1<<20))
+		for eaten := bytes.Repeat([]byte{1}, 1<<20); ; {
+			eaten = append(eaten, eaten...)
 		}
 	}
 	if len(args) > 0 && args[0] == "cat" {
 		for _, path := range args[1:] {
 			b, err := os.ReadFile(path)
-			fmt.Printf("%s: %q %v\n", path, b, errors.Unwrap(err))
+			_, _ = fmt.Fprintf(os.Stdout, "%s: %q %v\n", path, b, errors.Unwrap(err))
 		}
 		return 0
 	}

@@ -38,7 +38,7 @@ func TestRecoverClearsWhatADeadAgentLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	stray := exec.Command("/bin/sleep", "1000") //nolint:noctx // ended by Recover
+	stray := exec.Command("/bin/sleep", "1000")
 	if err := stray.Start(); err != nil {
 		t.Fatal(err)
 	}

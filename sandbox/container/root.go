@@ -93,7 +93,7 @@ func (r *Runtime) mountImage(s sandbox.Spec, t *tree, root *rootfs) error {
 		}
 	}
 	for _, f := range t.files {
-		root.mounts = append(root.mounts, bind(filepath.Join(t.dir, f), f, !rw))
+		root.mounts = append(root.mounts, bind(filepath.Join(t.dir, f), f, readOnly))
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func targets(t *tree, s sandbox.Spec, u user, root *rootfs) error {
 				t.touch(m.Target)
 			}
 		}
-		root.mounts = append(root.mounts, bind(m.Source, m.Target, m.Writable))
+		root.mounts = append(root.mounts, bind(m.Source, m.Target, access(m.Writable)))
 	}
 	return nil
 }
@@ -157,22 +157,27 @@ func own(path string, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
-// rw says that a bind is writable.
-const rw = true
+// access says what a module may do with a bind.
+type access bool
 
-// bind mounts source and all that is mounted below it. Without rw, and without
-// set-uid and device nodes in any case, all the way down.
-func bind(source, target string, writable bool) *configs.Mount {
+const (
+	readOnly access = false
+	writable access = true
+)
+
+// bind mounts source and all that is mounted below it: without set-uid and device
+// nodes, and read-only if wanted, all the way down.
+func bind(source, target string, a access) *configs.Mount {
 	m := &configs.Mount{
 		Source: source, Destination: target, Device: "bind",
 		Flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOSUID | unix.MS_NODEV,
 	}
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
-	if writable != rw {
+	if a == readOnly {
 		m.Flags |= unix.MS_RDONLY
 		set |= unix.MOUNT_ATTR_RDONLY
 	}

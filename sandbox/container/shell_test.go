@@ -34,7 +34,7 @@ func spec(t *testing.T, id string) sandbox.Spec {
 }
 
 // openDir is a directory that strangers can reach.
-func openDir(t *testing.T) string {
+func openDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
@@ -55,12 +55,12 @@ type running struct {
 
 func start(t *testing.T, r *container.Runtime, s sandbox.Spec) *running {
 	t.Helper()
-	log, err := sandbox.OpenLog(s.LogPath)
+	out, err := sandbox.OpenLog(s.LogPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = log.Close() })
-	if err := log.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	t.Cleanup(func() { _ = out.Close() })
+	if err := out.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	i, err := r.Create(t.Context(), s)
@@ -75,7 +75,7 @@ func start(t *testing.T, r *container.Runtime, s sandbox.Spec) *running {
 	if err := i.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return &running{i, t, log, bufio.NewReader(log)}
+	return &running{i, t, out, bufio.NewReader(out)}
 }
 
 // wait returns how the program ended.

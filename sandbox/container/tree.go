@@ -23,9 +23,9 @@ type tree struct {
 	err        error
 }
 
-// real is where path leads inside, with every link of the image (or of the
+// resolve is where path leads inside, with every link of the image (or of the
 // skeleton) followed within it.
-func (t *tree) real(path string) string {
+func (t *tree) resolve(path string) string {
 	base := t.image
 	if base == "" {
 		base = t.dir
@@ -42,11 +42,11 @@ func (t *tree) real(path string) string {
 }
 
 // has tells what the image has there.
-func (t *tree) has(real string) (fs.FileInfo, bool) {
+func (t *tree) has(place string) (fs.FileInfo, bool) {
 	if t.image == "" {
 		return nil, false
 	}
-	st, err := os.Lstat(filepath.Join(t.image, real))
+	st, err := os.Lstat(filepath.Join(t.image, place))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && t.err == nil {
 		t.err = err
 	}
@@ -55,24 +55,24 @@ func (t *tree) has(real string) (fs.FileInfo, bool) {
 
 // mkdir makes a directory and those above it.
 func (t *tree) mkdir(path string) {
-	real := t.real(path)
-	if t.err != nil || real == "/" {
+	place := t.resolve(path)
+	if t.err != nil || place == "/" {
 		return
 	}
-	if st, ok := t.has(real); ok {
+	if st, ok := t.has(place); ok {
 		if !st.IsDir() {
 			t.err = fmt.Errorf("%s must be a directory, and the image has a file there", path)
 		}
 		return
 	}
-	t.missing = append(t.missing, real)
-	t.repeat(real)
+	t.missing = append(t.missing, place)
+	t.repeat(place)
 }
 
-// repeat makes real and its parents in the skeleton, each like the image's.
-func (t *tree) repeat(real string) {
+// repeat makes place and its parents in the skeleton, each like the image's.
+func (t *tree) repeat(place string) {
 	done := "/"
-	for name := range strings.SplitSeq(strings.Trim(real, "/"), "/") {
+	for name := range strings.SplitSeq(strings.Trim(place, "/"), "/") {
 		if t.err != nil || name == "" {
 			return
 		}
@@ -103,38 +103,38 @@ func (t *tree) keep(err error) {
 
 // touch makes an empty file to mount on.
 func (t *tree) touch(path string) {
-	real := t.real(path)
+	place := t.resolve(path)
 	if t.err != nil {
 		return
 	}
-	if st, ok := t.has(real); ok {
+	if st, ok := t.has(place); ok {
 		if st.IsDir() {
 			t.err = fmt.Errorf("%s must be a file, and the image has a directory there", path)
 		}
 		return
 	}
-	t.missing = append(t.missing, real)
-	t.repeat(filepath.Dir(real))
-	t.create(real, "")
+	t.missing = append(t.missing, place)
+	t.repeat(filepath.Dir(place))
+	t.create(place, "")
 }
 
 // write makes a file that replaces the image's, even where that is a link.
 func (t *tree) write(path, content string) {
-	real := filepath.Join(t.real(filepath.Dir(path)), filepath.Base(path))
+	place := filepath.Join(t.resolve(filepath.Dir(path)), filepath.Base(path))
 	if t.err != nil {
 		return
 	}
-	t.files = append(t.files, real)
-	t.missing = append(t.missing, real)
-	t.repeat(filepath.Dir(real))
-	t.create(real, content)
+	t.files = append(t.files, place)
+	t.missing = append(t.missing, place)
+	t.repeat(filepath.Dir(place))
+	t.create(place, content)
 }
 
-func (t *tree) create(real, content string) {
+func (t *tree) create(place, content string) {
 	if t.err != nil {
 		return
 	}
-	f, err := os.OpenFile(filepath.Join(t.dir, real), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o644)
+	f, err := os.OpenFile(filepath.Join(t.dir, place), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o644)
 	if err != nil {
 		t.err = err
 		return

@@ -30,7 +30,7 @@ func lookupUser(s sandbox.Spec) (user, error) {
 		if err != nil {
 			return user{}, fmt.Errorf("open image: %w", err)
 		}
-		defer root.Close()
+		defer func() { _ = root.Close() }()
 		// An image without these files is one whose users are numbers.
 		if f := openAccounts(root, "etc/passwd"); f != nil {
 			defer f.Close()

@@ -241,10 +241,10 @@ func refused(_ *testing.T, s *suite) {
 	s.create(spec) // nothing of the refused one is in the way
 }
 
-// serve answers one line per connection with the name it was given.
-func (s *suite) serve(i sandbox.Instance, addr, name string) {
+// serve answers one line per connection, where ScriptDial asks, with a name.
+func (s *suite) serve(i sandbox.Instance, name string) {
 	s.Helper()
-	l, err := i.Listen("tcp", addr)
+	l, err := i.Listen("tcp", "127.0.0.1:8883")
 	if err != nil {
 		s.Fatalf("listen: %v", err)
 	}
@@ -270,7 +270,7 @@ func (s *suite) serve(i sandbox.Instance, addr, name string) {
 func listens(_ *testing.T, s *suite) {
 	spec := s.spec("dials", ScriptDial)
 	i := s.create(spec)
-	s.serve(i, "127.0.0.1:8883", "agent")
+	s.serve(i, "agent")
 	if err := i.Start(); err != nil {
 		s.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func listensTwice(_ *testing.T, s *suite) {
 	for _, name := range []string{"left", "right"} {
 		spec := s.spec(name, ScriptDial)
 		i := s.create(spec)
-		s.serve(i, "127.0.0.1:8883", name)
+		s.serve(i, name)
 		_, err := i.Listen("tcp", "127.0.0.1:8883")
 		s.wantErr("listen again", err, syscall.EADDRINUSE)
 		if c, err := (&net.Dialer{}).DialContext(s.ctx, "tcp", "127.0.0.1:8883"); err == nil {
@@ -300,7 +300,7 @@ func listensTwice(_ *testing.T, s *suite) {
 
 func unheard(_ *testing.T, s *suite) {
 	other := s.create(s.spec("other", ScriptHold))
-	s.serve(other, "127.0.0.1:8883", "other")
+	s.serve(other, "other")
 	if e := s.wait(s.run(s.spec("unheard", ScriptDial))); e.Code != 1 {
 		s.Errorf("got %+v, want code 1: nobody listens here", e)
 	}
@@ -340,6 +340,7 @@ func stats(_ *testing.T, s *suite) {
 }
 
 func recoversRunning(t *testing.T, s *suite) {
+	t.Helper()
 	spec := s.spec("survivor", ScriptHold)
 	old := s.run(spec)
 	s.wantLine(s.lines(spec), "ready")
@@ -348,7 +349,13 @@ func recoversRunning(t *testing.T, s *suite) {
 		s.Errorf("got %s %d %v, want %s %d %v", i.ID(), i.Pid(), i.Started(), old.ID(), old.Pid(), old.Started())
 	}
 	s.wantErr("start again", i.Start(), sandbox.ErrStarted)
-	s.serve(i, "127.0.0.1:8883", "again")
+	if e, ok := i.(sandbox.Execer); ok {
+		exit, err := e.Exec(s.ctx, sandbox.Command{Args: []string{"/bin/bash", "-c", ScriptExit}})
+		if err != nil || exit.Code != 7 {
+			s.Errorf("exec: got %+v, %v, want code 7", exit, err)
+		}
+	}
+	s.serve(i, "again")
 	e, err := sandbox.Stop(s.ctx, i, 0, patience)
 	if err != nil || !e.Known || e.Code != 3 {
 		s.Errorf("got %+v, %v, want code 3", e, err)
@@ -356,6 +363,7 @@ func recoversRunning(t *testing.T, s *suite) {
 }
 
 func recoversEnded(t *testing.T, s *suite) {
+	t.Helper()
 	s.wait(s.run(s.spec("ended", ScriptExit)))
 	i := s.recovered(t, 1)[0]
 	if e := s.wait(i); i.ID() != "ended" || e.Code != 7 || !e.Known {
@@ -364,6 +372,7 @@ func recoversEnded(t *testing.T, s *suite) {
 }
 
 func recoversWaiting(t *testing.T, s *suite) {
+	t.Helper()
 	s.create(s.spec("waiting", ScriptHold))
 	s.recovered(t, 0)
 }
