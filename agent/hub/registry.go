@@ -51,7 +51,7 @@ func (r registry) createOnce(ctx context.Context, id iothub.ID, body identityBod
 	if err != nil {
 		return identityDoc{}, err
 	}
-	puts, err := r.puts(ctx, id, doc)
+	puts, err := r.puts(ctx, id, doc, nil)
 	if err != nil {
 		return identityDoc{}, err
 	}
@@ -155,9 +155,16 @@ func shorten(text string) string {
 	return text
 }
 
-// puts writes a new identity and its twin, over whatever was deleted under its name before.
-func (r registry) puts(ctx context.Context, id iothub.ID, doc identityDoc) ([]state.Put, error) {
+// puts writes a new identity and its twin, over whatever was deleted under its name before. desired is the section it starts
+// with; nil leaves it as a new twin is.
+func (r registry) puts(ctx context.Context, id iothub.ID, doc identityDoc, desired map[string]any) ([]state.Put, error) {
 	service, reported := newTwin(r.now())
+	if desired != nil {
+		var err error
+		if service, err = service.replaceDesired(desired, r.now()); err != nil {
+			return nil, err
+		}
+	}
 	var puts []state.Put
 	for _, part := range []struct {
 		kind string
@@ -180,7 +187,15 @@ func (r registry) puts(ctx context.Context, id iothub.ID, doc identityDoc) ([]st
 func (r registry) systemModules(ctx context.Context, device string) ([]state.Put, error) {
 	var puts []state.Put
 	for _, module := range []string{iothub.EdgeAgent, iothub.EdgeHub} {
-		more, err := r.missingModule(ctx, iothub.ID{Device: device, Module: module})
+		id := iothub.ID{Device: device, Module: module}
+		have, err := load[identityDoc](ctx, r.documents, id, state.KindIdentity)
+		if err != nil {
+			return nil, err
+		}
+		if have.ok {
+			continue
+		}
+		more, err := r.managedModule(ctx, id, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -189,18 +204,14 @@ func (r registry) systemModules(ctx context.Context, device string) ([]state.Put
 	return puts, nil
 }
 
-// missingModule makes a module that the edge runtime manages, unless it is there.
-func (r registry) missingModule(ctx context.Context, id iothub.ID) ([]state.Put, error) {
-	have, err := load[identityDoc](ctx, r.documents, id, state.KindIdentity)
-	if err != nil || have.ok {
-		return nil, err
-	}
+// managedModule makes a module that the edge runtime manages.
+func (r registry) managedModule(ctx context.Context, id iothub.ID, desired map[string]any) ([]state.Put, error) {
 	managed := managedByEdge
 	doc, err := r.newIdentity(id, identityBody{ManagedBy: &managed})
 	if err != nil {
 		return nil, err
 	}
-	return r.puts(ctx, id, doc)
+	return r.puts(ctx, id, doc, desired)
 }
 
 // update changes an identity. match is the etag it must have, "*" for any.
