@@ -1,0 +1,117 @@
+// Command sandpiper-hub is a hub that speaks IoT Hub's language, small enough for a laptop: one process, nothing else to start.
+//
+// `serve` runs it; every other verb talks REST to a running one, with the owner's connection string that `serve` wrote into its
+// directory. Exit codes: 0 done, 1 failed, 2 usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// usageError is a mistake in how the command was typed.
+type usageError struct{ error }
+
+// run is the whole command; it exists apart from main so that tests can call it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := command(stdin, stdout, stderr)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	line := strings.Join(strings.Fields(err.Error()), " ")
+	var usage usageError
+	if errors.As(err, &usage) || isCobraUsage(line) {
+		fmt.Fprintf(stderr, "sandpiper-hub: %s; see `sandpiper-hub help`\n", line)
+		return 2
+	}
+	fmt.Fprintf(stderr, "sandpiper-hub: %s\n", line)
+	return 1
+}
+
+// isCobraUsage tells the mistakes that the flag parser finds; it gives them no type.
+func isCobraUsage(text string) bool {
+	for _, prefix := range []string{"unknown command", "unknown flag", "unknown shorthand flag", "accepts ", "requires at least", "flag needs an argument", "invalid argument", "required flag"} {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// shared holds what several verbs need.
+type shared struct {
+	dir   string
+	json  bool
+	stdin io.Reader
+	out   io.Writer
+	err   io.Writer
+}
+
+func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
+	s := &shared{stdin: stdin, out: stdout, err: stderr}
+	root := &cobra.Command{Use: "sandpiper-hub", Short: "A hub that speaks IoT Hub's language", SilenceErrors: true, SilenceUsage: true, Version: version}
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().StringVar(&s.dir, "dir", "hub", "the hub's directory: its state, and how to reach it")
+	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand())
+	return root
+}
+
+// withJSON adds --json to a listing.
+func (s *shared) withJSON(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&s.json, "json", false, "print JSON")
+	return c
+}
+
+func (s *shared) serveCommand() *cobra.Command {
+	var cfg hub.Config
+	var verbose bool
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the hub until SIGTERM", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			cfg.Dir, cfg.Logger = s.dir, slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: level}))
+			h, err := hub.New(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "MQTT on %s, HTTPS on %s\nclients trust %s\nthe owner's connection string is in %s\n",
+				h.MQTTAddr(), h.HTTPSAddr(), hub.CAFile(s.dir), hub.ConnectionFile(s.dir))
+			return h.Run(cmd.Context())
+		},
+	}
+	c.Flags().StringVar(&cfg.Host, "host", "hub.localdomain", "host name of the hub, as devices know it")
+	c.Flags().StringVar(&cfg.MQTT, "mqtt", ":8883", "address for MQTT over TLS")
+	c.Flags().StringVar(&cfg.HTTPS, "https", ":443", "address for REST, WebSocket and bundles")
+	c.Flags().StringVar(&cfg.Bundles, "bundles", "", "directory served at /bundles/")
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "log more")
+	return c
+}
