@@ -34,12 +34,12 @@ func spec(t *testing.T, id string) sandbox.Spec {
 }
 
 // openDir is a directory that strangers can reach.
-func openDir(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
+func openDir(tb testing.TB) string {
+	tb.Helper()
+	dir := tb.TempDir()
 	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return dir
