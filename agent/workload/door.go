@@ -40,10 +40,10 @@ func (d *door) Accept() (net.Conn, error) {
 		if why == nil {
 			return &guest{Conn: conn, leave: sync.OnceFunc(func() { <-d.places })}, nil
 		}
-		_ = conn.Close()
 		if k := d.socket; k.warned.first(why.Error()) {
 			k.log.Warn("connection to a module's socket refused", "identity", k.caller.ID.String(), "err", why)
 		}
+		_ = conn.Close()
 	}
 }
 
