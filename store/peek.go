@@ -94,9 +94,9 @@ func (p *peek) lane(l *lane, after *uint64) error {
 		if !ok {
 			return nil
 		}
-		end := false
+		seen := *after
 		err := p.q.shelf.view(look.seg, func(r *reader) error {
-			end = p.read(r, l, look, now)
+			seen = p.read(r, l, look, now)
 			return nil
 		})
 		if isDamage(err) && repairs < 3 {
@@ -109,35 +109,31 @@ func (p *peek) lane(l *lane, after *uint64) error {
 		if err != nil {
 			return err
 		}
-		if n := len(p.sink.found); n > 0 {
-			*after = p.sink.found[n-1].seq
-		}
-		if end {
-			*after = max(*after, look.to)
-		}
+		*after = max(*after, seen)
 		p.give(l, look)
 	}
 	return nil
 }
 
-// read collects into sink.found what a look meets, and says whether it came to
-// the end of the part.
-func (p *peek) read(r *reader, l *lane, look look, now int64) (end bool) {
+// read collects into sink.found what a look meets, and returns up to which
+// sequence it came.
+func (p *peek) read(r *reader, l *lane, look look, now int64) (seen uint64) {
 	p.sink.found = p.sink.found[:0]
-	end = true
+	seen = look.to
 	count, bytes, room := len(p.items), p.bytes, look.room
 	r.scan(look.id, l.seed, look.from, look.to, func(seq uint64, val value, ok bool) bool {
+		if seq <= look.last && p.q.ledger.isDone(l, seq) {
+			return true
+		}
 		f := found{seq: seq, size: len(val.body), stored: val.stored}
 		switch {
 		case !ok:
 			f.fate = bad
 		case val.expired(now):
 			f.fate = late
-		case count == p.max, count > 0 && bytes+f.size > p.maxBytes:
-			end, p.full = false, true
-			return false
-		case seq > look.last && room == 0:
-			end, p.full = false, true // the reader owes acknowledgements
+		case count == p.max, count > 0 && bytes+f.size > p.maxBytes,
+			seq > look.last && room == 0: // the reader owes acknowledgements
+			seen, p.full = seq-1, true
 			return false
 		default:
 			f.body = append([]byte{}, val.body...)
@@ -147,10 +143,13 @@ func (p *peek) read(r *reader, l *lane, look look, now int64) (end bool) {
 			}
 		}
 		p.sink.found = append(p.sink.found, f)
-		end = len(p.sink.found) < maxFound
-		return end
+		if len(p.sink.found) < maxFound {
+			return true
+		}
+		seen = seq
+		return false
 	})
-	return end
+	return seen
 }
 
 // give hands out what was found, as far as it is still to be had.
@@ -196,6 +195,17 @@ func (g *ledger) look(l *lane, after uint64) (look, bool) {
 		}
 	}
 	return look{}, false
+}
+
+// isDone says whether a record that was handed out, or passed over, is done.
+func (g *ledger) isDone(l *lane, seq uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if seq <= l.cursor {
+		return true
+	}
+	i := l.find(seq)
+	return i < len(l.ahead) && l.ahead[i].done
 }
 
 // give notes the fate of what was found and calls out for each record that may

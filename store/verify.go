@@ -55,10 +55,11 @@ func verify(path string, metas int) error {
 
 // walker holds one page for each level, and a bit for each page it has met.
 type walker struct {
-	r     io.ReaderAt
-	high  uint64
-	seen  []uint64
-	depth [maxDepth]page
+	r      io.ReaderAt
+	high   uint64
+	seen   []uint64
+	depth  [maxDepth]page
+	inside int // buckets around the place; at 0 there is nothing but buckets
 }
 
 // mark notes that the pages [id, id+overflow] were met, for the first time.
@@ -182,31 +183,36 @@ func (w *walker) leaf(p page, id uint64, low, high []byte, level int) error {
 			return damaged(id, "element %d is out of order", i)
 		}
 		low = key
-		if flags&flagBucket == 0 {
+		switch {
+		case flags&flagBucket == 0 && w.inside == 0:
+			return damaged(id, "element %d is no bucket", i)
+		case flags&flagBucket == 0:
 			continue
-		}
-		if len(val) < 16 {
+		case len(val) < 16:
 			return damaged(id, "bucket %q has no header", key)
 		}
-		root := binary.NativeEndian.Uint64(val)
-		if root != 0 {
-			if err := w.tree(root, nil, nil, level+1); err != nil {
-				return err
-			}
-			continue
-		}
-		inline := page(val[16:])
-		if len(inline) < headerSize || inline.flags() != flagLeaf || !inline.fits() {
-			return damaged(id, "bucket %q has a broken inline page", key)
-		}
-		if level+1 >= maxDepth {
-			return damaged(id, "deeper than %d levels", maxDepth)
-		}
-		if err := w.leaf(inline, id, nil, nil, level+1); err != nil {
+		w.inside++
+		if err := w.bucket(val, id, level+1); err != nil {
 			return err
 		}
+		w.inside--
 	}
 	return nil
+}
+
+// bucket walks a bucket: its tree, or the leaf that stands in its value.
+func (w *walker) bucket(val []byte, id uint64, level int) error {
+	if root := binary.NativeEndian.Uint64(val); root != 0 {
+		return w.tree(root, nil, nil, level)
+	}
+	inline := page(val[16:])
+	if len(inline) < headerSize || inline.flags() != flagLeaf || !inline.fits() {
+		return damaged(id, "has a bucket with a broken inline page")
+	}
+	if level >= maxDepth {
+		return damaged(id, "deeper than %d levels", maxDepth)
+	}
+	return w.leaf(inline, id, nil, nil, level)
 }
 
 func outside(key, low, high []byte) bool {
