@@ -112,32 +112,47 @@ func (b *bed) stop(t *testing.T) {
 	}
 }
 
-// put stores messages "0".."n-1" of id, numbered from first.
+// put stores n messages of id, numbered from first.
 func (b *bed) put(t *testing.T, id iothub.ID, first, n int) {
 	t.Helper()
-	for i := first; i < first+n; i++ {
-		b.putBody(t, id, fmt.Sprint(i))
+	recs := make([]store.Record, n)
+	for i := range recs {
+		recs[i] = record(t, id, fmt.Sprint(first+i))
+	}
+	if err := b.store.Queue().Append(t.Context(), recs...); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func (b *bed) putBody(t *testing.T, id iothub.ID, body string) {
 	t.Helper()
-	m, err := message.FromPublish(id, iothub.Bag{{Key: iothub.PropOutput, Value: "out"}, {Key: "k", Value: "a b"}}, []byte(body), time.Now())
-	if err != nil {
+	if err := b.store.Queue().Append(t.Context(), record(t, id, body)); err != nil {
 		t.Fatal(err)
 	}
-	b.putRaw(t, id, m.Append(nil))
 }
 
 func (b *bed) putRaw(t *testing.T, id iothub.ID, raw []byte) {
 	t.Helper()
+	if err := b.store.Queue().Append(t.Context(), inLane(id, raw)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func record(t *testing.T, id iothub.ID, body string) store.Record {
+	t.Helper()
+	m, err := message.FromPublish(id, iothub.Bag{{Key: iothub.PropOutput, Value: "out"}, {Key: "k", Value: "a b"}}, []byte(body), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inLane(id, m.Append(nil))
+}
+
+func inLane(id iothub.ID, raw []byte) store.Record {
 	lane := "upstream/_"
 	if id.IsModule() {
 		lane = "upstream/" + id.Module
 	}
-	if err := b.store.Queue().Append(t.Context(), store.Record{Body: raw, Entries: []store.Entry{{Sink: lane}}}); err != nil {
-		t.Fatal(err)
-	}
+	return store.Record{Body: raw, Entries: []store.Entry{{Sink: lane}}}
 }
 
 // left is how many messages are not acknowledged.
