@@ -63,6 +63,7 @@ type Hub struct {
 	server   *mqtt.Server
 	mqttL    net.Listener
 	httpsL   net.Listener
+	started  chan struct{} // closed when all is served
 
 	mu      sync.Mutex // guards what follows
 	clients map[iothub.ID]*client
@@ -82,7 +83,7 @@ func New(ctx context.Context, cfg Config) (h *Hub, err error) {
 		return nil, err
 	}
 	h = &Hub{
-		cfg: cfg, clients: map[iothub.ID]*client{}, seen: map[iothub.ID]connection{}, arrived: make(chan struct{}), calls: map[string]*call{},
+		cfg: cfg, started: make(chan struct{}), clients: map[iothub.ID]*client{}, seen: map[iothub.ID]connection{}, arrived: make(chan struct{}), calls: map[string]*call{},
 	}
 	if h.state, err = state.Open(ctx, state.Config{Hub: name, Dir: filepath.Join(cfg.Dir, "state"), Logger: cfg.Logger}); err != nil {
 		return nil, err
@@ -134,6 +135,12 @@ func (h *Hub) MQTTAddr() string { return h.mqttL.Addr().String() }
 // HTTPSAddr is where REST is served.
 func (h *Hub) HTTPSAddr() string { return h.httpsL.Addr().String() }
 
+// Host is the hub's host name.
+func (h *Hub) Host() string { return h.cfg.Host }
+
+// Started is closed when Run serves devices and operators.
+func (h *Hub) Started() <-chan struct{} { return h.started }
+
 // AddressFile is where the address of the REST interface is written, for local commands.
 func AddressFile(dir string) string { return filepath.Join(dir, "https.address") }
 
@@ -153,6 +160,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return h.server.Serve(ctx, h.mqttL, mqtt.Origin{Label: "mqtt"}) })
 		g.Go(func() error { return h.serveHTTPS(ctx) })
+		close(h.started)
 		err = g.Wait()
 	}
 	stopCommitting()

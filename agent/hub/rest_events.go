@@ -9,31 +9,18 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/state"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
-
-// Event is one line of the event stream. Shard and Offset together are unique and never given twice.
-type Event struct {
-	Shard      int               `json:"shard"`
-	Offset     uint64            `json:"offset"`
-	Enqueued   time.Time         `json:"enqueuedTime"`
-	Device     string            `json:"deviceId"`
-	Module     string            `json:"moduleId,omitempty"`
-	Kind       string            `json:"kind"` // telemetry, will, twinChange, lifeCycle, connectionState
-	System     map[string]string `json:"systemProperties,omitempty"`
-	Properties map[string]string `json:"properties,omitempty"`
-	Body       json.RawMessage   `json:"body,omitempty"`       // when it is JSON
-	BodyBase64 []byte            `json:"bodyBase64,omitempty"` // when it is not
-}
 
 var kindNames = map[state.EventKind]string{
 	state.EventTelemetry: "telemetry", state.EventWill: "will", state.EventTwin: "twinChange", state.EventLifeCycle: "lifeCycle", state.EventConnection: "connectionState",
 }
 
 // newEvent is an entry of the log as the stream shows it.
-func newEvent(e state.Entry) Event {
-	out := Event{Shard: e.Shard, Offset: e.Offset, Enqueued: e.Enqueued.UTC(), Device: e.Device, Module: e.Module, Kind: kindNames[e.Kind]}
+func newEvent(e state.Entry) service.Event {
+	out := service.Event{Shard: e.Shard, Offset: e.Offset, Enqueued: e.Enqueued.UTC(), Device: e.Device, Module: e.Module, Kind: kindNames[e.Kind]}
 	if bag, err := iothub.ParseBag(e.Properties); err == nil { // it was printed by this hub
 		for _, p := range bag {
 			into := &out.Properties

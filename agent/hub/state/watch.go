@@ -10,9 +10,12 @@ import (
 )
 
 // Watch calls fn for every document of the kinds in one shard, as they are and then as they change, until ctx ends,
-// which is the only way it ends without an error worth a look. ready is called when all that was there has been shown.
+// which is the only way it ends without an error worth a look. ready, if not nil, is called when all that was there has been shown.
 // A deleted document comes with a nil Value. Revisions between two calls may be left out, never the newest.
 func (d *Docs) Watch(ctx context.Context, shard int, kinds []string, ready func(), fn func(Doc)) error {
+	if ready == nil {
+		ready = func() {}
+	}
 	prefix := d.names.docsSubject(shard)
 	cfg := jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy}
 	for _, kind := range kinds {
