@@ -12,6 +12,7 @@ import (
 
 func TestMemoryLimitIsKeptAndTold(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	r := newRuntime(t)
 	if !r.Probe().Memory {
 		t.Skip("SKIPPED FOR LACK OF A MEMORY CONTROLLER: " + announce(r))
@@ -30,6 +31,7 @@ func TestMemoryLimitIsKeptAndTold(t *testing.T) {
 
 func TestStartFitsTheMemoryFloor(t *testing.T) {
 	t.Parallel()
+	notRaced(t)
 	r := newRuntime(t)
 	s := spec(t, "floor")
 	s.Limits.Memory = sandbox.MinMemory
@@ -146,5 +148,12 @@ func TestHostNetwork(t *testing.T) {
 	want := "host\n" + string(resolv) + "/sys/class/net/lo/mtu\ntouch: cannot touch '/sys/x': Read-only file system\n0\n"
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func notRaced(t *testing.T) {
+	t.Helper()
+	if raced {
+		t.Skip("SKIPPED UNDER THE RACE DETECTOR: it needs more memory than the limit tested")
 	}
 }

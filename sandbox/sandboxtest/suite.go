@@ -113,7 +113,8 @@ func (s *suite) wait(i sandbox.Instance) sandbox.Exit {
 	return e
 }
 
-// line reads the next line of a log; ready waits for the scripts' first one.
+// lines opens a log. Before Start, if the program may end at once: what nobody
+// holds open is gone.
 func (s *suite) lines(spec sandbox.Spec) *bufio.Reader {
 	s.Helper()
 	f, err := sandbox.OpenLog(spec.LogPath)
@@ -269,12 +270,13 @@ func (s *suite) serve(i sandbox.Instance, name string) {
 
 func listens(_ *testing.T, s *suite) {
 	spec := s.spec("dials", ScriptDial)
+	log := s.lines(spec)
 	i := s.create(spec)
 	s.serve(i, "agent")
 	if err := i.Start(); err != nil {
 		s.Fatal(err)
 	}
-	s.wantLine(s.lines(spec), "agent got ping")
+	s.wantLine(log, "agent got ping")
 	if e := s.wait(i); e.Code != 0 {
 		s.Errorf("got %+v, want code 0", e)
 	}
@@ -283,6 +285,7 @@ func listens(_ *testing.T, s *suite) {
 func listensTwice(_ *testing.T, s *suite) {
 	for _, name := range []string{"left", "right"} {
 		spec := s.spec(name, ScriptDial)
+		log := s.lines(spec)
 		i := s.create(spec)
 		s.serve(i, name)
 		_, err := i.Listen("tcp", "127.0.0.1:8883")
@@ -294,7 +297,7 @@ func listensTwice(_ *testing.T, s *suite) {
 		if err := i.Start(); err != nil {
 			s.Fatal(err)
 		}
-		s.wantLine(s.lines(spec), name+" got ping")
+		s.wantLine(log, name+" got ping")
 	}
 }
 
@@ -337,62 +340,6 @@ func stats(_ *testing.T, s *suite) {
 	if f := s.rt.Probe(); f.Memory && (got.Memory == 0 || got.MemoryLimit != 64<<20) || f.Pids && got.Pids == 0 {
 		s.Errorf("got %+v, want memory, its limit and pids", got)
 	}
-}
-
-func recoversRunning(t *testing.T, s *suite) {
-	t.Helper()
-	spec := s.spec("survivor", ScriptHold)
-	old := s.run(spec)
-	s.wantLine(s.lines(spec), "ready")
-	i := s.recovered(t, 1)[0]
-	if i.ID() != old.ID() || i.Pid() != old.Pid() || !i.Started().Equal(old.Started()) {
-		s.Errorf("got %s %d %v, want %s %d %v", i.ID(), i.Pid(), i.Started(), old.ID(), old.Pid(), old.Started())
-	}
-	s.wantErr("start again", i.Start(), sandbox.ErrStarted)
-	if e, ok := i.(sandbox.Execer); ok {
-		exit, err := e.Exec(s.ctx, sandbox.Command{Args: []string{"/bin/bash", "-c", ScriptExit}})
-		if err != nil || exit.Code != 7 {
-			s.Errorf("exec: got %+v, %v, want code 7", exit, err)
-		}
-	}
-	s.serve(i, "again")
-	e, err := sandbox.Stop(s.ctx, i, 0, patience)
-	if err != nil || !e.Known || e.Code != 3 {
-		s.Errorf("got %+v, %v, want code 3", e, err)
-	}
-}
-
-func recoversEnded(t *testing.T, s *suite) {
-	t.Helper()
-	s.wait(s.run(s.spec("ended", ScriptExit)))
-	i := s.recovered(t, 1)[0]
-	if e := s.wait(i); i.ID() != "ended" || e.Code != 7 || !e.Known {
-		s.Errorf("got %s %+v, want ended with code 7", i.ID(), e)
-	}
-}
-
-func recoversWaiting(t *testing.T, s *suite) {
-	t.Helper()
-	s.create(s.spec("waiting", ScriptHold))
-	s.recovered(t, 0)
-}
-
-// recovered stands for a restart of the agent.
-func (s *suite) recovered(t *testing.T, want int) []sandbox.Instance {
-	s.Helper()
-	s.rt = s.open(t)
-	found, err := s.rt.Recover(s.ctx)
-	if err != nil || len(found) != want {
-		s.Fatalf("recover: got %d instances, %v, want %d", len(found), err, want)
-	}
-	for _, i := range found {
-		s.Cleanup(func() {
-			if err := i.Destroy(); err != nil {
-				s.Errorf("destroy: %v", err)
-			}
-		})
-	}
-	return found
 }
 
 func execs(_ *testing.T, s *suite) {
