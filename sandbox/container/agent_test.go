@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
