@@ -3,6 +3,7 @@ package bundle_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -154,5 +155,33 @@ func TestTreeRefusesWhatAnImageCannotHold(t *testing.T) {
 	_, err := bundle.OpenTree(dir, time.Unix(0, 0))
 	if err == nil || !strings.Contains(err.Error(), "pipe") {
 		t.Errorf("a pipe in the tree: got %v, want an error that names it", err)
+	}
+}
+
+func TestTreeIsAFileSystem(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/short", []byte("four"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := bundle.OpenTree(dir, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tree.Close() })
+	if got, err := fs.ReadFile(tree, "short"); err != nil || string(got) != "four" {
+		t.Errorf("read: got %q %v, want four", got, err)
+	}
+	if err := os.WriteFile(dir+"/short", []byte("longer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.ReadFile(tree, "short"); err == nil {
+		t.Error("a file that grew after the scan was read")
+	}
+	if err := os.WriteFile(dir+"/short", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.ReadFile(tree, "short"); err == nil {
+		t.Error("a file that shrank after the scan was read")
 	}
 }

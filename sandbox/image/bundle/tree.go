@@ -213,6 +213,9 @@ func (f *lazyFile) Read(p []byte) (int, error) {
 		}
 		f.file, f.left = file, f.node.size
 	}
+	if f.left == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
 	n, err := f.file.Read(p[:min(int64(len(p)), f.left)])
 	f.left -= int64(n)
 	switch {
