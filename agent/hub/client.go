@@ -23,14 +23,18 @@ type client struct {
 	appender   *state.Appender
 	will       *mqtt.Will
 	resumed    bool
+	clean      bool            // its session ends with the connection and is not stored
 	revision   uint64          // of the session document
 	done       context.Context //nolint:containedctx // the connection's: what its packets wait for ends with it
 
 	mu      sync.Mutex // guards what follows
 	conn    *mqtt.Conn
 	filters map[string]uint8
-	shown   int64 // desired version the client knows, or will learn by asking
-	calls   bool  // it answers methods
+	shown   int64  // desired version the client knows, or will learn by asking
+	base    object // the desired section at that version
+	moved   bool   // shown is newer than in the session document
+	ready   bool   // shown is known
+	calls   bool   // it answers methods
 }
 
 // maxFilters is how many subscriptions the service allows a client.
@@ -48,29 +52,84 @@ func (c *client) Opened(conn *mqtt.Conn) {
 	c.conn = conn
 	_, c.calls = c.qos(iothub.FeatureMethods)
 	c.mu.Unlock()
+	if !c.expires.IsZero() {
+		left := c.expires.Add(iothub.SkewTolerance).Sub(c.h.cfg.Now())
+		expired := time.AfterFunc(left, func() { conn.Close(errExpired) })
+		context.AfterFunc(ctx, func() { expired.Stop() })
+	}
 	c.h.enter(c)
-	service, err := load[serviceTwin](ctx, c.h.docs, c.id, state.KindService)
+	c.catchUp()
+}
+
+// errExpired ends a connection whose token ran out without a newer one.
+var errExpired = errors.New("token expired")
+
+// catchUp reads the twin and sends what the client missed. From then on the watch shows every change.
+func (c *client) catchUp() {
+	service, err := load[serviceTwin](c.done, c.h.docs, c.id, state.KindService)
 	if err != nil {
-		conn.Close(fmt.Errorf("read twin: %w", err))
+		c.close(fmt.Errorf("read twin: %w", err))
 		return
 	}
 	c.mu.Lock()
-	c.shown = max(c.shown, service.doc.Version)
+	c.ready = true
+	if c.shown == 0 || c.shown > service.doc.Version { // nothing is known of what it knows: it will ask
+		c.knowsLocked(service.doc)
+	}
 	c.mu.Unlock()
+	c.showDesired(service.doc)
 }
 
-// Closed gives up the connection.
+// knowsLocked records that the client knows this desired section.
+func (c *client) knowsLocked(now serviceTwin) {
+	c.shown, c.base, c.moved = now.Version, now.Desired, true
+}
+
+// closeTimeout bounds what is written for a connection that has ended.
+const closeTimeout = 5 * time.Second
+
+// Closed gives up the connection, and remembers what the client knows.
 func (c *client) Closed(err error) {
 	c.h.leave(c)
-	if err == nil || c.will == nil || errors.Is(err, mqtt.ErrReplaced) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	c.mu.Lock()
+	moved := c.moved && len(c.filters) > 0
+	c.mu.Unlock()
+	if moved {
+		if err := c.save(ctx); err != nil {
+			c.h.cfg.Logger.Warn("session not stored", "identity", c.id.String(), "err", err)
+		}
+	}
+	if err != nil && c.will != nil && !errors.Is(err, mqtt.ErrReplaced) {
+		c.publishWill(ctx)
+	}
+}
+
+// publishWill speaks for a client that vanished, on its own telemetry topic only.
+func (c *client) publishWill(ctx context.Context) {
+	pub, err := iothub.ParsePublish(c.will.Topic)
+	if err != nil || pub.Kind != iothub.Telemetry || pub.ID != c.id || pub.Bag.Size()+len(c.will.Payload) > iothub.MaxMessage {
+		c.h.cfg.Logger.Warn("will refused", "identity", c.id.String(), "err", err)
 		return
 	}
-	if pub, perr := iothub.ParsePublish(c.will.Topic); perr == nil && pub.Kind == iothub.Telemetry && pub.ID == c.id {
-		bag := pub.Bag.Set("iothub-MessageType", "Will")
-		event := state.Event{Device: c.id.Device, Module: c.id.Module, Kind: state.EventWill, Properties: bag.String(), Generation: c.generation, Auth: c.auth, Body: c.will.Payload}
-		if aerr := c.h.state.Log().Appender().Append(context.Background(), event, func(error) {}); aerr != nil {
-			c.h.cfg.Logger.Warn("will not stored", "identity", c.id.String(), "err", aerr)
-		}
+	event := c.event(state.EventWill, pub.Bag.Set(iothub.PropMessageType, "Will"), c.will.Payload)
+	stored := make(chan error, 1)
+	err = c.h.state.Log().Appender().Append(ctx, event, func(err error) { stored <- err })
+	if err == nil {
+		err = <-stored
+	}
+	if err != nil {
+		c.h.cfg.Logger.Warn("will not stored", "identity", c.id.String(), "err", err)
+	}
+}
+
+// event is what the client says, under the name it proved.
+func (c *client) event(kind state.EventKind, bag iothub.Bag, body []byte) state.Event {
+	return state.Event{
+		Device: c.id.Device, Module: c.id.Module, Kind: kind,
+		Properties: bag.Without(iothub.PropSourceDevice, iothub.PropSourceModule).String(),
+		Generation: c.generation, Auth: c.auth, Body: body,
 	}
 }
 
@@ -87,7 +146,7 @@ func (c *client) qos(feature iothub.Feature) (byte, bool) {
 // Subscribe grants filters of the known shapes that name this client; others get 0x80, as the service answers.
 func (c *client) Subscribe(filters []mqtt.Subscription) []byte {
 	codes := make([]byte, len(filters))
-	changed, calls := false, false
+	changed, calls, desired := false, false, false
 	c.mu.Lock()
 	for i, f := range filters {
 		parsed, err := iothub.ParseFilter(f.Filter)
@@ -102,6 +161,7 @@ func (c *client) Subscribe(filters []mqtt.Subscription) []byte {
 		changed = changed || !known || have != codes[i]
 		c.filters[f.Filter] = codes[i]
 		calls = calls || parsed.Feature == iothub.FeatureMethods
+		desired = desired || parsed.Feature == iothub.FeatureDesired
 	}
 	conn := c.conn
 	c.mu.Unlock()
@@ -110,6 +170,9 @@ func (c *client) Subscribe(filters []mqtt.Subscription) []byte {
 			conn.Close(fmt.Errorf("store session: %w", err))
 			return codes
 		}
+	}
+	if desired {
+		conn.AfterReply(c.catchUp)
 	}
 	if calls {
 		conn.AfterReply(func() {
@@ -184,12 +247,9 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 	}
 	bag := pub.Bag
 	if p.Retain {
-		bag = bag.Set("mqtt-retain", "true")
+		bag = bag.Set(iothub.PropRetain, "true")
 	}
-	event := state.Event{
-		Device: c.id.Device, Module: c.id.Module, Kind: state.EventTelemetry, Properties: bag.String(), Generation: c.generation, Auth: c.auth, Body: p.Payload,
-	}
-	if err := c.appender.Append(c.done, event, func(err error) {
+	if err := c.appender.Append(c.done, c.event(state.EventTelemetry, bag, p.Payload), func(err error) {
 		if err != nil {
 			c.close(fmt.Errorf("store event: %w", err))
 			return
@@ -211,6 +271,11 @@ func (c *client) twinGet(rid string) {
 		c.fail(rid, err)
 		return
 	}
+	c.mu.Lock()
+	if whole.service.Version > c.shown {
+		c.knowsLocked(whole.service)
+	}
+	c.mu.Unlock()
 	c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}, body)
 }
 
@@ -279,20 +344,17 @@ func (c *client) result(d iothub.Delivery, body []byte) {
 	}
 }
 
-// showDesired sends every patch after the last one shown; where the ring does not reach back, one that says the whole section.
+// showDesired sends every patch after the last one shown; where the ring does not reach back, one difference.
 func (c *client) showDesired(now serviceTwin) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	qos, listens := c.qos(iothub.FeatureDesired)
-	if c.conn == nil || now.Version <= c.shown {
-		return
+	if !c.ready || !listens || now.Version <= c.shown {
+		return // one that does not listen asks, or is told when it begins to
 	}
-	if !listens {
-		return // it will ask before it listens
-	}
-	patches, whole := now.since(c.shown)
-	if !whole {
-		patches = []ringPatch{{Version: now.Version, Patch: now.Desired}}
+	patches, reaches := now.since(c.shown)
+	if !reaches {
+		patches = []ringPatch{{Version: now.Version, Patch: twin.Diff(c.base, now.Desired)}}
 	}
 	for _, p := range patches {
 		body, err := p.body()
@@ -300,9 +362,9 @@ func (c *client) showDesired(now serviceTwin) {
 			err = c.conn.Send(iothub.Delivery{Kind: iothub.DesiredPatch, Version: p.Version}.Topic(), body, qos, nil)
 		}
 		if err != nil {
-			c.conn.Close(err)
+			c.conn.Close(fmt.Errorf("send desired version %d: %w", p.Version, err)) // told again when it is back
 			return
 		}
-		c.shown = p.Version
 	}
+	c.knowsLocked(now)
 }

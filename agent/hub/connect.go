@@ -21,6 +21,10 @@ func (h *Hub) Connect(ctx context.Context, hello mqtt.Hello) (mqtt.Session, mqtt
 		h.cfg.Logger.Warn("connection refused", "identity", user.ID.String(), "why", "the client id is not that of the user name")
 		return nil, mqtt.BadIdentifier
 	}
+	if err := h.state.Writable(); err != nil {
+		h.cfg.Logger.Error("connection put off", "identity", user.ID.String(), "err", err)
+		return nil, mqtt.Unavailable
+	}
 	who, err := h.gate.identify(ctx, user.ID, hello.Password, hello.TLS)
 	if no, definite := errors.AsType[*iothub.Error](err); definite {
 		h.cfg.Logger.Warn("connection refused", "identity", user.ID.String(), "err", no)
@@ -42,6 +46,8 @@ func (h *Hub) Connect(ctx context.Context, hello mqtt.Hello) (mqtt.Session, mqtt
 type sessionDoc struct {
 	V       int              `json:"v"`
 	Filters map[string]uint8 `json:"filters"` // filter → granted QoS
+	Shown   int64            `json:"shown"`   // desired version the client knows
+	Desired object           `json:"desired"` // the section at that version: what it missed can always be told
 }
 
 // load reads the client's session; a clean one is discarded.
@@ -51,9 +57,16 @@ func (c *client) load(ctx context.Context, clean bool) error {
 	if err != nil {
 		return err
 	}
-	c.revision, c.filters = doc.Revision, map[string]uint8{}
-	if clean || !doc.Exists() {
+	c.revision, c.filters, c.clean = doc.Revision, map[string]uint8{}, clean
+	if !doc.Exists() {
 		return nil
+	}
+	if clean {
+		_, err := c.h.state.Docs().Change(ctx, state.Put{Key: key, Expect: doc.Revision})
+		if errors.Is(err, state.ErrConflict) {
+			return nil // the connection it takes over from has just written it; it is not read again while clients say clean
+		}
+		return err
 	}
 	var rec sessionDoc
 	if err := decodeDoc(key, doc.Value, &rec); err != nil {
@@ -61,13 +74,20 @@ func (c *client) load(ctx context.Context, clean bool) error {
 	}
 	if rec.Filters != nil {
 		c.filters, c.resumed = rec.Filters, true
+		c.shown, c.base = rec.Shown, rec.Desired
 	}
 	return nil
 }
 
 // save stores the subscription set. Only this connection writes it: an older one has ended.
 func (c *client) save(ctx context.Context) error {
-	value, err := json.Marshal(sessionDoc{V: docVersion, Filters: c.filters})
+	if c.clean {
+		return nil
+	}
+	c.mu.Lock()
+	value, err := json.Marshal(sessionDoc{V: docVersion, Filters: c.filters, Shown: c.shown, Desired: c.base})
+	c.moved = false
+	c.mu.Unlock()
 	if err != nil {
 		return err
 	}

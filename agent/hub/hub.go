@@ -22,13 +22,14 @@ import (
 
 // Config of a Hub.
 type Config struct {
-	Dir     string           // everything durable; made when missing
-	Host    string           // the hub's host name; default localhost.localdomain. Its first label names the hub's state
-	MQTT    string           // address for MQTT over TLS; default :8883
-	HTTPS   string           // address for REST, MQTT over WebSocket and bundles; default :443
-	Bundles string           // directory served at /bundles/; empty = none
-	Now     func() time.Time // default time.Now
-	Logger  *slog.Logger     // default: discard
+	Dir     string                                                                   // everything durable; made when missing
+	Host    string                                                                   // the hub's host name; default localhost.localdomain. Its first label names the hub's state
+	MQTT    string                                                                   // address for MQTT over TLS; default :8883
+	HTTPS   string                                                                   // address for REST, MQTT over WebSocket and bundles; default :443
+	Bundles string                                                                   // directory served at /bundles/; empty = none
+	Listen  func(ctx context.Context, network, address string) (net.Listener, error) // default net.ListenConfig.Listen
+	Now     func() time.Time                                                         // default time.Now
+	Logger  *slog.Logger                                                             // default: discard
 }
 
 func (c Config) withDefaults() Config {
@@ -40,6 +41,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.HTTPS == "" {
 		c.HTTPS = ":443"
+	}
+	if c.Listen == nil {
+		c.Listen = new(net.ListenConfig).Listen
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -109,10 +113,10 @@ func New(ctx context.Context, cfg Config) (h *Hub, err error) {
 	if h.server, err = mqtt.New(mqtt.Config{Handler: h, TLS: h.tls, Logger: cfg.Logger, MaxConns: 65536}); err != nil {
 		return nil, err
 	}
-	if h.mqttL, err = net.Listen("tcp", cfg.MQTT); err != nil {
+	if h.mqttL, err = cfg.Listen(ctx, "tcp", cfg.MQTT); err != nil {
 		return nil, fmt.Errorf("%w; choose another with --mqtt", err)
 	}
-	if h.httpsL, err = net.Listen("tcp", cfg.HTTPS); err != nil {
+	if h.httpsL, err = cfg.Listen(ctx, "tcp", cfg.HTTPS); err != nil {
 		return nil, fmt.Errorf("%w; choose another with --https", err)
 	}
 	return h, nil

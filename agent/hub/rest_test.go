@@ -1,0 +1,211 @@
+package hub_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"context"
+
+	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
+	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+)
+
+// restAs makes REST requests with an identity's own token.
+func restAs(t *testing.T, h *hubtest.Hub, cs iothub.ConnectionString) func(method, path, match string, body any) (int, []byte) {
+	t.Helper()
+	client := httpClient(t, h)
+	return func(method, path, match string, body any) (int, []byte) {
+		t.Helper()
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, "https://"+h.Host+path+"?api-version=2021-04-12", bytes.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := hubtest.Token(cs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token.Reveal())
+		if match != "" {
+			req.Header.Set("If-Match", match)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, answer
+	}
+}
+
+func httpClient(t *testing.T, h *hubtest.Hub) *http.Client {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: h.TLS(), DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, h.HTTPS)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestTwinsKeepVersionsMetadataAndETags(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, hubtest.Options{})
+	id := identity(t, h, "edge1", "").ID
+	type view struct {
+		ETag       string `json:"etag"`
+		Version    int64  `json:"version"`
+		Tags       map[string]any
+		Properties struct{ Desired, Reported map[string]any }
+	}
+	get := func(raw json.RawMessage, err error) view {
+		t.Helper()
+		var v view
+		if err == nil {
+			err = json.Unmarshal(raw, &v)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	fresh := get(h.Service.Twin(t.Context(), id))
+	if fresh.Properties.Desired["$version"] != 1.0 || fresh.Properties.Reported["$version"] != 1.0 || fresh.ETag != "AAAAAAAAAAE=" {
+		t.Errorf("new twin: got %+v", fresh)
+	}
+	desire(t, h, id, `{"a":{"b":1,"c":2},"d":3}`)
+	changed := get(h.Service.PatchTwin(t.Context(), id, json.RawMessage(`{"properties":{"desired":{"a":{"c":null},"$version":99}},"tags":{"building":"43"}}`)))
+	if changed.Properties.Desired["$version"] != 3.0 || changed.ETag != "AAAAAAAAAAM=" || changed.Tags["building"] != "43" || changed.Version != 4 {
+		t.Errorf("changed twin: got %+v", changed)
+	}
+	meta, _ := changed.Properties.Desired["$metadata"].(map[string]any)
+	d, _ := meta["d"].(map[string]any)
+	if meta["$lastUpdatedVersion"] != 3.0 || d["$lastUpdatedVersion"] != 2.0 {
+		t.Errorf("metadata: got %v, want the root at 3 and d at 2", meta)
+	}
+	if a, _ := changed.Properties.Desired["a"].(map[string]any); len(a) != 1 || a["b"] != 1.0 {
+		t.Errorf("a: got %v, want b alone", a)
+	}
+	for name, bad := range map[string]string{
+		"a dot in a key": `{"properties":{"desired":{"a.b":1}}}`,
+		"null in array":  `{"properties":{"desired":{"a":[null]}}}`,
+		"not an object":  `{"properties":{"desired":[]}}`,
+		"too large":      `{"properties":{"desired":{"a":"` + strings.Repeat("x", 5000) + `"}}}`,
+		"not JSON":       `{`,
+	} {
+		if _, err := h.Service.PatchTwin(t.Context(), id, json.RawMessage(bad)); name != "not JSON" && code(err)/1000 != 400 {
+			t.Errorf("%s: got %v, want 400", name, err)
+		}
+	}
+}
+
+func TestConcurrentPatchesOfOneTwinAllCount(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, hubtest.Options{})
+	id := identity(t, h, "edge1", "").ID
+	const writers = 4
+	done := make(chan error, writers)
+	for w := range writers {
+		go func() {
+			body, _ := json.Marshal(map[string]any{"properties": map[string]any{"desired": map[string]any{"w" + string(rune('a'+w)): w}}})
+			_, err := h.Service.PatchTwin(t.Context(), id, body)
+			done <- err
+		}()
+	}
+	for range writers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	raw, err := h.Service.Twin(t.Context(), id)
+	if err != nil || !bytes.Contains(raw, []byte(`"$version":5`)) {
+		t.Errorf("got %s, %v, want desired version 5", raw, err)
+	}
+}
+
+func TestRegistryAnswersAsTheServiceDoes(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, hubtest.Options{})
+	ctx := t.Context()
+	made, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}, Edge: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.Status != "enabled" || made.Authentication.SymmetricKey.Primary == "" || made.GenerationID == "" || made.ETag == "" {
+		t.Errorf("created: got %+v", made)
+	}
+	modules, err := h.Service.Modules(ctx, "edge1")
+	if err != nil || len(modules) != 2 {
+		t.Errorf("modules of an edge device: got %+v, %v, want $edgeAgent and $edgeHub", modules, err)
+	}
+	_, err = h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}})
+	if code(err) != iothub.CodeDeviceExists {
+		t.Errorf("created twice: got %v, want %d", err, iothub.CodeDeviceExists)
+	}
+	_, err = h.Service.Identity(ctx, iothub.ID{Device: "nobody"})
+	if code(err) != iothub.CodeDeviceNotFound {
+		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
+	}
+	if _, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1", Module: "filter"}}); err != nil {
+		t.Error(err)
+	}
+	if err := h.Service.Delete(ctx, iothub.ID{Device: "edge1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Service.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"}); code(err)/1000 != 404 {
+		t.Errorf("module of a deleted device: got %v, want 404", err)
+	}
+	again, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}})
+	if err != nil || again.GenerationID == made.GenerationID {
+		t.Errorf("created anew: got generation %s, %v, want another than %s", again.GenerationID, err, made.GenerationID)
+	}
+}
+
+func TestApplyingAConfigurationMakesModulesAndReplacesSections(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, hubtest.Options{})
+	ctx := t.Context()
+	identity(t, h, "edge1", "")
+	manifest := `{"modulesContent":{
+		"$edgeAgent":{"properties.desired":{"schemaVersion":"1.1","runtime":{"type":"docker","settings":{}},"systemModules":{},
+			"modules":{"filter":{"type":"native","status":"running","restartPolicy":"always","settings":{"image":"https://x/a.spb"}}}}},
+		"$edgeHub":{"properties.desired":{"schemaVersion":"1.1","routes":{"up":"FROM /messages/* INTO $upstream"},"storeAndForwardConfiguration":{"timeToLiveSecs":7200}}},
+		"filter":{"properties.desired":{"threshold":70}}}}`
+	for range 2 { // applying it again is no error
+		if err := h.Service.Apply(ctx, "edge1", json.RawMessage(manifest)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	modules, err := h.Service.Modules(ctx, "edge1")
+	if err != nil || len(modules) != 3 {
+		t.Errorf("modules: got %+v, %v, want three", modules, err)
+	}
+	raw, err := h.Service.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"})
+	if err != nil || !bytes.Contains(raw, []byte(`"threshold":70`)) {
+		t.Errorf("twin of the module: got %s, %v", raw, err)
+	}
+	for name, bad := range map[string]string{
+		"no content":     `{}`,
+		"a bad module":   `{"modulesContent":{"a b":{"properties.desired":{}}}}`,
+		"a bad property": `{"modulesContent":{"a":{"properties.desired":{"x.y":1}}}}`,
+	} {
+		if err := h.Service.Apply(ctx, "edge1", json.RawMessage(bad)); code(err)/1000 != 400 {
+			t.Errorf("%s: got %v, want 400", name, err)
+		}
+	}
+	if err := h.Service.Apply(ctx, "nobody", json.RawMessage(manifest)); code(err) != iothub.CodeDeviceNotFound {
+		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
+	}
+}
