@@ -83,9 +83,7 @@ func TestAKilledHubLosesNothingAcknowledged(t *testing.T) {
 	const rounds, window = 4, 400
 	for round := range rounds {
 		hub := startChild(t, dir)
-		remote := *h
-		remote.MQTT = hub.mqtt
-		c, err := dial(t.Context(), &remote, cs, mqtttest.Options{}, conf)
+		c, err := dial(t.Context(), &hubtest.Hub{MQTT: hub.mqtt}, cs, mqtttest.Options{}, conf)
 		if err != nil {
 			t.Fatal(err)
 		}
