@@ -169,11 +169,17 @@ func (l *lane) settle(h handed) {
 	l.bytes -= h.bytes
 	l.since = max(l.since, h.stored)
 	for i := range l.parts {
-		if l.parts[i].seg == h.seg {
-			l.parts[i].done += h.n
-			l.parts[i].doneBytes += h.bytes
-			return
+		p := &l.parts[i]
+		if p.seg != h.seg {
+			continue
 		}
+		p.done += h.n
+		p.doneBytes += h.bytes
+		if p.done >= p.Count { // of a damaged record the size is not known
+			l.bytes -= p.Bytes - p.doneBytes
+			p.doneBytes = p.Bytes
+		}
+		return
 	}
 }
 

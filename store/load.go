@@ -79,8 +79,7 @@ func (q *Queue) inspect(seg *segment) (summary, error) {
 	sum, clock, err := q.read(seg)
 	if isDamage(err) {
 		cause := err
-		names := map[uint16]laneName{}
-		if sum, _, err = salvage(seg.path, seg.path+newSuffix, seg.number, names, q.ledger.cursor); err != nil {
+		if sum, _, err = salvage(seg.path, seg.path+newSuffix, seg.number, summary{}, q.ledger.cursor); err != nil {
 			return summary{}, fmt.Errorf("salvage: %w", err)
 		}
 		bad, err := putAside(seg.path, sum)

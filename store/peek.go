@@ -89,7 +89,8 @@ type peek struct {
 // lane reads on in one lane until it ends or enough is found.
 func (p *peek) lane(l *lane, after *uint64) error {
 	now, _ := p.q.clock.now()
-	for repairs := 0; !p.full; {
+	var repaired map[*segment]int // made when it is needed: Peek is called for every message
+	for !p.full {
 		look, ok := p.q.ledger.look(l, *after)
 		if !ok {
 			return nil
@@ -99,8 +100,11 @@ func (p *peek) lane(l *lane, after *uint64) error {
 			seen = p.read(r, l, look, now)
 			return nil
 		})
-		if isDamage(err) && repairs < 3 {
-			repairs++
+		if isDamage(err) && repaired[look.seg] < 2 {
+			if repaired == nil {
+				repaired = map[*segment]int{}
+			}
+			repaired[look.seg]++
 			if err := p.q.repair(look.seg, look.generation, err); err != nil {
 				return err
 			}

@@ -17,8 +17,7 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 		return nil
 	}
 	q.shelf.drop(seg.number, q.tail.abandon(seg))
-	names := q.ledger.names(seg)
-	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, names, q.ledger.cursor)
+	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, q.ledger.summary(seg), q.ledger.cursor)
 	if err != nil {
 		return fmt.Errorf("salvage damaged segment: %w", err)
 	}
@@ -54,15 +53,11 @@ func (g *ledger) stands(seg *segment, generation int) bool {
 	return seg.generation == generation && seg.live > 0
 }
 
-// names returns what is known of the lanes' numbers in a segment.
-func (g *ledger) names(seg *segment) map[uint16]laneName {
+// summary returns what is known of a segment.
+func (g *ledger) summary(seg *segment) summary {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	names := map[uint16]laneName{}
-	for _, ls := range g.summaryLocked(seg).Lanes {
-		names[ls.ID] = laneName{sink: ls.Sink, priority: ls.Priority}
-	}
-	return names
+	return *g.summaryLocked(seg)
 }
 
 // cursor returns how far a lane is drained.

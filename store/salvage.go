@@ -11,9 +11,10 @@ import (
 // salvage reads a damaged segment page by page, whatever its tree looks like,
 // and writes every record that still carries a right checksum into a fresh
 // segment at out. Pages that the tree no longer uses are read as well: an old
-// copy of a record is the record. What it returns is what is above each lane's
-// cursor; if that is nothing, no file is left at out.
-func salvage(path, out string, number uint64, names map[uint16]laneName, cursor func(laneName) uint64) (sum summary, size int64, err error) {
+// copy of a record is the record. known is what the catalog says, if it does:
+// records that it does not know of are another file's. What salvage returns is
+// what is above each lane's cursor; if that is nothing, no file is left at out.
+func salvage(path, out string, number uint64, known summary, cursor func(laneName) uint64) (sum summary, size int64, err error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -22,7 +23,16 @@ func salvage(path, out string, number uint64, names map[uint16]laneName, cursor 
 		return summary{}, 0, fmt.Errorf("open damaged segment: %w", err)
 	}
 	defer f.Close() // only read
+	names := map[uint16]laneName{}
+	low, high := ^uint64(0), uint64(0)
+	for _, ls := range known.Lanes {
+		names[ls.ID] = laneName{sink: ls.Sink, priority: ls.Priority}
+		low, high = min(low, ls.First), max(high, ls.Last)
+	}
 	base, err := identify(f, number, names)
+	if len(known.Lanes) == 0 {
+		low, high = base, ^uint64(0)
+	}
 	if err != nil || len(names) == 0 {
 		return summary{}, 0, err
 	}
@@ -37,7 +47,7 @@ func salvage(path, out string, number uint64, names map[uint16]laneName, cursor 
 	if err != nil {
 		return summary{}, 0, classify(fmt.Errorf("make segment: %w", err))
 	}
-	r := rescue{db: db, seeds: map[uint16]uint32{}, base: base}
+	r := rescue{db: db, seeds: map[uint16]uint32{}, low: low, high: high}
 	err = r.begin(header{number: number, base: base}, names)
 	if err == nil {
 		err = errors.Join(leaves(f, r.page), r.commit())
@@ -120,11 +130,11 @@ func leaves(f *os.File, fn func(key, val []byte) error) error {
 
 // rescue writes what a damaged segment still had.
 type rescue struct {
-	db    *bbolt.DB
-	tx    *bbolt.Tx
-	seeds map[uint16]uint32
-	base  uint64
-	bytes int
+	db        *bbolt.DB
+	tx        *bbolt.Tx
+	seeds     map[uint16]uint32
+	low, high uint64 // sequences that can be in it
+	bytes     int
 }
 
 func (r *rescue) begin(h header, names map[uint16]laneName) (err error) {
@@ -151,7 +161,7 @@ func (r *rescue) begin(h header, names map[uint16]laneName) (err error) {
 func (r *rescue) page(key, val []byte) error {
 	lane, seq, ok := parseRecordKey(key)
 	seed, known := r.seeds[lane]
-	if !ok || !known || seq < r.base {
+	if !ok || !known || seq < r.low || seq > r.high {
 		return nil
 	}
 	if _, ok := parseValue(val, seed, seq); !ok {

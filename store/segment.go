@@ -211,15 +211,20 @@ func (r *reader) body(lane uint16, seq uint64) ([]byte, bool) {
 	return val.body, ok && val.kind == kindBody
 }
 
+// identify says whether the file is the segment that its name says.
+func (r *reader) identify() error {
+	h, err := parseHeader(r.bucket.Get(headerKey()))
+	if err == nil && h.number != r.number {
+		err = damaged(0, "the file is segment %d under another name", h.number)
+	}
+	return err
+}
+
 // summarise reads a whole segment and says what of it is above each lane's
 // cursor. clock is the newest powered-on time in it.
 func (r *reader) summarise(cursor func(laneName) uint64) (sum summary, clock int64, err error) {
-	h, err := parseHeader(r.bucket.Get(headerKey()))
-	if err != nil {
+	if err := r.identify(); err != nil {
 		return summary{}, 0, err
-	}
-	if h.number != r.number {
-		return summary{}, 0, damaged(0, "the file is segment %d under another name", h.number)
 	}
 	c := r.bucket.Cursor()
 	for k, v := c.Seek(laneKey(1)); k != nil && bytes.HasPrefix(k, headerKey()); k, v = c.Next() {
@@ -232,8 +237,7 @@ func (r *reader) summarise(cursor func(laneName) uint64) (sum summary, clock int
 			return summary{}, 0, damaged(0, "the name of lane %d cannot be read", id)
 		}
 		lane := laneSummary{ID: id, Sink: name.sink, Priority: name.priority}
-		from := max(h.base, cursor(name)+1)
-		r.scan(id, name.seed(), from, ^uint64(0), func(seq uint64, val value, _ bool) bool {
+		r.scan(id, name.seed(), cursor(name)+1, ^uint64(0), func(seq uint64, val value, _ bool) bool {
 			// A damaged record counts as one: whoever reads the lane meets it.
 			lane.add(seq, len(val.body), val.stored, val.deadline())
 			clock = max(clock, val.clock)

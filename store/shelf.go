@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -23,13 +24,17 @@ type shelf struct {
 	closed bool
 }
 
-// handle is one mapped segment. All fields are guarded by shelf.mu.
+// handle is one mapped segment. db and err are set when ready is closed; the
+// other fields are guarded by shelf.mu.
 type handle struct {
 	number uint64
+	ready  chan struct{}
 	db     *bbolt.DB
+	err    error
 	refs   int
 	tail   bool // the committer writes to it: stays
 	gone   bool // close it when the last reader leaves
+	stuck  bool // never close it: its writer panicked with the lock held
 }
 
 // view runs fn on a segment in one read transaction. Its error is a *damage if
@@ -40,6 +45,9 @@ func (s *shelf) view(seg *segment, fn func(r *reader) error) error {
 		return err
 	}
 	defer s.giveBack(h)
+	if <-h.ready; h.err != nil {
+		return h.err
+	}
 	return read(h.db, seg.number, fn)
 }
 
@@ -56,11 +64,12 @@ func read(db *bbolt.DB, number uint64, fn func(r *reader) error) (err error) {
 	})
 }
 
-// borrow returns the handle of a segment, opened if it must be.
+// borrow returns the handle of a segment. The first who asks opens it, which on
+// a slow card takes a second; readers of other segments do not wait for that.
 func (s *shelf) borrow(seg *segment) (*handle, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil, ErrClosed
 	}
 	i := slices.IndexFunc(s.open, func(h *handle) bool { return h.number == seg.number && !h.gone })
@@ -68,9 +77,30 @@ func (s *shelf) borrow(seg *segment) (*handle, error) {
 		h := s.open[i]
 		s.open = append(slices.Delete(s.open, i, i+1), h)
 		h.refs++
+		s.mu.Unlock()
 		return h, nil
 	}
-	if !s.sound[seg.number] {
+	h := &handle{number: seg.number, ready: make(chan struct{}), refs: 1}
+	s.open = append(s.open, h)
+	sound := s.sound[seg.number]
+	s.mu.Unlock()
+
+	h.db, h.err = openSegment(seg, sound)
+	close(h.ready)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.err != nil {
+		h.gone = true // the next one tries again
+	} else if !h.gone {
+		s.trust(seg.number)
+	}
+	s.trimLocked()
+	return h, nil
+}
+
+// openSegment maps a sealed segment, verified unless it is known to be sound.
+func openSegment(seg *segment, sound bool) (*bbolt.DB, error) {
+	if !sound {
 		if err := verify(seg.path, segmentMetas); err != nil {
 			return nil, missing(err)
 		}
@@ -79,10 +109,10 @@ func (s *shelf) borrow(seg *segment) (*handle, error) {
 	if err != nil {
 		return nil, missing(err)
 	}
-	s.trust(seg.number)
-	h := &handle{number: seg.number, db: db, refs: 1}
-	s.open = append(s.open, h)
-	return h, s.trimLocked()
+	if err := read(db, seg.number, (*reader).identify); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // missing makes a file that is not there damage.
@@ -114,28 +144,30 @@ func (s *shelf) trust(number uint64) {
 }
 
 // trimLocked closes what is too much and not in use.
-func (s *shelf) trimLocked() error {
+func (s *shelf) trimLocked() {
 	for i := 0; len(s.open) > maxMapped && i < len(s.open); {
 		h := s.open[i]
 		if h.refs > 0 || h.tail {
 			i++
 			continue
 		}
-		s.open = slices.Delete(s.open, i, i+1)
-		if err := h.db.Close(); err != nil {
-			return fmt.Errorf("close segment: %w", err)
-		}
+		s.removeLocked(h)
 	}
-	return nil
 }
 
 func (s *shelf) giveBack(h *handle) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h.refs--
-	if h.refs == 0 && h.gone {
-		s.open = slices.DeleteFunc(s.open, func(o *handle) bool { return o == h })
-		h.db.Close() // it was only read, or is damaged
+	if h.refs--; h.refs == 0 && h.gone {
+		s.removeLocked(h)
+	}
+}
+
+// removeLocked takes a handle that nobody uses off the shelf.
+func (s *shelf) removeLocked(h *handle) {
+	s.open = slices.DeleteFunc(s.open, func(o *handle) bool { return o == h })
+	if h.db != nil && !h.stuck {
+		h.db.Close() // all that was written to it is flushed, or was given up
 	}
 }
 
@@ -145,7 +177,9 @@ func (s *shelf) adopt(number uint64, db *bbolt.DB) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trust(number)
-	s.open = append(s.open, &handle{number: number, db: db, tail: true})
+	ready := make(chan struct{})
+	close(ready)
+	s.open = append(s.open, &handle{number: number, ready: ready, db: db, tail: true})
 }
 
 // release says that the tail is written no more; its mapping serves readers
@@ -167,20 +201,13 @@ func (s *shelf) drop(number uint64, stuck bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sound, number)
-	for i := 0; i < len(s.open); {
-		h := s.open[i]
+	for _, h := range slices.Clone(s.open) {
 		if h.number != number {
-			i++
 			continue
 		}
-		h.gone = true
-		if h.refs > 0 && !stuck {
-			i++
-			continue
-		}
-		s.open = slices.Delete(s.open, i, i+1)
-		if !stuck {
-			h.db.Close() // it was only read, or is damaged
+		h.gone, h.stuck = true, stuck
+		if h.refs == 0 {
+			s.removeLocked(h)
 		}
 	}
 }
@@ -193,6 +220,8 @@ func (s *shelf) close() {
 	s.open = nil
 	s.mu.Unlock()
 	for _, h := range open {
-		h.db.Close() // waits for open transactions; everything written is flushed
+		if <-h.ready; h.db != nil && !h.stuck {
+			h.db.Close() // waits for open transactions
+		}
 	}
 }
