@@ -1,9 +1,9 @@
 package hub
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -15,114 +15,131 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
 
-// applyConfiguration sets the modules of one device: identities that are missing are made, the desired sections that the content
-// names are replaced, $edgeAgent's last, so that a device that hears of a module finds its identity and its twin.
-func (h *Hub) applyConfiguration(w http.ResponseWriter, r *http.Request, id iothub.ID) error {
-	raw, err := io.ReadAll(r.Body)
+// configuration is what applyConfigurationContent sets on one device: the desired sections of modules, by module id. A zero
+// twinChange belongs to a module that must exist and keeps its section.
+type configuration map[string]twinChange
+
+// parseConfiguration reads a deployment manifest as far as the hub has to understand it.
+func parseConfiguration(body []byte) (configuration, error) {
+	manifest, err := deployment.ParseManifest(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	manifest, err := deployment.ParseManifest(raw)
-	if err != nil {
-		return h.invalid(err.Error())
-	}
-	if _, err := h.docs.identity(r.Context(), id); err != nil {
-		return err
-	}
-	changes := map[iothub.ID]twinChange{}
+	c := configuration{}
 	for _, part := range []struct {
 		sections map[string]json.RawMessage
 		replace  bool
 	}{{manifest.Twins, true}, {manifest.Layers, false}} {
 		for module, section := range part.sections {
-			target, err := iothub.NewID(id.Device, module)
-			if err != nil {
-				return h.invalid("modulesContent: " + err.Error())
+			desired, err := parseSection(section, part.replace)
+			if err == nil {
+				err = validSection(twin.Desired, desired)
 			}
-			change, err := sectionChange(section, part.replace)
 			if err != nil {
-				return h.invalid("modulesContent." + module + ": " + err.Error())
+				return nil, fmt.Errorf("modulesContent.%s: %w", module, err)
 			}
-			changes[target] = change
+			c[module] = twinChange{replace: part.replace, desired: desired}
 		}
 	}
-	targets := slices.Collect(maps.Keys(changes))
-	if err := h.makeModules(r.Context(), id.Device, append(targets, h.namedModules(id, manifest)...)); err != nil {
+	// The modules that $edgeAgent is to run need an identity, with or without a section of their own.
+	run, _ := c[iothub.EdgeAgent].desired["modules"].(map[string]any)
+	for module := range run {
+		if _, named := c[module]; !named {
+			c[module] = twinChange{}
+		}
+	}
+	for module := range c {
+		if _, err := iothub.NewID("device", module); err != nil || module == "" {
+			return nil, fmt.Errorf("modulesContent: %q is not a module id", module)
+		}
+	}
+	if len(c) > maxModules {
+		return nil, fmt.Errorf("modulesContent has %d modules, %d are allowed", len(c), maxModules)
+	}
+	return c, nil
+}
+
+// applyConfiguration answers POST /devices/{device}/applyConfigurationContent.
+func (h *Hub) applyConfiguration(w http.ResponseWriter, r *http.Request, id iothub.ID) error {
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(targets, func(a, b iothub.ID) int {
-		if last := cmp.Compare(lateness(a), lateness(b)); last != 0 {
-			return last
-		}
-		return cmp.Compare(a.Module, b.Module)
-	})
-	for _, target := range targets {
-		if _, err := h.twins.update(r.Context(), target, "", changes[target]); err != nil {
-			return err
-		}
+	c, err := parseConfiguration(raw)
+	if err != nil {
+		return h.invalid(err.Error())
+	}
+	if err := h.apply(r.Context(), id.Device, c); err != nil {
+		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func lateness(id iothub.ID) int {
-	if id.Module == iothub.EdgeAgent {
-		return 1
-	}
-	return 0
-}
-
-func sectionChange(section json.RawMessage, replace bool) (twinChange, error) {
-	desired, err := parseSection(section, replace)
-	if err == nil {
-		err = validSection(twin.Desired, desired)
-	}
-	return twinChange{replace: replace, desired: desired}, err
-}
-
-// namedModules are those that $edgeAgent's section asks for. A section this hub does not understand is the device's to judge.
-func (h *Hub) namedModules(id iothub.ID, m deployment.Manifest) []iothub.ID {
-	var section struct {
-		Modules map[string]json.RawMessage `json:"modules"`
-	}
-	if err := json.Unmarshal(m.Twins[iothub.EdgeAgent], &section); err != nil {
-		return nil
-	}
-	var list []iothub.ID
-	for module := range section.Modules {
-		if target, err := iothub.NewID(id.Device, module); err == nil {
-			list = append(list, target)
+// apply sets the sections of one device at once and creates the modules that are missing: a device that hears of a module finds its
+// identity and its twin, and a deployment is never applied by half.
+func (h *Hub) apply(ctx context.Context, device string, c configuration) error {
+	modules := slices.Sorted(maps.Keys(c))
+	err := retry(ctx, func() error {
+		if _, err := h.docs.identity(ctx, iothub.ID{Device: device}); err != nil {
+			return err
 		}
-	}
-	return list
-}
-
-// makeModules makes the identities that are missing.
-func (h *Hub) makeModules(ctx context.Context, device string, ids []iothub.ID) error {
-	seen := map[iothub.ID]bool{}
-	for _, id := range ids {
-		if seen[id] {
-			continue
-		}
-		seen[id] = true
-		err := retry(ctx, func() error {
-			have, err := load[identityDoc](ctx, h.docs, id, state.KindIdentity)
-			if err != nil || have.ok {
-				return err
-			}
-			if err := h.registry.room(ctx, device, 1); err != nil {
-				return err
-			}
-			puts, err := h.registry.managedModule(ctx, id, nil)
+		var puts []state.Put
+		created := 0
+		for _, module := range modules {
+			more, isNew, err := h.applyModule(ctx, iothub.ID{Device: device, Module: module}, c[module])
 			if err != nil {
 				return err
 			}
-			_, err = h.state.Docs().Change(ctx, puts...)
+			if isNew {
+				created++
+			}
+			puts = append(puts, more...)
+		}
+		if err := h.registry.room(ctx, device, created); err != nil {
 			return err
-		})
-		if err != nil {
-			return err
+		}
+		if len(puts) == 0 {
+			return nil
+		}
+		_, err := h.state.Docs().Change(ctx, puts...)
+		return err
+	})
+	if err != nil {
+		return asInvalid(err, h.docs)
+	}
+	for _, module := range modules {
+		if change := c[module]; change.desired != nil {
+			h.events.note(ctx, state.EventTwin, iothub.ID{Device: device, Module: module}, "", "updateTwin", change.event())
 		}
 	}
 	return nil
+}
+
+// applyModule is what must be written for one module; isNew says that it is created by it.
+func (h *Hub) applyModule(ctx context.Context, id iothub.ID, change twinChange) (puts []state.Put, isNew bool, err error) {
+	identity, err := load[identityDoc](ctx, h.docs, id, state.KindIdentity)
+	if err != nil {
+		return nil, false, err
+	}
+	if !identity.ok {
+		puts, err := h.registry.managedModule(ctx, id, change.desired)
+		return puts, true, err
+	}
+	if change.desired == nil {
+		return nil, false, nil
+	}
+	service, err := load[serviceTwin](ctx, h.docs, id, state.KindService)
+	if err != nil {
+		return nil, false, err
+	}
+	if !service.ok {
+		return nil, false, h.docs.notFound(id)
+	}
+	next, err := h.twins.apply(service.doc, change)
+	if err != nil {
+		return nil, false, err
+	}
+	p, err := put(id, state.KindService, service.revision, next)
+	return []state.Put{p}, false, err
 }

@@ -67,7 +67,9 @@ type Hub struct {
 	server   *mqtt.Server
 	mqttL    net.Listener
 	httpsL   net.Listener
-	started  chan struct{} // closed when all is served
+	bundles  *os.Root       // nil: none
+	sockets  sync.WaitGroup // MQTT connections over WebSocket
+	started  chan struct{}  // closed when all is served
 
 	mu      sync.Mutex // guards what follows
 	clients map[iothub.ID]*client
@@ -113,6 +115,11 @@ func New(ctx context.Context, cfg Config) (h *Hub, err error) {
 	if h.server, err = mqtt.New(mqtt.Config{Handler: h, TLS: h.tls, Logger: cfg.Logger, MaxConns: 65536}); err != nil {
 		return nil, err
 	}
+	if cfg.Bundles != "" {
+		if h.bundles, err = os.OpenRoot(cfg.Bundles); err != nil {
+			return nil, fmt.Errorf("bundles: %w", err)
+		}
+	}
 	if h.mqttL, err = cfg.Listen(ctx, "tcp", cfg.MQTT); err != nil {
 		return nil, fmt.Errorf("%w; choose another with --mqtt", err)
 	}
@@ -130,7 +137,16 @@ func (h *Hub) close() error {
 			errs = append(errs, l.Close())
 		}
 	}
-	return errors.Join(append(errs, h.state.Close())...)
+	return errors.Join(append(errs, h.closeStores())...)
+}
+
+// closeStores gives up what is on disk.
+func (h *Hub) closeStores() error {
+	err := h.state.Close()
+	if h.bundles != nil {
+		err = errors.Join(err, h.bundles.Close())
+	}
+	return err
 }
 
 // MQTTAddr is where MQTT is served.
@@ -168,7 +184,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		err = g.Wait()
 	}
 	stopCommitting()
-	err = errors.Join(err, <-committed, h.state.Close())
+	err = errors.Join(err, <-committed, h.closeStores())
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -19,6 +19,9 @@ import (
 // maxBody bounds the body of a REST request, in bytes: the largest is a deployment.
 const maxBody = 4 << 20
 
+// stopGrace is how long requests under way may take when the hub stops.
+const stopGrace = 5 * time.Second
+
 // serveHTTPS serves REST, MQTT over WebSocket, events and bundles until ctx ends.
 func (h *Hub) serveHTTPS(ctx context.Context) error {
 	srv := &http.Server{
@@ -35,12 +38,17 @@ func (h *Hub) serveHTTPS(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		_ = srv.Close() // what was asked and not answered is asked again
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			_ = srv.Close() // what was asked and not answered is asked again
+		}
 	})
 	err := srv.Serve(tls.NewListener(h.httpsL, cfg))
 	if !stop() {
 		<-stopped
 	}
+	h.sockets.Wait()
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil
 	}
@@ -50,9 +58,13 @@ func (h *Hub) serveHTTPS(ctx context.Context) error {
 // routes are the real service's paths, and ours: /events and /bundles/.
 func (h *Hub) routes(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(iothub.WebSocketPath, mqtt.WebSocket(func(nc net.Conn, _ *http.Request) { h.server.ServeConn(ctx, nc, mqtt.Origin{Label: "websocket"}) }))
-	if h.cfg.Bundles != "" {
-		mux.Handle("GET /bundles/", http.StripPrefix("/bundles/", http.FileServer(http.Dir(h.cfg.Bundles))))
+	mux.Handle(iothub.WebSocketPath, mqtt.WebSocket(func(nc net.Conn, _ *http.Request) {
+		h.sockets.Add(1) // the HTTP server does not wait for connections it has handed over
+		defer h.sockets.Done()
+		h.server.ServeConn(ctx, nc, mqtt.Origin{Label: "websocket"})
+	}))
+	if h.bundles != nil {
+		mux.Handle("GET /bundles/", http.StripPrefix("/bundles/", bundles(h.bundles)))
 	}
 	for pattern, act := range map[string]action{
 		"PUT /devices/{device}":                            {RightRegistryWrite, h.putIdentity},

@@ -1,9 +1,11 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub/state"
@@ -73,36 +75,27 @@ func (h *Hub) listDevices(w http.ResponseWriter, r *http.Request, _ iothub.ID) e
 	}
 	list := []identityBody{}
 	err := h.eachDevice(r.Context(), func(id iothub.ID, doc identityDoc) {
-		if len(list) < top {
-			list = append(list, doc.body(id, h.connection(id)))
-		}
+		list = append(list, doc.body(id, h.connection(id)))
 	})
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, "", list)
+	slices.SortFunc(list, func(a, b identityBody) int { return cmp.Compare(a.DeviceID, b.DeviceID) })
+	return reply(w, http.StatusOK, "", list[:min(top, len(list))])
 }
 
 // eachDevice calls fn with every device.
 func (h *Hub) eachDevice(ctx context.Context, fn func(iothub.ID, identityDoc)) error {
-	return h.eachIdentity(ctx, func(id iothub.ID, doc identityDoc) {
-		if !id.IsModule() {
-			fn(id, doc)
-		}
-	})
-}
-
-func (h *Hub) eachIdentity(ctx context.Context, fn func(iothub.ID, identityDoc)) error {
 	docs := h.state.Docs()
 	for shard := range docs.Shards() {
 		var broken error
 		err := docs.All(ctx, shard, state.KindIdentity, func(doc state.Doc) {
 			found, err := decode[identityDoc](doc)
-			if err != nil || !found.ok {
+			if err != nil {
 				broken = errors.Join(broken, err)
 				return
 			}
-			fn(iothub.ID{Device: doc.Key.Device, Module: doc.Key.Name}, found.doc)
+			fn(iothub.ID{Device: doc.Key.Device}, found.doc)
 		})
 		if err = errors.Join(err, broken); err != nil {
 			return err
@@ -130,6 +123,7 @@ func (h *Hub) listModules(w http.ResponseWriter, r *http.Request, id iothub.ID) 
 			list = append(list, found.doc.body(module, h.connection(module)))
 		}
 	}
+	slices.SortFunc(list, func(a, b identityBody) int { return cmp.Compare(a.ModuleID, b.ModuleID) })
 	return reply(w, http.StatusOK, "", list)
 }
 

@@ -3,8 +3,6 @@ package hub
 import (
 	"io"
 	"net/http"
-	"regexp"
-	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
@@ -60,40 +58,4 @@ func (h *Hub) callMethod(w http.ResponseWriter, r *http.Request, id iothub.ID) e
 		return err
 	}
 	return reply(w, http.StatusOK, "", result)
-}
-
-// simpleQuery is the query language as far as it goes here: all twins, of devices or of modules.
-var simpleQuery = regexp.MustCompile(`(?i)^\s*select\s+\*\s+from\s+(devices|devices\.modules)\s*$`)
-
-// query answers the two queries that need no index; any other is refused with its text.
-func (h *Hub) query(w http.ResponseWriter, r *http.Request, _ iothub.ID) error {
-	var body struct {
-		Query string `json:"query"`
-	}
-	if err := h.read(r, &body); err != nil {
-		return err
-	}
-	m := simpleQuery.FindStringSubmatch(body.Query)
-	if m == nil {
-		return h.invalid("query " + body.Query + ": only SELECT * FROM devices and SELECT * FROM devices.modules are answered")
-	}
-	modules := strings.EqualFold(m[1], "devices.modules")
-	var ids []iothub.ID
-	if err := h.eachIdentity(r.Context(), func(id iothub.ID, _ identityDoc) {
-		if id.IsModule() == modules {
-			ids = append(ids, id)
-		}
-	}); err != nil {
-		return err
-	}
-	list := []twinView{}
-	for _, id := range ids {
-		whole, err := h.twins.get(r.Context(), id)
-		if err != nil {
-			return err
-		}
-		list = append(list, h.view(id, whole))
-	}
-	w.Header().Set("x-ms-item-type", "Twin")
-	return reply(w, http.StatusOK, "", list)
 }
