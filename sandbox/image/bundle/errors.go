@@ -13,7 +13,7 @@ type Code string
 // Error prints the code.
 func (c Code) Error() string { return string(c) }
 
-// The codes. Every one but ErrTruncated and ErrEarly is final: the same file will never be accepted.
+// The codes. Final says which of them time cannot change.
 const (
 	ErrMagic     Code = "E_MAGIC"    // not a bundle, or damaged by a text-mode transfer
 	ErrVersion   Code = "E_VERSION"  // a format this build does not know
@@ -44,6 +44,17 @@ const (
 	ErrChanged   Code = "E_CHANGED"  // the file was replaced while it was read
 	ErrPlatform  Code = "E_MOUNT"    // this kernel cannot mount it
 )
+
+// Final reports whether the same bundle will be refused again however often it is fetched. The rest depends on the clock, the
+// disk, the server, or on what else is installed.
+func (c Code) Final() bool {
+	switch c {
+	case ErrTruncated, ErrChanged, ErrTransfer, ErrAbsent, ErrEarly, ErrExpired, ErrSpace, ErrDependsOn, ErrPlatform:
+		return false
+	default:
+		return true
+	}
+}
 
 // Error is a refusal. Why is one clause for a person: what is wrong, and after a colon or semicolon what to do.
 type Error struct {
