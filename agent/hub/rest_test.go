@@ -2,14 +2,15 @@ package hub_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-
-	"context"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
@@ -207,5 +208,89 @@ func TestApplyingAConfigurationMakesModulesAndReplacesSections(t *testing.T) {
 	}
 	if err := h.Service.Apply(ctx, "nobody", json.RawMessage(manifest)); code(err) != iothub.CodeDeviceNotFound {
 		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
+	}
+}
+
+func TestQueriesAnswerInPages(t *testing.T) {
+	t.Parallel()
+	h := hubtest.New(t, hubtest.Options{})
+	for _, device := range []string{"d3", "d1", "d2"} {
+		if _, err := h.Service.Create(t.Context(), service.NewIdentity{ID: iothub.ID{Device: device}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	token := ""
+	for range 2 {
+		twins, next, err := h.Service.Query(t.Context(), "SELECT * FROM devices", 2, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, raw := range twins {
+			var twin struct{ DeviceID string }
+			if err := json.Unmarshal(raw, &twin); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, twin.DeviceID)
+		}
+		token = next
+	}
+	if strings.Join(got, " ") != "d1 d2 d3" || token != "" {
+		t.Errorf("got %q and continuation %q, want d1 d2 d3 and no more", got, token)
+	}
+	if _, _, err := h.Service.Query(t.Context(), "SELECT * FROM devices WHERE x", 2, ""); code(err)/1000 != 400 {
+		t.Errorf("a condition: got %v, want 400", err)
+	}
+}
+
+func TestBundlesAreServedInRangesAndNothingElseIs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "gauge.spb"), []byte("0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := hubtest.New(t, hubtest.Options{Bundles: dir})
+	client := httpClient(t, h)
+	tests := map[string]struct {
+		path, ranges, body string
+		status             int
+	}{
+		"whole":          {path: "gauge.spb", body: "0123456789", status: 200},
+		"a part":         {path: "gauge.spb", ranges: "bytes=4-6", body: "456", status: 206},
+		"the listing":    {path: "", status: 404},
+		"a directory":    {path: "sub", status: 404},
+		"what is not":    {path: "nothing", status: 404},
+		"a link outside": {path: "link", status: 404},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+h.Host+"/bundles/"+tt.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.ranges != "" {
+				req.Header.Set("Range", tt.ranges)
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			refused := tt.status == 404 && resp.StatusCode >= 400 && !bytes.Contains(body, []byte("secret")) && !bytes.Contains(body, []byte("gauge"))
+			if err != nil || !refused && (resp.StatusCode != tt.status || string(body) != tt.body) {
+				t.Errorf("got %d %q, %v, want %d %q", resp.StatusCode, body, err, tt.status, tt.body)
+			}
+		})
 	}
 }

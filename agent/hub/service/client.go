@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -153,7 +154,7 @@ func (c *Client) CA() []byte { return c.ca }
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // open makes a request and returns its answer, whose body the caller closes; a refusal is an *iothub.Error.
-func (c *Client) open(ctx context.Context, method, path string, query url.Values, match string, body []byte) (*http.Response, error) {
+func (c *Client) open(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) (*http.Response, error) {
 	if query == nil {
 		query = url.Values{}
 	}
@@ -162,6 +163,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, header)
 	token, err := iothub.MintToken(c.host, c.policy, c.now().Add(tokenLife), c.key.Signer())
 	if err != nil {
 		return nil, err
@@ -169,9 +171,6 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	req.Header.Set("Authorization", token.Reveal())
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json; charset=utf-8")
-	}
-	if match != "" {
-		req.Header.Set("If-Match", `"`+match+`"`)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -193,7 +192,11 @@ func (c *Client) call(ctx context.Context, method, path, match string, body any)
 			return nil, err
 		}
 	}
-	resp, err := c.open(ctx, method, path, nil, match, text)
+	header := http.Header{}
+	if match != "" {
+		header.Set("If-Match", `"`+match+`"`)
+	}
+	resp, err := c.open(ctx, method, path, nil, header, text)
 	if err != nil {
 		return nil, err
 	}

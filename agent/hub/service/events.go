@@ -62,7 +62,7 @@ func (q EventQuery) values() url.Values {
 
 // Events calls fn for each event until there are no more, ctx ends, or fn fails. The events of one device come in order.
 func (c *Client) Events(ctx context.Context, q EventQuery, fn func(Event) error) error {
-	resp, err := c.open(ctx, http.MethodGet, "/events", q.values(), "", nil)
+	resp, err := c.open(ctx, http.MethodGet, "/events", q.values(), nil, nil)
 	if err != nil {
 		return err
 	}
