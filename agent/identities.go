@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -50,9 +51,11 @@ func (a *Agent) keepIdentities(ctx context.Context) error {
 		case _, ok := <-links:
 			if !ok {
 				links = nil
+				continue
 			}
+			a.upstream.NetworkUp()
 		}
-		err := a.identities.Sync(ctx)
+		err := errors.Join(a.purgeRetired(ctx), a.identities.Sync(ctx))
 		a.setLinks()
 		if err == nil {
 			failures = 0
@@ -66,6 +69,27 @@ func (a *Agent) keepIdentities(ctx context.Context) error {
 		}
 		retry.Reset(pause)
 	}
+}
+
+// purgeRetired forgets removed modules whose lane has drained; until then their key is needed to deliver what they said.
+func (a *Agent) purgeRetired(ctx context.Context) error {
+	retired := a.identities.Retired()
+	if len(retired) == 0 {
+		return nil
+	}
+	waiting := map[string]bool{}
+	for _, q := range a.store.Queue().Stats() {
+		waiting[q.Sink] = waiting[q.Sink] || q.Messages > 0
+	}
+	for _, m := range retired {
+		if waiting["upstream/"+m.ID.Module] {
+			continue
+		}
+		if err := errors.Join(a.identities.Purge(ctx, m.ID.Module), a.twins.Forget(ctx, m.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setLinks gives a link to each identity that the hub has.

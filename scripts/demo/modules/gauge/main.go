@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -88,13 +89,11 @@ func follow(obey func(orders)) {
 }
 
 func send(id, phase, body string) error {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://module/v1/messages/outputs/telemetry", bytes.NewReader([]byte(body)))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://module/v1/messages/outputs/telemetry?"+url.Values{"$.mid": {id}, "phase": {phase}}.Encode(), bytes.NewReader([]byte(body)))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Sandpiper-Message-Id", id)
-	req.Header.Set("Sandpiper-Property-phase", phase)
 	return do(req, nil)
 }
 
