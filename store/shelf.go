@@ -180,6 +180,7 @@ func (s *shelf) adopt(number uint64, db *bbolt.DB) {
 	ready := make(chan struct{})
 	close(ready)
 	s.open = append(s.open, &handle{number: number, ready: ready, db: db, tail: true})
+	s.trimLocked()
 }
 
 // release says that the tail is written no more; its mapping serves readers
@@ -192,6 +193,7 @@ func (s *shelf) release(number uint64) {
 			h.tail = false
 		}
 	}
+	s.trimLocked()
 }
 
 // drop closes a segment, now or when its last reader has left. A stuck one,

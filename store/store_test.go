@@ -168,6 +168,37 @@ func TestABacklogIsNotInMemory(t *testing.T) { //nolint:paralleltest // it measu
 	stop()
 }
 
+// Boards have 32 bits: whatever is queued, few segments are mapped.
+func TestFewSegmentsAreMapped(t *testing.T) {
+	t.Parallel()
+	s, stop := start(t, crashConfig(t.TempDir()))
+	body := make([]byte, 50_000)
+	for i := range 100 {
+		rec := Record{Body: body, Entries: []Entry{{Sink: fmt.Sprint("sink/", i%7)}}}
+		if err := s.Queue().Append(t.Context(), rec); err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			if _, _, err := s.Queue().Peek(fmt.Sprint("sink/", i*5%7), Cursor{}, 100, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := mapped(s); got > maxMapped {
+			t.Fatalf("after %d messages in %d segments: got %d mapped, want %d", i, s.Usage().Segments, got, maxMapped)
+		}
+	}
+	if got := s.Usage().Segments; got < 3*maxMapped {
+		t.Errorf("got %d segments, want more for this test to say something", got)
+	}
+	stop()
+}
+
+func mapped(s *Store) int {
+	s.queue.shelf.mu.Lock()
+	defer s.queue.shelf.mu.Unlock()
+	return len(s.queue.shelf.open)
+}
+
 // footprint counts what the ledger keeps in memory.
 func (g *ledger) footprint() (n int) {
 	g.mu.Lock()
