@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
 )
@@ -68,7 +68,7 @@ func TestACertificateIsKnownByItsThumbprint(t *testing.T) {
 	certificate, other := selfSigned(t), selfSigned(t)
 	sum := sha256.Sum256(certificate.Certificate[0])
 	id := iothub.ID{Device: "edge1"}
-	if _, err := h.Service.Create(t.Context(), service.NewIdentity{ID: id, Thumbprint: []string{hex.EncodeToString(sum[:])}}); err != nil {
+	if _, err := h.Owner.Create(t.Context(), hub.NewIdentity{ID: id, Thumbprint: []string{hex.EncodeToString(sum[:])}}); err != nil {
 		t.Fatal(err)
 	}
 	cs := iothub.ConnectionString{Host: h.Host, ID: id, X509: true}
@@ -108,7 +108,7 @@ func TestTheNewestConnectionWins(t *testing.T) {
 	second := connect(t, h, cs)
 	<-first.Ended()
 	publish(t, second, "devices/edge1/messages/events/", "{}")
-	found, err := h.Service.Identity(t.Context(), cs.ID)
+	found, err := h.Owner.Identity(t.Context(), cs.ID)
 	if err != nil || found.ConnectionState != "Connected" {
 		t.Errorf("registry: got %q, %v, want Connected", found.ConnectionState, err)
 	}
@@ -119,14 +119,14 @@ func TestAChangedOrDeletedIdentityIsDisconnected(t *testing.T) {
 	h := hubtest.New(t, hubtest.Options{})
 	device := connect(t, h, identity(t, h, "edge1", ""))
 	module := connect(t, h, identity(t, h, "edge1", "filter"))
-	if err := h.Service.Delete(t.Context(), iothub.ID{Device: "edge1", Module: "filter"}); err != nil {
+	if err := h.Owner.Delete(t.Context(), iothub.ID{Device: "edge1", Module: "filter"}); err != nil {
 		t.Fatal(err)
 	}
 	<-module.Ended()
 	if err := device.Ping(t.Context()); err != nil {
 		t.Errorf("the device of a deleted module: %v", err)
 	}
-	if err := h.Service.Delete(t.Context(), iothub.ID{Device: "edge1"}); err != nil {
+	if err := h.Owner.Delete(t.Context(), iothub.ID{Device: "edge1"}); err != nil {
 		t.Fatal(err)
 	}
 	<-device.Ended()
@@ -152,9 +152,9 @@ func TestAWillIsTelemetryOfAClientThatVanished(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
 	cs := identity(t, h, "edge1", "")
-	follow := make(chan service.Event, 8)
+	follow := make(chan hub.Event, 8)
 	go func() {
-		_ = h.Service.Events(t.Context(), service.EventQuery{Device: "edge1", Follow: true}, func(e service.Event) error { follow <- e; return nil })
+		_ = h.Owner.Events(t.Context(), hub.EventQuery{Device: "edge1", Follow: true}, func(e hub.Event) error { follow <- e; return nil })
 	}()
 	c, err := dial(t.Context(), h, cs, mqtttest.Options{WillTopic: "devices/edge1/messages/events/a=b", WillPayload: []byte(`{"gone":true}`)}, nil)
 	if err != nil {

@@ -101,7 +101,7 @@ func next(t *testing.T, c *mqtttest.Client) (iothub.Delivery, string) {
 func desire(t *testing.T, h *hubtest.Hub, id iothub.ID, patch string) {
 	t.Helper()
 	body := json.RawMessage(`{"properties":{"desired":` + patch + `}}`)
-	if _, err := h.Service.PatchTwin(t.Context(), id, body); err != nil {
+	if _, err := h.Owner.PatchTwin(t.Context(), id, body); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/state"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
@@ -19,8 +18,8 @@ var kindNames = map[state.EventKind]string{
 }
 
 // newEvent is an entry of the log as the stream shows it.
-func newEvent(e state.Entry) service.Event {
-	out := service.Event{Shard: e.Shard, Offset: e.Offset, Enqueued: e.Enqueued.UTC(), Device: e.Device, Module: e.Module, Kind: kindNames[e.Kind]}
+func newEvent(e state.Entry) Event {
+	out := Event{Shard: e.Shard, Offset: e.Offset, Enqueued: e.Enqueued.UTC(), Device: e.Device, Module: e.Module, Kind: kindNames[e.Kind]}
 	if bag, err := iothub.ParseBag(e.Properties); err == nil { // it was printed by this hub
 		for _, p := range bag {
 			into := &out.Properties

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -82,12 +82,12 @@ func TestTwinsKeepVersionsMetadataAndETags(t *testing.T) {
 		}
 		return v
 	}
-	fresh := get(h.Service.Twin(t.Context(), id))
+	fresh := get(h.Owner.Twin(t.Context(), id))
 	if fresh.Properties.Desired["$version"] != 1.0 || fresh.Properties.Reported["$version"] != 1.0 || fresh.ETag != "AAAAAAAAAAE=" {
 		t.Errorf("new twin: got %+v", fresh)
 	}
 	desire(t, h, id, `{"a":{"b":1,"c":2},"d":3}`)
-	changed := get(h.Service.PatchTwin(t.Context(), id, json.RawMessage(`{"properties":{"desired":{"a":{"c":null},"$version":99}},"tags":{"building":"43"}}`)))
+	changed := get(h.Owner.PatchTwin(t.Context(), id, json.RawMessage(`{"properties":{"desired":{"a":{"c":null},"$version":99}},"tags":{"building":"43"}}`)))
 	if changed.Properties.Desired["$version"] != 3.0 || changed.ETag != "AAAAAAAAAAM=" || changed.Tags["building"] != "43" || changed.Version != 4 {
 		t.Errorf("changed twin: got %+v", changed)
 	}
@@ -106,7 +106,7 @@ func TestTwinsKeepVersionsMetadataAndETags(t *testing.T) {
 		"too large":      `{"properties":{"desired":{"a":"` + strings.Repeat("x", 5000) + `"}}}`,
 		"not JSON":       `{`,
 	} {
-		if _, err := h.Service.PatchTwin(t.Context(), id, json.RawMessage(bad)); name != "not JSON" && code(err)/1000 != 400 {
+		if _, err := h.Owner.PatchTwin(t.Context(), id, json.RawMessage(bad)); name != "not JSON" && code(err)/1000 != 400 {
 			t.Errorf("%s: got %v, want 400", name, err)
 		}
 	}
@@ -121,7 +121,7 @@ func TestConcurrentPatchesOfOneTwinAllCount(t *testing.T) {
 	for w := range writers {
 		go func() {
 			body, _ := json.Marshal(map[string]any{"properties": map[string]any{"desired": map[string]any{"w" + string(rune('a'+w)): w}}})
-			_, err := h.Service.PatchTwin(t.Context(), id, body)
+			_, err := h.Owner.PatchTwin(t.Context(), id, body)
 			done <- err
 		}()
 	}
@@ -130,7 +130,7 @@ func TestConcurrentPatchesOfOneTwinAllCount(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	raw, err := h.Service.Twin(t.Context(), id)
+	raw, err := h.Owner.Twin(t.Context(), id)
 	if err != nil || !bytes.Contains(raw, []byte(`"$version":5`)) {
 		t.Errorf("got %s, %v, want desired version 5", raw, err)
 	}
@@ -140,35 +140,35 @@ func TestRegistryAnswersAsTheServiceDoes(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
 	ctx := t.Context()
-	made, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}, Edge: true})
+	made, err := h.Owner.Create(ctx, hub.NewIdentity{ID: iothub.ID{Device: "edge1"}, Edge: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if made.Status != "enabled" || made.Authentication.SymmetricKey.Primary == "" || made.GenerationID == "" || made.ETag == "" {
 		t.Errorf("created: got %+v", made)
 	}
-	modules, err := h.Service.Modules(ctx, "edge1")
+	modules, err := h.Owner.Modules(ctx, "edge1")
 	if err != nil || len(modules) != 2 {
 		t.Errorf("modules of an edge device: got %+v, %v, want $edgeAgent and $edgeHub", modules, err)
 	}
-	_, err = h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}})
+	_, err = h.Owner.Create(ctx, hub.NewIdentity{ID: iothub.ID{Device: "edge1"}})
 	if code(err) != iothub.CodeDeviceExists {
 		t.Errorf("created twice: got %v, want %d", err, iothub.CodeDeviceExists)
 	}
-	_, err = h.Service.Identity(ctx, iothub.ID{Device: "nobody"})
+	_, err = h.Owner.Identity(ctx, iothub.ID{Device: "nobody"})
 	if code(err) != iothub.CodeDeviceNotFound {
 		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
 	}
-	if _, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1", Module: "filter"}}); err != nil {
+	if _, err := h.Owner.Create(ctx, hub.NewIdentity{ID: iothub.ID{Device: "edge1", Module: "filter"}}); err != nil {
 		t.Error(err)
 	}
-	if err := h.Service.Delete(ctx, iothub.ID{Device: "edge1"}); err != nil {
+	if err := h.Owner.Delete(ctx, iothub.ID{Device: "edge1"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Service.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"}); code(err)/1000 != 404 {
+	if _, err := h.Owner.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"}); code(err)/1000 != 404 {
 		t.Errorf("module of a deleted device: got %v, want 404", err)
 	}
-	again, err := h.Service.Create(ctx, service.NewIdentity{ID: iothub.ID{Device: "edge1"}})
+	again, err := h.Owner.Create(ctx, hub.NewIdentity{ID: iothub.ID{Device: "edge1"}})
 	if err != nil || again.GenerationID == made.GenerationID {
 		t.Errorf("created anew: got generation %s, %v, want another than %s", again.GenerationID, err, made.GenerationID)
 	}
@@ -185,15 +185,15 @@ func TestApplyingAConfigurationMakesModulesAndReplacesSections(t *testing.T) {
 		"$edgeHub":{"properties.desired":{"schemaVersion":"1.1","routes":{"up":"FROM /messages/* INTO $upstream"},"storeAndForwardConfiguration":{"timeToLiveSecs":7200}}},
 		"filter":{"properties.desired":{"threshold":70}}}}`
 	for range 2 { // applying it again is no error
-		if err := h.Service.Apply(ctx, "edge1", json.RawMessage(manifest)); err != nil {
+		if err := h.Owner.Apply(ctx, "edge1", json.RawMessage(manifest)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	modules, err := h.Service.Modules(ctx, "edge1")
+	modules, err := h.Owner.Modules(ctx, "edge1")
 	if err != nil || len(modules) != 3 {
 		t.Errorf("modules: got %+v, %v, want three", modules, err)
 	}
-	raw, err := h.Service.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"})
+	raw, err := h.Owner.Twin(ctx, iothub.ID{Device: "edge1", Module: "filter"})
 	if err != nil || !bytes.Contains(raw, []byte(`"threshold":70`)) {
 		t.Errorf("twin of the module: got %s, %v", raw, err)
 	}
@@ -202,11 +202,11 @@ func TestApplyingAConfigurationMakesModulesAndReplacesSections(t *testing.T) {
 		"a bad module":   `{"modulesContent":{"a b":{"properties.desired":{}}}}`,
 		"a bad property": `{"modulesContent":{"a":{"properties.desired":{"x.y":1}}}}`,
 	} {
-		if err := h.Service.Apply(ctx, "edge1", json.RawMessage(bad)); code(err)/1000 != 400 {
+		if err := h.Owner.Apply(ctx, "edge1", json.RawMessage(bad)); code(err)/1000 != 400 {
 			t.Errorf("%s: got %v, want 400", name, err)
 		}
 	}
-	if err := h.Service.Apply(ctx, "nobody", json.RawMessage(manifest)); code(err) != iothub.CodeDeviceNotFound {
+	if err := h.Owner.Apply(ctx, "nobody", json.RawMessage(manifest)); code(err) != iothub.CodeDeviceNotFound {
 		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
 	}
 }
@@ -215,14 +215,14 @@ func TestQueriesAnswerInPages(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
 	for _, device := range []string{"d3", "d1", "d2"} {
-		if _, err := h.Service.Create(t.Context(), service.NewIdentity{ID: iothub.ID{Device: device}}); err != nil {
+		if _, err := h.Owner.Create(t.Context(), hub.NewIdentity{ID: iothub.ID{Device: device}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var got []string
 	token := ""
 	for range 2 {
-		twins, next, err := h.Service.Query(t.Context(), "SELECT * FROM devices", 2, token)
+		twins, next, err := h.Owner.Query(t.Context(), "SELECT * FROM devices", 2, token)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func TestQueriesAnswerInPages(t *testing.T) {
 	if strings.Join(got, " ") != "d1 d2 d3" || token != "" {
 		t.Errorf("got %q and continuation %q, want d1 d2 d3 and no more", got, token)
 	}
-	if _, _, err := h.Service.Query(t.Context(), "SELECT * FROM devices WHERE x", 2, ""); code(err)/1000 != 400 {
+	if _, _, err := h.Owner.Query(t.Context(), "SELECT * FROM devices WHERE x", 2, ""); code(err)/1000 != 400 {
 		t.Errorf("a condition: got %v, want 400", err)
 	}
 }

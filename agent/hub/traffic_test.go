@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -138,7 +138,7 @@ func TestManyDesiredPatchesNeverLeaveAGap(t *testing.T) {
 		defer close(patched)
 		for i := range n {
 			body := json.RawMessage(fmt.Sprintf(`{"properties":{"desired":{"n":%d,"k%d":true}}}`, i, i%10))
-			if _, err := h.Service.PatchTwin(t.Context(), cs.ID, body); err != nil {
+			if _, err := h.Owner.PatchTwin(t.Context(), cs.ID, body); err != nil {
 				t.Error(err)
 			}
 		}
@@ -186,10 +186,10 @@ func TestMethodsReachTheDeviceOrSayWhyNot(t *testing.T) {
 	h := hubtest.New(t, hubtest.Options{})
 	cs := identity(t, h, "edge1", "")
 	request := iothub.MethodRequest{Name: "blink", Payload: json.RawMessage(`{"times":3}`), ResponseTimeout: 5 * time.Second}
-	if _, err := h.Service.Invoke(t.Context(), cs.ID, request); code(err) != iothub.CodeNotOnline {
+	if _, err := h.Owner.Invoke(t.Context(), cs.ID, request); code(err) != iothub.CodeNotOnline {
 		t.Errorf("nobody there: got %v, want %d", err, iothub.CodeNotOnline)
 	}
-	if _, err := h.Service.Invoke(t.Context(), iothub.ID{Device: "nobody"}, request); code(err) != iothub.CodeDeviceNotFound {
+	if _, err := h.Owner.Invoke(t.Context(), iothub.ID{Device: "nobody"}, request); code(err) != iothub.CodeDeviceNotFound {
 		t.Errorf("unknown device: got %v, want %d", err, iothub.CodeDeviceNotFound)
 	}
 	type answer struct {
@@ -198,7 +198,7 @@ func TestMethodsReachTheDeviceOrSayWhyNot(t *testing.T) {
 	}
 	answers := make(chan answer, 1)
 	invoke := func(r iothub.MethodRequest) {
-		result, err := h.Service.Invoke(t.Context(), cs.ID, r)
+		result, err := h.Owner.Invoke(t.Context(), cs.ID, r)
 		answers <- answer{result, err}
 	}
 	patient := request
@@ -234,9 +234,9 @@ func TestEventsCanBeFollowedFilteredAndResumed(t *testing.T) {
 	module := connect(t, h, identity(t, h, "edge1", "m"))
 	device := connect(t, h, identity(t, h, "edge2", ""))
 	ctx, cancel := context.WithCancel(t.Context())
-	seen, ended := make(chan service.Event, 16), make(chan error, 1)
+	seen, ended := make(chan hub.Event, 16), make(chan error, 1)
 	go func() {
-		ended <- h.Service.Events(ctx, service.EventQuery{Follow: true}, func(e service.Event) error { seen <- e; return nil })
+		ended <- h.Owner.Events(ctx, hub.EventQuery{Follow: true}, func(e hub.Event) error { seen <- e; return nil })
 	}()
 	publish(t, module, "devices/edge1/modules/m/messages/events/", "1")
 	publish(t, device, "devices/edge2/messages/events/", "2")
@@ -250,24 +250,24 @@ func TestEventsCanBeFollowedFilteredAndResumed(t *testing.T) {
 	}
 	cancel()
 	<-ended
-	count := func(q service.EventQuery) (n int, last service.Event) {
-		err := h.Service.Events(t.Context(), q, func(e service.Event) error { n, last = n+1, e; return nil })
+	count := func(q hub.EventQuery) (n int, last hub.Event) {
+		err := h.Owner.Events(t.Context(), q, func(e hub.Event) error { n, last = n+1, e; return nil })
 		if err != nil {
 			t.Error(err)
 		}
 		return n, last
 	}
-	n, last := count(service.EventQuery{Device: "edge1", Module: "m"})
+	n, last := count(hub.EventQuery{Device: "edge1", Module: "m"})
 	if n != 2 {
 		t.Errorf("of one module: got %d, want 2", n)
 	}
-	if n, _ := count(service.EventQuery{Device: "edge1", From: last.Offset}); n != 1 {
+	if n, _ := count(hub.EventQuery{Device: "edge1", From: last.Offset}); n != 1 {
 		t.Errorf("from an offset: got %d, want 1", n)
 	}
-	if n, _ := count(service.EventQuery{Since: time.Now().Add(time.Hour)}); n != 0 {
+	if n, _ := count(hub.EventQuery{Since: time.Now().Add(time.Hour)}); n != 0 {
 		t.Errorf("since later: got %d, want none", n)
 	}
-	if n, _ := count(service.EventQuery{Device: "edge2", All: true}); n < 3 {
+	if n, _ := count(hub.EventQuery{Device: "edge2", All: true}); n < 3 {
 		t.Errorf("all kinds: got %d, want life cycle and connection too", n)
 	}
 }

@@ -11,12 +11,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
 func (s *shared) deviceCommand() *cobra.Command {
-	var n service.NewIdentity
+	var n hub.NewIdentity
 	var leaf bool
 	var certificate string
 	create := s.withJSON(&cobra.Command{
@@ -44,7 +44,7 @@ func (s *shared) deviceCommand() *cobra.Command {
 	list := s.withJSON(&cobra.Command{
 		Use: "list", Short: "List the devices", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return s.with(func(c *service.Client) error {
+			return s.with(func(c *hub.Owner) error {
 				devices, err := c.Devices(cmd.Context())
 				if err != nil {
 					return err
@@ -60,7 +60,7 @@ func (s *shared) deviceCommand() *cobra.Command {
 }
 
 func (s *shared) moduleCommand() *cobra.Command {
-	list := s.withJSON(s.one("list DEVICE", "List the modules of a device", 1, func(cmd *cobra.Command, c *service.Client, id iothub.ID) error {
+	list := s.withJSON(s.one("list DEVICE", "List the modules of a device", 1, func(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
 		modules, err := c.Modules(cmd.Context(), id.Device)
 		if err != nil {
 			return err
@@ -74,7 +74,7 @@ func (s *shared) moduleCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.create(cmd, service.NewIdentity{ID: id})
+			return s.create(cmd, hub.NewIdentity{ID: id})
 		},
 	})
 	return s.group("module", "Modules of the registry", create, list,
@@ -84,7 +84,7 @@ func (s *shared) moduleCommand() *cobra.Command {
 }
 
 // one is a verb on one identity that is named by n arguments.
-func (s *shared) one(use, short string, n int, do func(*cobra.Command, *service.Client, iothub.ID) error) *cobra.Command {
+func (s *shared) one(use, short string, n int, do func(*cobra.Command, *hub.Owner, iothub.ID) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Args: cobra.ExactArgs(n), ValidArgsFunction: s.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -92,13 +92,13 @@ func (s *shared) one(use, short string, n int, do func(*cobra.Command, *service.
 			if err != nil {
 				return err
 			}
-			return s.with(func(c *service.Client) error { return do(cmd, c, id) })
+			return s.with(func(c *hub.Owner) error { return do(cmd, c, id) })
 		},
 	}
 }
 
-func (s *shared) create(cmd *cobra.Command, n service.NewIdentity) error {
-	return s.with(func(c *service.Client) error {
+func (s *shared) create(cmd *cobra.Command, n hub.NewIdentity) error {
+	return s.with(func(c *hub.Owner) error {
 		made, err := c.Create(cmd.Context(), n)
 		if err != nil {
 			return err
@@ -110,7 +110,7 @@ func (s *shared) create(cmd *cobra.Command, n service.NewIdentity) error {
 	})
 }
 
-func (s *shared) show(cmd *cobra.Command, c *service.Client, id iothub.ID) error {
+func (s *shared) show(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
 	found, err := c.Identity(cmd.Context(), id)
 	if err != nil {
 		return err
@@ -118,11 +118,11 @@ func (s *shared) show(cmd *cobra.Command, c *service.Client, id iothub.ID) error
 	return printJSON(s.out, found)
 }
 
-func remove(cmd *cobra.Command, c *service.Client, id iothub.ID) error {
+func remove(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
 	return c.Delete(cmd.Context(), id)
 }
 
-func (s *shared) connectionString(cmd *cobra.Command, c *service.Client, id iothub.ID) error {
+func (s *shared) connectionString(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
 	found, err := c.Identity(cmd.Context(), id)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (s *shared) connectionString(cmd *cobra.Command, c *service.Client, id ioth
 }
 
 // connectionOf prints a connection string: it is the one place where a secret is the answer.
-func (s *shared) connectionOf(c *service.Client, i service.Identity) error {
+func (s *shared) connectionOf(c *hub.Owner, i hub.Identity) error {
 	text, err := c.ConnectionString(i)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (s *shared) connectionOf(c *service.Client, i service.Identity) error {
 }
 
 // identities prints a listing.
-func (s *shared) identities(list []service.Identity) error {
+func (s *shared) identities(list []hub.Identity) error {
 	if s.json {
 		return printJSON(s.out, list)
 	}
@@ -172,14 +172,14 @@ func thumbprint(path string) (string, error) {
 
 // complete offers device ids, then module ids.
 func (s *shared) complete(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := service.Open(s.dir)
+	c, err := hub.OpenOwner(s.dir)
 	if err != nil || len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	defer c.Close()
 	list := c.Devices
 	if len(args) == 1 {
-		list = func(ctx context.Context) ([]service.Identity, error) { return c.Modules(ctx, args[0]) }
+		list = func(ctx context.Context) ([]hub.Identity, error) { return c.Modules(ctx, args[0]) }
 	}
 	found, err := list(cmd.Context())
 	if err != nil {

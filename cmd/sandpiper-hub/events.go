@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 )
 
 func (s *shared) eventsCommand() *cobra.Command {
-	var q service.EventQuery
+	var q hub.EventQuery
 	var since string
 	c := s.withJSON(&cobra.Command{
 		Use:   "events",
@@ -30,7 +30,7 @@ func (s *shared) eventsCommand() *cobra.Command {
 				}
 				q.Since = at
 			}
-			return s.with(func(c *service.Client) error { return s.events(cmd.Context(), c, q) })
+			return s.with(func(c *hub.Owner) error { return s.events(cmd.Context(), c, q) })
 		},
 	})
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on with new events until interrupted")
@@ -54,10 +54,10 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return at, nil
 }
 
-func (s *shared) events(ctx context.Context, c *service.Client, q service.EventQuery) error {
+func (s *shared) events(ctx context.Context, c *hub.Owner, q hub.EventQuery) error {
 	enc := json.NewEncoder(s.out)
 	enc.SetEscapeHTML(false)
-	err := c.Events(ctx, q, func(e service.Event) error {
+	err := c.Events(ctx, q, func(e hub.Event) error {
 		if s.json {
 			return enc.Encode(e)
 		}
@@ -71,7 +71,7 @@ func (s *shared) events(ctx context.Context, c *service.Client, q service.EventQ
 }
 
 // eventLine is an event for people.
-func eventLine(e service.Event) string {
+func eventLine(e hub.Event) string {
 	who := e.Device
 	if e.Module != "" {
 		who += "/" + e.Module

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -27,8 +27,8 @@ func (s *shared) group(use, short string, verbs ...*cobra.Command) *cobra.Comman
 }
 
 // with opens the client of the hub in --dir.
-func (s *shared) with(do func(*service.Client) error) error {
-	c, err := service.Open(s.dir)
+func (s *shared) with(do func(*hub.Owner) error) error {
+	c, err := hub.OpenOwner(s.dir)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
+	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -25,7 +25,7 @@ func (s *shared) twinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.with(func(c *service.Client) error {
+			return s.with(func(c *hub.Owner) error {
 				raw, err := c.Twin(cmd.Context(), id)
 				if err != nil {
 					return err
@@ -57,7 +57,7 @@ func (s *shared) twinCommand() *cobra.Command {
 			if err != nil {
 				return usageError{fmt.Errorf("the patch is not JSON: %w", err)}
 			}
-			return s.with(func(c *service.Client) error {
+			return s.with(func(c *hub.Owner) error {
 				raw, err := c.PatchTwin(cmd.Context(), id, patch)
 				if err != nil || !s.json {
 					return err
@@ -114,7 +114,7 @@ func (s *shared) methodCommand() *cobra.Command {
 			if err := req.Validate(); err != nil {
 				return usageError{err}
 			}
-			return s.with(func(c *service.Client) error {
+			return s.with(func(c *hub.Owner) error {
 				done := s.working("waiting for " + id.String())
 				result, err := c.Invoke(cmd.Context(), id, req)
 				done()
@@ -154,7 +154,7 @@ func (s *shared) deployCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[1], err)
 			}
-			return s.with(func(c *service.Client) error { return c.Apply(cmd.Context(), id.Device, manifest) })
+			return s.with(func(c *hub.Owner) error { return c.Apply(cmd.Context(), id.Device, manifest) })
 		},
 	}
 	return s.group("deploy", "Deploy manifests", apply)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
-	"github.com/sandpiper-edge/sandpiper/agent/hub/service"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -28,12 +27,12 @@ type Options struct {
 
 // Hub is a running hub.
 type Hub struct {
-	Host    string          // host name, as in connection strings
-	MQTT    string          // address of MQTT over TLS
-	HTTPS   string          // address of REST and MQTT over WebSocket
-	CA      []byte          // PEM of the authority that clients must trust
-	Service *service.Client // speaks for the owner
-	Dir     string
+	Host  string     // host name, as in connection strings
+	MQTT  string     // address of MQTT over TLS
+	HTTPS string     // address of REST and MQTT over WebSocket
+	CA    []byte     // PEM of the authority that clients must trust
+	Owner *hub.Owner // speaks for whoever runs it
+	Dir   string
 
 	mqtt, https gate
 	cancel      context.CancelFunc
@@ -97,10 +96,10 @@ func Start(ctx context.Context, o Options) (*Hub, error) {
 		return nil, errors.Join(ctx.Err(), h.Stop())
 	}
 	h.MQTT, h.HTTPS = running.MQTTAddr(), running.HTTPSAddr()
-	if h.Service, err = service.Open(o.Dir); err != nil {
+	if h.Owner, err = hub.OpenOwner(o.Dir); err != nil {
 		return nil, errors.Join(err, h.Stop())
 	}
-	h.CA = h.Service.CA()
+	h.CA = h.Owner.CA()
 	return h, nil
 }
 
@@ -109,8 +108,8 @@ func (h *Hub) Stop() error {
 	h.cancel()
 	err := <-h.ended
 	h.ended <- err // for a second call
-	if h.Service != nil {
-		h.Service.Close()
+	if h.Owner != nil {
+		h.Owner.Close()
 	}
 	return err
 }
@@ -132,20 +131,20 @@ func (h *Hub) TLS() *tls.Config {
 
 // CreateDevice registers an edge device and returns its connection string.
 func (h *Hub) CreateDevice(ctx context.Context, device string) (iothub.ConnectionString, error) {
-	return h.create(ctx, service.NewIdentity{ID: iothub.ID{Device: device}, Edge: true})
+	return h.create(ctx, hub.NewIdentity{ID: iothub.ID{Device: device}, Edge: true})
 }
 
 // CreateModule registers a module and returns its connection string.
 func (h *Hub) CreateModule(ctx context.Context, device, module string) (iothub.ConnectionString, error) {
-	return h.create(ctx, service.NewIdentity{ID: iothub.ID{Device: device, Module: module}})
+	return h.create(ctx, hub.NewIdentity{ID: iothub.ID{Device: device, Module: module}})
 }
 
-func (h *Hub) create(ctx context.Context, n service.NewIdentity) (iothub.ConnectionString, error) {
-	made, err := h.Service.Create(ctx, n)
+func (h *Hub) create(ctx context.Context, n hub.NewIdentity) (iothub.ConnectionString, error) {
+	made, err := h.Owner.Create(ctx, n)
 	if err != nil {
 		return iothub.ConnectionString{}, err
 	}
-	text, err := h.Service.ConnectionString(made)
+	text, err := h.Owner.ConnectionString(made)
 	if err != nil {
 		return iothub.ConnectionString{}, err
 	}
@@ -158,9 +157,9 @@ func Token(cs iothub.ConnectionString) (iothub.Secret, error) {
 }
 
 // Telemetry is everything a device and its modules have sent so far.
-func (h *Hub) Telemetry(ctx context.Context, device string) ([]service.Event, error) {
-	var events []service.Event
-	err := h.Service.Events(ctx, service.EventQuery{Device: device}, func(e service.Event) error {
+func (h *Hub) Telemetry(ctx context.Context, device string) ([]hub.Event, error) {
+	var events []hub.Event
+	err := h.Owner.Events(ctx, hub.EventQuery{Device: device}, func(e hub.Event) error {
 		events = append(events, e)
 		return nil
 	})

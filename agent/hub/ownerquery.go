@@ -1,4 +1,4 @@
-package service
+package hub
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 )
 
 // Query asks for a page of at most size twins. next goes on behind it; it is empty at the end, and as the argument at the beginning.
-func (c *Client) Query(ctx context.Context, text string, size int, continuation string) (twins []json.RawMessage, next string, err error) {
+func (o *Owner) Query(ctx context.Context, text string, size int, continuation string) (twins []json.RawMessage, next string, err error) {
 	body, err := json.Marshal(struct {
 		Query string `json:"query"`
 	}{text})
@@ -22,7 +22,7 @@ func (c *Client) Query(ctx context.Context, text string, size int, continuation 
 	if continuation != "" {
 		header.Set("x-ms-continuation", continuation)
 	}
-	resp, err := c.open(ctx, http.MethodPost, "/devices/query", nil, header, body)
+	resp, err := o.open(ctx, http.MethodPost, "/devices/query", nil, header, body)
 	if err != nil {
 		return nil, "", err
 	}

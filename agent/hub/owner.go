@@ -1,4 +1,4 @@
-package service
+package hub
 
 import (
 	"bytes"
@@ -14,18 +14,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
-)
-
-// Files that a hub writes into its directory for local clients.
-const (
-	connectionFile = "iothubowner.connection"
-	caFile         = "ca.pem"
-	addressFile    = "https.address"
 )
 
 const (
@@ -33,16 +25,17 @@ const (
 	maxAnswer = 64 << 20 // bytes: the listing of a large hub
 )
 
-// Config of a Client.
-type Config struct {
+// OwnerConfig says where a hub is and who speaks. Local owners need [OpenOwner] alone.
+type OwnerConfig struct {
 	Connection iothub.Secret // HostName=…;SharedAccessKeyName=…;SharedAccessKey=…
 	CA         []byte        // PEM of the authority to trust; empty = the system's
 	Address    string        // host:port to dial; empty = the host name, port 443
 	Now        func() time.Time
 }
 
-// Client calls one hub.
-type Client struct {
+// Owner is a client of a hub's REST interface, for whoever runs the hub: commands, demonstrations, tests. The address it dials and the
+// host name in tokens and certificates are two things. It needs no [Hub] in its process, and starts no goroutine of its own.
+type Owner struct {
 	http   *http.Client
 	host   string
 	policy string
@@ -51,21 +44,21 @@ type Client struct {
 	now    func() time.Time
 }
 
-// Open makes a client for the hub that keeps its state in dir on this machine.
-func Open(dir string) (*Client, error) {
-	connection, err := os.ReadFile(filepath.Join(dir, connectionFile))
+// OpenOwner makes an owner of the hub that keeps its state in dir on this machine and is running.
+func OpenOwner(dir string) (*Owner, error) {
+	connection, err := os.ReadFile(ConnectionFile(dir))
 	if err != nil {
 		return nil, fmt.Errorf("no hub in %s (%w): start one with `sandpiper-hub serve --dir %s`", dir, err, dir)
 	}
-	ca, err := os.ReadFile(filepath.Join(dir, caFile))
+	ca, err := os.ReadFile(CAFile(dir))
 	if err != nil {
 		return nil, err
 	}
-	address, err := os.ReadFile(filepath.Join(dir, addressFile))
+	address, err := os.ReadFile(AddressFile(dir))
 	if err != nil {
 		return nil, err
 	}
-	return New(Config{Connection: iothub.Secret(strings.TrimSpace(string(connection))), CA: ca, Address: local(strings.TrimSpace(string(address)))})
+	return NewOwner(OwnerConfig{Connection: iothub.Secret(strings.TrimSpace(string(connection))), CA: ca, Address: local(strings.TrimSpace(string(address)))})
 }
 
 // local is a listener's address as one dials it from the same machine.
@@ -80,24 +73,24 @@ func local(address string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// New makes a client.
-func New(cfg Config) (*Client, error) {
-	c := &Client{ca: cfg.CA, now: cfg.Now}
-	if c.now == nil {
-		c.now = time.Now
+// NewOwner makes an owner.
+func NewOwner(cfg OwnerConfig) (*Owner, error) {
+	o := &Owner{ca: cfg.CA, now: cfg.Now}
+	if o.now == nil {
+		o.now = time.Now
 	}
-	if err := c.parse(cfg.Connection.Reveal()); err != nil {
+	if err := o.parse(cfg.Connection.Reveal()); err != nil {
 		return nil, err
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: hostOnly(c.host)}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: hostOnly(o.host)}
 	if len(cfg.CA) > 0 {
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(cfg.CA) {
-			return nil, errors.New("hub client: no certificate in the authority's PEM")
+			return nil, errors.New("hub owner: no certificate in the authority's PEM")
 		}
 	}
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	c.http = &http.Client{Transport: &http.Transport{
+	o.http = &http.Client{Transport: &http.Transport{
 		TLSClientConfig: conf,
 		MaxIdleConns:    4,
 		IdleConnTimeout: time.Minute,
@@ -108,7 +101,7 @@ func New(cfg Config) (*Client, error) {
 			return dialer.DialContext(ctx, network, addr)
 		},
 	}}
-	return c, nil
+	return o, nil
 }
 
 func hostOnly(host string) string {
@@ -119,18 +112,18 @@ func hostOnly(host string) string {
 }
 
 // parse reads a service's connection string. Errors do not repeat the key.
-func (c *Client) parse(text string) error {
+func (o *Owner) parse(text string) error {
 	for part := range strings.SplitSeq(text, ";") {
 		name, value, _ := strings.Cut(part, "=")
 		var err error
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "":
 		case "hostname":
-			c.host = value
+			o.host = value
 		case "sharedaccesskeyname":
-			c.policy = value
+			o.policy = value
 		case "sharedaccesskey":
-			c.key, err = iothub.ParseKey(value)
+			o.key, err = iothub.ParseKey(value)
 		default:
 			err = fmt.Errorf("unknown member %q", name)
 		}
@@ -138,33 +131,33 @@ func (c *Client) parse(text string) error {
 			return fmt.Errorf("connection string: %w", err)
 		}
 	}
-	if c.host == "" || c.policy == "" || len(c.key) == 0 {
+	if o.host == "" || o.policy == "" || len(o.key) == 0 {
 		return errors.New("connection string: HostName, SharedAccessKeyName and SharedAccessKey are needed")
 	}
 	return nil
 }
 
 // Host is the hub's host name, as it stands in connection strings.
-func (c *Client) Host() string { return c.host }
+func (o *Owner) Host() string { return o.host }
 
 // CA is the PEM of the authority that devices must trust; nil when it is the system's.
-func (c *Client) CA() []byte { return c.ca }
+func (o *Owner) CA() []byte { return o.ca }
 
 // Close gives up idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (o *Owner) Close() { o.http.CloseIdleConnections() }
 
 // open makes a request and returns its answer, whose body the caller closes; a refusal is an *iothub.Error.
-func (c *Client) open(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) (*http.Response, error) {
+func (o *Owner) open(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) (*http.Response, error) {
 	if query == nil {
 		query = url.Values{}
 	}
 	query.Set("api-version", iothub.APIVersion)
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+c.host+path+"?"+query.Encode(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+o.host+path+"?"+query.Encode(), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	maps.Copy(req.Header, header)
-	token, err := iothub.MintToken(c.host, c.policy, c.now().Add(tokenLife), c.key.Signer())
+	token, err := iothub.MintToken(o.host, o.policy, o.now().Add(tokenLife), o.key.Signer())
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +165,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
-	resp, err := c.http.Do(req)
+	resp, err := o.http.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +177,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 }
 
 // call makes a request whose answer is one document; nil when it has none.
-func (c *Client) call(ctx context.Context, method, path, match string, body any) (json.RawMessage, error) {
+func (o *Owner) call(ctx context.Context, method, path, match string, body any) (json.RawMessage, error) {
 	var text []byte
 	if body != nil {
 		var err error
@@ -196,7 +189,7 @@ func (c *Client) call(ctx context.Context, method, path, match string, body any)
 	if match != "" {
 		header.Set("If-Match", `"`+match+`"`)
 	}
-	resp, err := c.open(ctx, method, path, nil, header, text)
+	resp, err := o.open(ctx, method, path, nil, header, text)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package service
+package hub
 
 import (
 	"context"
@@ -63,7 +63,7 @@ func twinPath(id iothub.ID) string {
 }
 
 // Create makes a device or a module.
-func (c *Client) Create(ctx context.Context, n NewIdentity) (Identity, error) {
+func (o *Owner) Create(ctx context.Context, n NewIdentity) (Identity, error) {
 	body := Identity{DeviceID: n.ID.Device, ModuleID: n.ID.Module}
 	if n.Edge {
 		body.Capabilities = &struct {
@@ -79,13 +79,13 @@ func (c *Client) Create(ctx context.Context, n NewIdentity) (Identity, error) {
 		body.Authentication.Thumbprint.Primary = n.Thumbprint[0]
 		body.Authentication.Thumbprint.Secondary = n.Thumbprint[len(n.Thumbprint)-1]
 	}
-	raw, err := c.call(ctx, http.MethodPut, identityPath(n.ID), "", body)
+	raw, err := o.call(ctx, http.MethodPut, identityPath(n.ID), "", body)
 	return identity(raw, err)
 }
 
 // Identity reads a device or a module.
-func (c *Client) Identity(ctx context.Context, id iothub.ID) (Identity, error) {
-	return identity(c.call(ctx, http.MethodGet, identityPath(id), "", nil))
+func (o *Owner) Identity(ctx context.Context, id iothub.ID) (Identity, error) {
+	return identity(o.call(ctx, http.MethodGet, identityPath(id), "", nil))
 }
 
 func identity(raw json.RawMessage, err error) (Identity, error) {
@@ -97,21 +97,21 @@ func identity(raw json.RawMessage, err error) (Identity, error) {
 }
 
 // Delete removes a device with its modules, or a module.
-func (c *Client) Delete(ctx context.Context, id iothub.ID) error {
-	_, err := c.call(ctx, http.MethodDelete, identityPath(id), "*", nil)
+func (o *Owner) Delete(ctx context.Context, id iothub.ID) error {
+	_, err := o.call(ctx, http.MethodDelete, identityPath(id), "*", nil)
 	return err
 }
 
 // Devices lists the first 1000 devices.
-func (c *Client) Devices(ctx context.Context) ([]Identity, error) { return c.list(ctx, "/devices") }
+func (o *Owner) Devices(ctx context.Context) ([]Identity, error) { return o.list(ctx, "/devices") }
 
 // Modules lists the modules of a device.
-func (c *Client) Modules(ctx context.Context, device string) ([]Identity, error) {
-	return c.list(ctx, identityPath(iothub.ID{Device: device})+"/modules")
+func (o *Owner) Modules(ctx context.Context, device string) ([]Identity, error) {
+	return o.list(ctx, identityPath(iothub.ID{Device: device})+"/modules")
 }
 
-func (c *Client) list(ctx context.Context, path string) ([]Identity, error) {
-	raw, err := c.call(ctx, http.MethodGet, path, "", nil)
+func (o *Owner) list(ctx context.Context, path string) ([]Identity, error) {
+	raw, err := o.call(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +123,8 @@ func (c *Client) list(ctx context.Context, path string) ([]Identity, error) {
 }
 
 // ConnectionString is what a device or a module with a key is configured with.
-func (c *Client) ConnectionString(i Identity) (iothub.Secret, error) {
-	cs := iothub.ConnectionString{Host: c.host, ID: i.ID(), X509: i.Authentication.Type == "selfSigned"}
+func (o *Owner) ConnectionString(i Identity) (iothub.Secret, error) {
+	cs := iothub.ConnectionString{Host: o.host, ID: i.ID(), X509: i.Authentication.Type == "selfSigned"}
 	if !cs.X509 {
 		key, err := iothub.ParseKey(i.Authentication.SymmetricKey.Primary)
 		if err != nil {
@@ -136,19 +136,19 @@ func (c *Client) ConnectionString(i Identity) (iothub.Secret, error) {
 }
 
 // Twin reads a twin, as the service shows it.
-func (c *Client) Twin(ctx context.Context, id iothub.ID) (json.RawMessage, error) {
-	return c.call(ctx, http.MethodGet, twinPath(id), "", nil)
+func (o *Owner) Twin(ctx context.Context, id iothub.ID) (json.RawMessage, error) {
+	return o.call(ctx, http.MethodGet, twinPath(id), "", nil)
 }
 
 // PatchTwin merges {"properties":{"desired":{…}},"tags":{…}} into a twin and returns it.
-func (c *Client) PatchTwin(ctx context.Context, id iothub.ID, patch json.RawMessage) (json.RawMessage, error) {
-	return c.call(ctx, http.MethodPatch, twinPath(id), "*", patch)
+func (o *Owner) PatchTwin(ctx context.Context, id iothub.ID, patch json.RawMessage) (json.RawMessage, error) {
+	return o.call(ctx, http.MethodPatch, twinPath(id), "*", patch)
 }
 
 // Invoke calls a direct method.
-func (c *Client) Invoke(ctx context.Context, id iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error) {
+func (o *Owner) Invoke(ctx context.Context, id iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error) {
 	var result iothub.MethodResult
-	raw, err := c.call(ctx, http.MethodPost, twinPath(id)+"/methods", "", req)
+	raw, err := o.call(ctx, http.MethodPost, twinPath(id)+"/methods", "", req)
 	if err == nil {
 		err = json.Unmarshal(raw, &result)
 	}
@@ -156,7 +156,7 @@ func (c *Client) Invoke(ctx context.Context, id iothub.ID, req iothub.MethodRequ
 }
 
 // Apply sets the modules of one device: {"modulesContent":{…}}.
-func (c *Client) Apply(ctx context.Context, device string, content json.RawMessage) error {
-	_, err := c.call(ctx, http.MethodPost, identityPath(iothub.ID{Device: device})+"/applyConfigurationContent", "", content)
+func (o *Owner) Apply(ctx context.Context, device string, content json.RawMessage) error {
+	_, err := o.call(ctx, http.MethodPost, identityPath(iothub.ID{Device: device})+"/applyConfigurationContent", "", content)
 	return err
 }

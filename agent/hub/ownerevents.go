@@ -1,4 +1,4 @@
-package service
+package hub
 
 import (
 	"bufio"
@@ -61,8 +61,8 @@ func (q EventQuery) values() url.Values {
 }
 
 // Events calls fn for each event until there are no more, ctx ends, or fn fails. The events of one device come in order.
-func (c *Client) Events(ctx context.Context, q EventQuery, fn func(Event) error) error {
-	resp, err := c.open(ctx, http.MethodGet, "/events", q.values(), nil, nil)
+func (o *Owner) Events(ctx context.Context, q EventQuery, fn func(Event) error) error {
+	resp, err := o.open(ctx, http.MethodGet, "/events", q.values(), nil, nil)
 	if err != nil {
 		return err
 	}
