@@ -219,7 +219,7 @@ trusted_ca = %q
 [[bundles.trusted_keys]]
 file = %q
 `, filepath.Join(s.work, "state"), s.runDir(), filepath.Join(s.work, "connection-string"), s.link.addr, s.hubHTTPS,
-		filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.work, "release.key.pub"))
+		filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.work, "release.pub"))
 	if err := os.WriteFile(filepath.Join(s.work, "config.toml"), []byte(config), 0o600); err != nil {
 		return err
 	}

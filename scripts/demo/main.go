@@ -48,6 +48,9 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := os.Chmod(work, 0o711); err != nil { // modules are nobody in particular and must be able to walk through it
+		return err
+	}
 	s := &stage{bin: filepath.Join(root, "build"), source: filepath.Join(root, "scripts", "demo", "modules"), sdk: filepath.Join(root, "build", "sdk"), work: work, began: time.Now()}
 	defer func() {
 		if os.Getenv("DEMO") == "stay" && err == nil {
