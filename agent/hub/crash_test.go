@@ -19,9 +19,9 @@ const childDir = "SANDPIPER_HUB_TEST_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		os.Exit(serveUntilKilled(dir))
+		os.Exit(serveUntilKilled(dir)) //nolint:forbidigo // this is the main of a child process
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // and this that of the tests
 }
 
 // serveUntilKilled runs a hub, says where, and ends when standard input does, or is killed.
@@ -31,7 +31,7 @@ func serveUntilKilled(dir string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(h.MQTT, h.HTTPS)
+	fmt.Fprintln(os.Stdout, h.MQTT, h.HTTPS)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	if err := h.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -220,7 +220,7 @@ func (h *Hub) watch(ctx context.Context, shard int) error {
 		c.showDesired(service.doc)
 	})
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the hub stops
 	}
 	return fmt.Errorf("watch shard %d: %w", shard, err)
 }

@@ -139,5 +139,5 @@ func (h *Hub) query(w http.ResponseWriter, r *http.Request, _ iothub.ID) error {
 		list = append(list, h.view(id, whole))
 	}
 	w.Header().Set("x-ms-item-type", "Twin")
-	return reply(w, http.StatusOK, "", list)
+	return reply(w, "", list)
 }

@@ -41,7 +41,7 @@ func (h *Hub) putIdentity(w http.ResponseWriter, r *http.Request, id iothub.ID) 
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, doc.ETag, doc.body(id, h.connection(id)))
+	return reply(w, doc.ETag, doc.body(id, h.connection(id)))
 }
 
 func (h *Hub) getIdentity(w http.ResponseWriter, r *http.Request, id iothub.ID) error {
@@ -49,7 +49,7 @@ func (h *Hub) getIdentity(w http.ResponseWriter, r *http.Request, id iothub.ID) 
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, found.doc.ETag, found.doc.body(id, h.connection(id)))
+	return reply(w, found.doc.ETag, found.doc.body(id, h.connection(id)))
 }
 
 func (h *Hub) deleteIdentity(w http.ResponseWriter, r *http.Request, id iothub.ID) error {
@@ -81,7 +81,7 @@ func (h *Hub) listDevices(w http.ResponseWriter, r *http.Request, _ iothub.ID) e
 		return err
 	}
 	slices.SortFunc(list, func(a, b identityBody) int { return cmp.Compare(a.DeviceID, b.DeviceID) })
-	return reply(w, http.StatusOK, "", list[:min(top, len(list))])
+	return reply(w, "", list[:min(top, len(list))])
 }
 
 // eachDevice calls fn with every device.
@@ -124,7 +124,7 @@ func (h *Hub) listModules(w http.ResponseWriter, r *http.Request, id iothub.ID) 
 		}
 	}
 	slices.SortFunc(list, func(a, b identityBody) int { return cmp.Compare(a.ModuleID, b.ModuleID) })
-	return reply(w, http.StatusOK, "", list)
+	return reply(w, "", list)
 }
 
 func (h *Hub) statistics(w http.ResponseWriter, r *http.Request, _ iothub.ID) error {
@@ -144,5 +144,5 @@ func (h *Hub) statistics(w http.ResponseWriter, r *http.Request, _ iothub.ID) er
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, "", stats)
+	return reply(w, "", stats)
 }

@@ -16,7 +16,7 @@ func (h *Hub) getTwin(w http.ResponseWriter, r *http.Request, id iothub.ID) erro
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, whole.service.etag(), h.view(id, whole))
+	return reply(w, whole.service.etag(), h.view(id, whole))
 }
 
 func (h *Hub) patchTwin(w http.ResponseWriter, r *http.Request, id iothub.ID) error {
@@ -40,7 +40,7 @@ func (h *Hub) changeTwin(w http.ResponseWriter, r *http.Request, id iothub.ID, r
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, whole.service.etag(), h.view(id, whole))
+	return reply(w, whole.service.etag(), h.view(id, whole))
 }
 
 // callMethod calls a direct method and answers when the device has.
@@ -57,5 +57,5 @@ func (h *Hub) callMethod(w http.ResponseWriter, r *http.Request, id iothub.ID) e
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, "", result)
+	return reply(w, "", result)
 }

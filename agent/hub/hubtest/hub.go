@@ -40,18 +40,18 @@ type Hub struct {
 }
 
 // New runs a hub until the test ends.
-func New(t testing.TB, o Options) *Hub {
-	t.Helper()
+func New(tb testing.TB, o Options) *Hub {
+	tb.Helper()
 	if o.Dir == "" {
-		o.Dir = t.TempDir()
+		o.Dir = tb.TempDir()
 	}
-	h, err := Start(t.Context(), o)
+	h, err := Start(tb.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := h.Stop(); err != nil {
-			t.Errorf("end hub: %v", err)
+			tb.Errorf("end hub: %v", err)
 		}
 	})
 	return h

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -53,7 +52,7 @@ func (d *Docs) list(ctx context.Context, shard int, subjects []string, namesOnly
 		if err != nil {
 			return fmt.Errorf("list documents: %w", err)
 		}
-		doc := newDoc(m.seq, nats.Header(m.Headers()), m.Data())
+		doc := newDoc(m.seq, m.Headers(), m.Data())
 		doc.Key = key
 		if doc.Exists() {
 			fn(doc)

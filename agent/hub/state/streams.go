@@ -3,13 +3,9 @@ package state
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-// presenceAge is how long a claim outlives its last refresh.
-const presenceAge = time.Minute
 
 // createStreams makes what is missing and brings limits up to date.
 func createStreams(ctx context.Context, js jetstream.JetStream, n names, cfg Config) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -34,7 +33,7 @@ func (d *Docs) Watch(ctx context.Context, shard int, kinds []string, ready func(
 		if err != nil {
 			return fmt.Errorf("watch documents: %w", err)
 		}
-		doc := newDoc(m.seq, nats.Header(m.Headers()), m.Data())
+		doc := newDoc(m.seq, m.Headers(), m.Data())
 		doc.Key = key
 		fn(doc)
 		if !shown && m.pending == 0 {
