@@ -103,7 +103,7 @@ func (s shelf) present(m deployment.Module) (supervisor.Image, error) {
 
 // finalIfRefused keeps the supervisor from asking again for what will be refused again.
 func finalIfRefused(m deployment.Module, err error) error {
-	if refused, ok := errors.AsType[*bundle.Error](err); ok {
+	if refused, ok := errors.AsType[*bundle.Error](err); ok && bundle.CodeOf(err).Final() {
 		return &deployment.Error{Path: "modules." + m.Name + ".settings.image", Why: refused.Error(), Code: deployment.CodeFailed}
 	}
 	return err
@@ -157,6 +157,11 @@ func (a *Agent) StopModules() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	a.supervisor.StopAll(ctx)
+	for _, img := range a.images.List() {
+		if err := a.images.Unmount(ctx, img); err != nil {
+			a.log.Warn("image stays mounted", "image", img.Name+" "+img.Version, "err", err)
+		}
+	}
 }
 
 // stopPatience bounds the end of all modules together; systemd gives a service 90 s.
