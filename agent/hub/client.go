@@ -272,8 +272,8 @@ func (c *client) twinGet(rid string) {
 		return
 	}
 	c.mu.Lock()
-	if whole.service.Version > c.shown {
-		c.knowsLocked(whole.service)
+	if _, listens := c.qos(iothub.FeatureDesired); !listens && whole.service.Version > c.shown {
+		c.knowsLocked(whole.service) // one that listens is sent the patch as well: it may act on nothing else
 	}
 	c.mu.Unlock()
 	c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}, body)

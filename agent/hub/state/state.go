@@ -136,7 +136,8 @@ func (s *State) checkRecord(ctx context.Context, js jetstream.JetStream, n names
 	for name := range listed.Name() {
 		hub, isMeta := strings.CutSuffix(strings.TrimPrefix(name, "KV_"), "-meta")
 		if isMeta && name != own {
-			return fmt.Errorf("open %s: it holds hub %q, not %q: %w", s.cfg.Dir, hub, s.cfg.Hub, ErrOtherHub)
+			return fmt.Errorf("open %s: it holds hub %q, not %q; use the host name it was made with, or another directory: %w",
+				s.cfg.Dir, hub, s.cfg.Hub, ErrOtherHub)
 		}
 	}
 	if err := listed.Err(); err != nil {
