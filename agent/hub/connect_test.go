@@ -23,7 +23,7 @@ import (
 func TestWrongCredentialsAreRefusedForGood(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs, other := identity(t, h, "edge1", ""), identity(t, h, "edge2", "")
+	cs, other := register(t, h, "edge1", ""), register(t, h, "edge2", "")
 	mint := func(resource string, expiry time.Time, key iothub.Key) string {
 		token, err := iothub.MintToken(resource, "", expiry, key.Signer())
 		if err != nil {
@@ -103,7 +103,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 func TestTheNewestConnectionWins(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	first := connect(t, h, cs)
 	second := connect(t, h, cs)
 	<-first.Ended()
@@ -117,8 +117,8 @@ func TestTheNewestConnectionWins(t *testing.T) {
 func TestAChangedOrDeletedIdentityIsDisconnected(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	device := connect(t, h, identity(t, h, "edge1", ""))
-	module := connect(t, h, identity(t, h, "edge1", "filter"))
+	device := connect(t, h, register(t, h, "edge1", ""))
+	module := connect(t, h, register(t, h, "edge1", "filter"))
 	if err := h.Owner.Delete(t.Context(), iothub.ID{Device: "edge1", Module: "filter"}); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestAChangedOrDeletedIdentityIsDisconnected(t *testing.T) {
 func TestAnExpiringTokenEndsTheConnection(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	expiry := time.Now().Add(-iothub.SkewTolerance + 2*time.Second)
 	token, err := iothub.MintToken(cs.ID.Resource(h.Host), "", expiry, cs.Key.Signer())
 	if err != nil {
@@ -151,7 +151,7 @@ func TestAnExpiringTokenEndsTheConnection(t *testing.T) {
 func TestAWillIsTelemetryOfAClientThatVanished(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	follow := make(chan hub.Event, 8)
 	go func() {
 		_ = h.Owner.Events(t.Context(), hub.EventQuery{Device: "edge1", Follow: true}, func(e hub.Event) error { follow <- e; return nil })
@@ -170,7 +170,7 @@ func TestAWillIsTelemetryOfAClientThatVanished(t *testing.T) {
 func TestADeviceManagesItsOwnModulesOnly(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs, other := identity(t, h, "edge1", ""), identity(t, h, "edge2", "")
+	cs, other := register(t, h, "edge1", ""), register(t, h, "edge2", "")
 	own := restAs(t, h, cs)
 	module := map[string]any{"deviceId": "edge1", "moduleId": "filter", "managedBy": "IotEdge"}
 	tests := []struct {

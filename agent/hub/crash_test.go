@@ -74,7 +74,7 @@ func TestAKilledHubLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	h := hubtest.New(t, hubtest.Options{Dir: dir})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	conf := h.TLS()
 	if err := h.Stop(); err != nil {
 		t.Fatal(err)

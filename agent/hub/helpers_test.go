@@ -14,8 +14,8 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
 )
 
-// identity registers a device or a module.
-func identity(t *testing.T, h *hubtest.Hub, device, module string) iothub.ConnectionString {
+// register makes a device or a module.
+func register(t *testing.T, h *hubtest.Hub, device, module string) iothub.ConnectionString {
 	t.Helper()
 	create := func() (iothub.ConnectionString, error) { return h.CreateDevice(t.Context(), device) }
 	if module != "" {

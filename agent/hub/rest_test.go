@@ -64,7 +64,7 @@ func httpClient(t *testing.T, h *hubtest.Hub) *http.Client {
 func TestTwinsKeepVersionsMetadataAndETags(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	id := identity(t, h, "edge1", "").ID
+	id := register(t, h, "edge1", "").ID
 	type view struct {
 		ETag       string `json:"etag"`
 		Version    int64  `json:"version"`
@@ -115,7 +115,7 @@ func TestTwinsKeepVersionsMetadataAndETags(t *testing.T) {
 func TestConcurrentPatchesOfOneTwinAllCount(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	id := identity(t, h, "edge1", "").ID
+	id := register(t, h, "edge1", "").ID
 	const writers = 4
 	done := make(chan error, writers)
 	for w := range writers {
@@ -178,7 +178,7 @@ func TestApplyingAConfigurationMakesModulesAndReplacesSections(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
 	ctx := t.Context()
-	identity(t, h, "edge1", "")
+	register(t, h, "edge1", "")
 	manifest := `{"modulesContent":{
 		"$edgeAgent":{"properties.desired":{"schemaVersion":"1.1","runtime":{"type":"docker","settings":{}},"systemModules":{},
 			"modules":{"filter":{"type":"native","status":"running","restartPolicy":"always","settings":{"image":"https://x/a.spb"}}}}},

@@ -22,8 +22,8 @@ const (
 func TestTelemetryIsInTheLogWhenItIsAcknowledged(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	identity(t, h, "edge1", "")
-	c := connect(t, h, identity(t, h, "edge1", "filter"))
+	register(t, h, "edge1", "")
+	c := connect(t, h, register(t, h, "edge1", "filter"))
 	publish(t, c, "devices/edge1/modules/filter/messages/events/%24.mid=m1&%24.on=out&alert=a%2Fb&%24.cdid=liar/", `{"t":1}`)
 	publish(t, c, "devices/edge1/modules/filter/messages/events/", "\x00\x01")
 	events, err := h.Telemetry(t.Context(), "edge1")
@@ -47,7 +47,7 @@ func TestTelemetryIsInTheLogWhenItIsAcknowledged(t *testing.T) {
 func TestOneDevicesMessagesStayInOrderThroughCuts(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	const n = 200
 	sent := 0
 	for round := range 4 {
@@ -91,7 +91,7 @@ func TestOneDevicesMessagesStayInOrderThroughCuts(t *testing.T) {
 func TestDesiredPatchesAreDeliveredLiveAndAfterAnAbsence(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	c := connect(t, h, cs)
 	subscribe(t, c, desiredFilter)
 	desire(t, h, cs.ID, `{"a":1,"old":{"x":1,"y":2}}`)
@@ -128,7 +128,7 @@ func TestDesiredPatchesAreDeliveredLiveAndAfterAnAbsence(t *testing.T) {
 func TestManyDesiredPatchesNeverLeaveAGap(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	c := connect(t, h, cs)
 	subscribe(t, c, desiredFilter)
 	const n = 200
@@ -162,7 +162,7 @@ func TestManyDesiredPatchesNeverLeaveAGap(t *testing.T) {
 func TestReportedPatchesAreCheckedMergedAndVersioned(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	c := connect(t, h, cs)
 	subscribe(t, c, twinFilter)
 	publish(t, c, "$iothub/twin/PATCH/properties/reported/?$rid=r1", `{"a":{"b":1}}`)
@@ -184,7 +184,7 @@ func TestReportedPatchesAreCheckedMergedAndVersioned(t *testing.T) {
 func TestMethodsReachTheDeviceOrSayWhyNot(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	cs := identity(t, h, "edge1", "")
+	cs := register(t, h, "edge1", "")
 	request := iothub.MethodRequest{Name: "blink", Payload: json.RawMessage(`{"times":3}`), ResponseTimeout: 5 * time.Second}
 	if _, err := h.Owner.Invoke(t.Context(), cs.ID, request); code(err) != iothub.CodeNotOnline {
 		t.Errorf("nobody there: got %v, want %d", err, iothub.CodeNotOnline)
@@ -230,9 +230,9 @@ func TestMethodsReachTheDeviceOrSayWhyNot(t *testing.T) {
 func TestEventsCanBeFollowedFilteredAndResumed(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	identity(t, h, "edge1", "")
-	module := connect(t, h, identity(t, h, "edge1", "m"))
-	device := connect(t, h, identity(t, h, "edge2", ""))
+	register(t, h, "edge1", "")
+	module := connect(t, h, register(t, h, "edge1", "m"))
+	device := connect(t, h, register(t, h, "edge2", ""))
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, ended := make(chan hub.Event, 16), make(chan error, 1)
 	go func() {
