@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"sort"
 	"strconv"
@@ -179,12 +178,4 @@ func (f *LogFormat) UnmarshalText(text []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%q is not a log format; want auto, text, json or journal", text)
-}
-
-// removeIfStale deletes a socket left over by a process that is gone.
-func removeIfStale(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

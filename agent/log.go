@@ -43,7 +43,7 @@ func isJournal(w *os.File) bool {
 	if err := syscall.Fstat(int(w.Fd()), &st); err != nil {
 		return false
 	}
-	return uint64(st.Dev) == dev && st.Ino == ino
+	return st.Dev == dev && st.Ino == ino
 }
 
 // journalHandler sends each record to the journal as one entry: the message, and every attribute as a field.

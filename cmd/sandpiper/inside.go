@@ -78,10 +78,10 @@ func (s *shared) receiveCommand() *cobra.Command {
 				left--
 				return enc.Encode(in)
 			})
-			if errors.Is(err, errEnough) || cmd.Context().Err() != nil {
-				return nil
+			if cmd.Context().Err() == nil && !errors.Is(err, errEnough) {
+				return err
 			}
-			return err
+			return nil
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "n", 0, "end after this many messages")
