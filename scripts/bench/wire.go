@@ -31,14 +31,14 @@ func wire() ([]contest, error) {
 	return list, nil
 }
 
-// broker is a server under test: started for one round in a folder of its own.
-type broker struct {
+// server is a broker under test: started for one round in a folder of its own.
+type server struct {
 	addr  string
 	login func(client int) (id, user, password string)
 	stop  func()
 }
 
-func round(start func(dir string, p pair) (broker, error), clients, window, messages int) (float64, error) {
+func round(start func(dir string, p pair) (server, error), clients, window, messages int) (float64, error) {
 	dir, err := os.MkdirTemp("", "sandpiper-bench-")
 	if err != nil {
 		return 0, err
@@ -69,21 +69,21 @@ func mosquittoPath() (string, error) {
 }
 
 // mosquitto starts the peer with persistence and the same certificate.
-func mosquitto(dir string, p pair) (broker, error) {
+func mosquitto(dir string, p pair) (server, error) {
 	path, err := mosquittoPath()
 	if err != nil {
-		return broker{}, err
+		return server{}, err
 	}
 	addr, port, err := freePort()
 	if err != nil {
-		return broker{}, err
+		return server{}, err
 	}
 	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\ncertfile %s\nkeyfile %s\n"+
 		"max_inflight_messages 0\nmax_queued_messages 0\nlog_type error\nset_tcp_nodelay true\nuser root\n", port, dir, p.certFile, p.keyFile)
 	file := filepath.Join(dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		return broker{}, err
+		return server{}, err
 	}
 	stop, err := start(exec.Command(path, "-c", file), addr)
-	return broker{addr: addr, stop: stop, login: func(i int) (string, string, string) { return fmt.Sprintf("edge1/m%d", i), "", "" }}, err
+	return server{addr: addr, stop: stop, login: func(i int) (string, string, string) { return fmt.Sprintf("edge1/m%d", i), "", "" }}, err
 }
