@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,7 +82,7 @@ func eventLine(e hub.Event) string {
 		body = strconv.Itoa(len(e.BodyBase64)) + " bytes"
 	}
 	if e.Kind != "telemetry" {
-		body = e.Kind + "  " + body
+		body = strings.TrimSpace(e.Kind+"  "+e.Properties["opType"]) + "  " + body
 	}
 	return e.Enqueued.Local().Format("2006-01-02 15:04:05.000") + "  " + who + "  " + body
 }
