@@ -61,7 +61,10 @@ func ParseMethodRequest(body []byte) (MethodRequest, error) {
 		}
 		r.ConnectTimeout = time.Duration(*s) * time.Second
 	}
-	return r, r.Validate()
+	if err := r.Validate(); err != nil {
+		return MethodRequest{}, err
+	}
+	return r, nil
 }
 
 // Validate checks the limits of a request that was made here rather than parsed.
