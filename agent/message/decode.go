@@ -55,8 +55,15 @@ func Decode(data []byte) (Message, error) {
 		return Message{}, fmt.Errorf("%w: %d bytes, at most %d", ErrCorrupt, len(data), maxEncoded)
 	}
 	var w wire
-	if err := strict.Unmarshal(data, &w); err != nil {
-		return Message{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	err := strict.Unmarshal(data, &w)
+	if err != nil { // a newer version may give other types to the members: only its version need be readable
+		var head struct {
+			Version uint64 `cbor:"0,keyasint"`
+		}
+		if strict.Unmarshal(data, &head) != nil || head.Version <= Version {
+			return Message{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		w.Version = head.Version
 	}
 	if w.Version > Version {
 		return Message{}, fmt.Errorf("%w: version %d, this agent reads up to %d", ErrVersion, w.Version, Version)

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
-// ErrTooLarge is wrapped by the error for a message beyond [iothub.MaxMessage]. It is final: the message will never fit.
-var ErrTooLarge = errors.New("message too large")
+// Errors of [FromPublish]. Both are final: the same publish will never be a message.
+var (
+	ErrTooLarge = errors.New("message too large") // beyond iothub.MaxMessage or iothub.MaxProperties
+	ErrInvalid  = errors.New("message invalid")   // text that is not UTF-8, a source that is nobody
+)
 
 // Message is one telemetry message. The zero value is empty and valid.
 type Message struct {
@@ -23,12 +27,23 @@ type Message struct {
 
 // FromPublish makes the message that src published at now. It takes over bag and body. $.on becomes Output, and
 // $.cdid and $.cmid, which only a server may set, are dropped. A message whose properties and body together exceed
-// [iothub.MaxMessage] is an error that wraps [ErrTooLarge].
+// [iothub.MaxMessage] wraps [ErrTooLarge]; what could not be stored and read back wraps [ErrInvalid].
 func FromPublish(src iothub.ID, bag iothub.Bag, body []byte, now time.Time) (Message, error) {
 	if size := bag.Size() + len(body); size > iothub.MaxMessage {
 		return Message{}, fmt.Errorf("%w: %d bytes of body and properties, at most %d", ErrTooLarge, size, iothub.MaxMessage)
 	}
+	if len(bag) > iothub.MaxProperties {
+		return Message{}, fmt.Errorf("%w: %d properties, at most %d", ErrTooLarge, len(bag), iothub.MaxProperties)
+	}
+	if _, err := iothub.NewID(src.Device, src.Module); err != nil {
+		return Message{}, fmt.Errorf("%w: source: %w", ErrInvalid, err)
+	}
 	m := Message{Source: src, Body: body, Accepted: now.UTC().Truncate(time.Microsecond)}
+	for _, p := range bag {
+		if !utf8.ValidString(p.Key) || !utf8.ValidString(p.Value) {
+			return Message{}, fmt.Errorf("%w: property %q is not UTF-8", ErrInvalid, p.Key[:min(len(p.Key), 64)])
+		}
+	}
 	kept := bag[:0] // in place: the bag is ours now
 	for _, p := range bag {
 		switch p.Key {
