@@ -161,6 +161,23 @@ func NewAgentReport(build Build, platform Platform, a Agent, lives map[string]Li
 	return r
 }
 
+// Lean is the report without what a deployment may make large: environment and options. It fits a twin where the whole does not.
+func (r AgentReport) Lean() AgentReport {
+	modules := make(map[string]moduleReport, len(r.Modules))
+	for name, m := range r.Modules {
+		m.Env, m.Settings = map[string]envReport{}, map[string]string{"image": m.Settings["image"], "imageHash": m.Settings["imageHash"]}
+		modules[name] = m
+	}
+	r.Modules = modules
+	systems := make(map[string]systemReport, len(r.SystemModules))
+	for name, m := range r.SystemModules {
+		m.Env, m.Settings = map[string]envReport{}, map[string]string{"image": m.Settings["image"]}
+		systems[name] = m
+	}
+	r.SystemModules = systems
+	return r
+}
+
 func reportSystem(name string, s System, up time.Time) systemReport {
 	r := systemReport{
 		Type: s.Type, ImagePullPolicy: s.Pull.String(), Env: reportEnv(s.Env),

@@ -6,111 +6,241 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
-// recover adopts the instances of an earlier agent that the records know, and ends the others.
-func (s *Supervisor) recover(ctx context.Context) error {
-	found, err := s.cfg.Runtime.Recover(ctx)
-	if err != nil {
-		return fmt.Errorf("recover sandboxes: %w", err)
-	}
-	wanted := deployment.Agent{}
-	if now := s.cfg.Twins.Snapshot(s.id); now.Known {
-		if wanted, err = deployment.ParseAgent(now.Desired); err != nil {
-			s.cfg.Logger.Warn("the stored deployment is not understood; what runs is left alone until it is", "err", err)
-		}
-	}
-	for _, inst := range found {
-		if err := s.adopt(ctx, wanted, inst); err != nil {
-			s.cfg.Logger.Warn("instance of an earlier agent ended", "instance", inst.ID(), "why", err)
-			if err := inst.Destroy(); err != nil {
-				s.cfg.Logger.Error("sandbox not removed", "instance", inst.ID(), "err", err)
-			}
-		}
-	}
-	return nil
-}
-
-// adopt makes a unit of an instance; an error says why that cannot be.
-func (s *Supervisor) adopt(ctx context.Context, wanted deployment.Agent, inst sandbox.Instance) error {
-	name := inst.ID()
-	m := wanted.Find(name)
-	rec, ok, err := s.loadRecord(name)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return errors.New("there is no record of it")
-	case m == nil:
-		return errors.New("it is not in the deployment")
-	case m.Hash() != rec.Hash:
-		return errors.New("the deployment wants another one")
-	}
-	seat, err := s.seat(ctx, *m, rec.Image)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped[name] = rec.Down
-	s.units[name] = s.newUnit(ctx, seat, inst)
-	return nil
-}
-
-func (s *Supervisor) seat(ctx context.Context, m deployment.Module, img Image) (Seat, error) {
-	base, err := s.idBase(ctx, m.Name)
-	return Seat{Module: m, Image: img, IDBase: base, Log: filepath.Join(s.cfg.FIFODir, m.Name)}, err
-}
-
-// apply makes the units equal the deployment. True: something is missing that may be had later.
+// apply makes the units equal the deployment in the twin. True: something is missing that may be had later.
 func (s *Supervisor) apply(ctx context.Context) (retry bool) {
 	now := s.cfg.Twins.Snapshot(s.id)
 	if !now.Known {
 		return false
 	}
 	wanted, err := deployment.ParseAgent(now.Desired)
+	s.mu.Lock()
+	news := s.version != now.DesiredVersion
+	s.mu.Unlock()
 	if err == nil {
-		err = s.carryOut(ctx, wanted)
-		var final *deployment.Error
-		retry = err != nil && !errors.As(err, &final)
+		err = s.carryOut(ctx, wanted, applied{V: recordVersion, Version: now.DesiredVersion, Desired: now.Desired})
+		_, final := errors.AsType[*deployment.Error](err)
+		retry = err != nil && !final
 	}
 	if ctx.Err() != nil {
 		return false
 	}
-	log := s.cfg.Logger.With("deployment", now.DesiredVersion)
 	s.mu.Lock()
-	news := s.version != now.DesiredVersion
 	s.version, s.status = now.DesiredVersion, deployment.StatusOf(err)
 	s.mu.Unlock()
+	log := s.cfg.Logger.With("deployment", now.DesiredVersion)
 	switch {
 	case err != nil:
 		log.Error("deployment not applied", "err", err)
 	case news:
+		for _, note := range wanted.Notes {
+			log.Warn("accepted without effect", "note", note)
+		}
 		log.Info("deployment applied", "modules", len(wanted.Modules))
 	}
 	signal(s.tell)
 	return retry
 }
 
-// Plan lists what applying a deployment would do now.
-func (s *Supervisor) Plan(wanted deployment.Agent) []deployment.Step {
-	return deployment.Plan(s.running(), wanted.Modules)
+// carryOut fetches and checks everything, writes down what is to be, and only then stops and starts.
+func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent, plan applied) error {
+	plan.Images = map[string]Image{}
+	s.mu.Lock()
+	fresh := s.plan.Version != plan.Version || string(s.plan.Desired) != string(plan.Desired)
+	var known map[string]Image
+	if !fresh {
+		known = s.plan.Images
+	}
+	for _, u := range s.units {
+		plan.Images[u.seat.Module.Name] = u.seat.Image
+	}
+	s.mu.Unlock()
+	for _, step := range s.Plan(wanted) {
+		if step.Verb != deployment.Fetch {
+			continue
+		}
+		m := *wanted.Find(step.Module)
+		if img, ok := known[m.Name]; ok { // fetched before for this very deployment
+			plan.Images[m.Name] = img
+			continue
+		}
+		img, err := s.cfg.Images.Fetch(ctx, m)
+		if err != nil {
+			return fmt.Errorf("image of module %s: %w", m.Name, err)
+		}
+		if _, err := sandbox.ParseSignal((Seat{Module: m, Image: img}).stopSignal()); err != nil {
+			return &deployment.Error{Path: "modules." + m.Name + ".settings", Why: err.Error(), Code: deployment.CodeFormat}
+		}
+		plan.Images[m.Name] = img
+	}
+	maps.DeleteFunc(plan.Images, func(name string, _ Image) bool { return wanted.Find(name) == nil })
+	if fresh {
+		if err := s.store(ctx, appliedKey, plan); err != nil {
+			return err
+		}
+		if err := s.release(ctx); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.plan, s.applied = plan, wanted
+	s.mu.Unlock()
+	return s.execute(ctx)
 }
 
-// running is what is here, for a plan.
-func (s *Supervisor) running() []deployment.Running {
+// release lets go of what operators stopped: a new deployment is a new decision.
+func (s *Supervisor) release(ctx context.Context) error {
+	s.mu.Lock()
+	units := s.listLocked()
+	s.mu.Unlock()
+	var errs []error
+	for _, u := range units {
+		errs = append(errs, u.do(ctx, orderRelease))
+	}
+	return errors.Join(errs...)
+}
+
+// execute takes the steps from what is here to the applied deployment. Nothing is fetched. One module that fails holds up no other.
+func (s *Supervisor) execute(ctx context.Context) error {
+	s.mu.Lock()
+	wanted, images := s.applied, s.plan.Images
+	for _, m := range wanted.Modules { // what needs no restart: policies, order, times
+		if u := s.units[m.Name]; u != nil && u.hash == m.Hash() {
+			u.wanted.Store(&m)
+		}
+	}
+	held := map[string]bool{}
+	for name, u := range s.units {
+		held[name] = u.held()
+	}
+	s.mu.Unlock()
+	effective := wanted
+	effective.Modules = slices.Clone(wanted.Modules)
+	for i := range effective.Modules {
+		if held[effective.Modules[i].Name] {
+			effective.Modules[i].Status = deployment.StatusStopped
+		}
+	}
+	errs := s.takeDown(ctx, effective)
+	errs = append(errs, s.bringUp(ctx, effective, images)...)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	keep := make([]string, 0, len(s.units))
+	for _, u := range s.units {
+		keep = append(keep, u.seat.Image.Digest)
+	}
+	s.mu.Unlock()
+	slices.Sort(keep)
+	if err := s.cfg.Images.Keep(ctx, slices.Compact(keep)); err != nil {
+		s.cfg.Logger.Warn("unused images not removed", "err", err)
+	}
+	return errors.Join(errs...)
+}
+
+// takeDown stops and removes. Modules of the same startup order are stopped side by side, as each may take its grace time.
+func (s *Supervisor) takeDown(ctx context.Context, wanted deployment.Agent) []error {
+	stops := map[uint32][]*unit{}
+	var removals []*unit
+	s.mu.Lock()
+	for _, step := range deployment.Plan(s.runningLocked(), wanted.Modules) {
+		u := s.units[step.Module]
+		switch step.Verb {
+		case deployment.Stop:
+			stops[u.module().Order] = append(stops[u.module().Order], u)
+		case deployment.Remove:
+			removals = append(removals, u)
+		case deployment.Fetch, deployment.Create, deployment.Start:
+		}
+	}
+	s.mu.Unlock()
+	errs := s.stopUnits(ctx, stops)
+	for _, u := range removals {
+		if err := s.remove(ctx, u, wanted.Find(u.seat.Module.Name) != nil); err != nil {
+			errs = append(errs, fmt.Errorf("remove module %s: %w", u.seat.Module.Name, err))
+		}
+	}
+	return errs
+}
+
+// stopUnits stops units, the highest startup order first.
+func (s *Supervisor) stopUnits(ctx context.Context, orders map[uint32][]*unit) (errs []error) {
+	var mu sync.Mutex // guards errs
+	for _, order := range slices.Backward(slices.Sorted(maps.Keys(orders))) {
+		var all sync.WaitGroup
+		for _, u := range orders[order] {
+			all.Go(func() {
+				if err := u.do(ctx, orderStop); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, fmt.Errorf("stop module %s: %w", u.seat.Module.Name, err))
+				}
+			})
+		}
+		all.Wait()
+	}
+	return errs
+}
+
+// startsAtOnce is how many modules of one startup order are made side by side: a start is mostly waiting for the kernel.
+const startsAtOnce = 4
+
+// bringUp installs and starts, along the startup order. A module that does not start tries again by itself and is no error here.
+func (s *Supervisor) bringUp(ctx context.Context, wanted deployment.Agent, images map[string]Image) (errs []error) {
+	starts := map[uint32][]*unit{}
+	for _, step := range s.Plan(wanted) {
+		m := wanted.Find(step.Module)
+		switch step.Verb {
+		case deployment.Create:
+			if err := s.create(ctx, *m, images[m.Name]); err != nil {
+				errs = append(errs, fmt.Errorf("install module %s: %w", m.Name, err))
+			}
+		case deployment.Start:
+			s.mu.Lock()
+			if u := s.units[m.Name]; u != nil && u.hash == m.Hash() {
+				starts[m.Order] = append(starts[m.Order], u)
+			}
+			s.mu.Unlock()
+		case deployment.Fetch, deployment.Stop, deployment.Remove: // done before, or failed then
+		}
+	}
+	for _, order := range slices.Sorted(maps.Keys(starts)) {
+		var all sync.WaitGroup
+		room := make(chan struct{}, startsAtOnce)
+		for _, u := range starts[order] {
+			room <- struct{}{}
+			all.Go(func() {
+				defer func() { <-room }()
+				_ = u.do(ctx, orderStart)
+			})
+		}
+		all.Wait()
+	}
+	return errs
+}
+
+// Plan lists what applying a deployment would do now.
+func (s *Supervisor) Plan(wanted deployment.Agent) []deployment.Step {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return deployment.Plan(s.runningLocked(), wanted.Modules)
+}
+
+// runningLocked is what is here, for a plan.
+func (s *Supervisor) runningLocked() []deployment.Running {
 	list := make([]deployment.Running, 0, len(s.units))
 	for name, u := range s.units {
-		r := deployment.Running{Name: name, Hash: u.seat.Module.Hash(), Order: u.module().Order}
-		if now := u.is(); now != stopped && now != stopping { // a module's own end holds until its deployment changes
+		r := deployment.Running{Name: name, Hash: u.hash, Order: u.module().Order}
+		if u.is() != stopped { // a module's own end holds until it changes
 			r.State = deployment.Live
 		}
 		list = append(list, r)
@@ -119,135 +249,52 @@ func (s *Supervisor) running() []deployment.Running {
 	return list
 }
 
-// carryOut fetches everything, and only then stops and starts.
-func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent) error {
-	images := map[string]Image{}
-	steps := s.Plan(wanted)
-	for _, step := range steps {
-		if step.Verb != deployment.Fetch {
-			continue
-		}
-		img, err := s.cfg.Images.Fetch(ctx, *wanted.Find(step.Module))
-		if err != nil {
-			return fmt.Errorf("image of module %s: %w", step.Module, err)
-		}
-		images[step.Module] = img
-	}
-	var failures []error
-	for _, step := range steps {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := s.step(ctx, step, wanted, images); err != nil { // one module that does not start holds up no other
-			failures = append(failures, fmt.Errorf("%s %s: %w", step.Verb, step.Module, err))
-		}
-	}
-	s.adjust(wanted)
-	s.mu.Lock()
-	s.applied = wanted
-	keep := make([]string, 0, len(s.units))
-	for _, u := range s.units {
-		keep = append(keep, u.seat.Image.Digest)
-	}
-	s.mu.Unlock()
-	if err := s.cfg.Images.Keep(ctx, keep); err != nil {
-		s.cfg.Logger.Warn("unused images not removed", "err", err)
-	}
-	if len(failures) > 0 { // each is logged and backs off by itself: the deployment as such is in force
-		return startError{errors.Join(failures...)}
-	}
-	return nil
+func (s *Supervisor) seat(ctx context.Context, m deployment.Module, img Image) (Seat, error) {
+	base, err := s.idBase(ctx, m.Name)
+	return Seat{Module: m, Image: img, IDBase: base, Log: filepath.Join(s.cfg.FIFODir, m.Name)}, err
 }
 
-// startError says that the deployment is in force but a module of it does not run.
-type startError struct{ error }
-
-func (e startError) Unwrap() error { return e.error }
-
-// Error is one line.
-func (e startError) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
-
-// step carries out one step of a plan.
-func (s *Supervisor) step(ctx context.Context, step deployment.Step, wanted deployment.Agent, images map[string]Image) error {
-	s.mu.Lock()
-	u := s.units[step.Module]
-	s.mu.Unlock()
-	switch step.Verb {
-	case deployment.Fetch:
-		return nil // done before
-	case deployment.Stop:
-		return u.do(ctx, orderStop)
-	case deployment.Remove:
-		return s.remove(ctx, u, wanted.Find(step.Module) != nil)
-	case deployment.Create:
-		return s.create(ctx, *wanted.Find(step.Module), images[step.Module])
-	case deployment.Start:
-		s.mu.Lock()
-		down := s.stopped[step.Module]
-		s.mu.Unlock()
-		if down {
-			return nil
-		}
-		return u.do(ctx, orderStart)
-	}
-	return fmt.Errorf("unknown step %s", step)
-}
-
-// create writes the unit's record and makes the unit.
+// create writes the record of a module and makes its unit.
 func (s *Supervisor) create(ctx context.Context, m deployment.Module, img Image) error {
-	rec, _, err := s.loadRecord(m.Name)
-	if err != nil {
-		return err
-	}
-	hash := m.Hash()
-	down := rec.Down && rec.Hash == hash // a changed module is a new decision
-	if err := s.saveRecord(ctx, m.Name, record{Hash: hash, Order: m.Order, Image: img, Down: down}); err != nil {
-		return err
-	}
 	seat, err := s.seat(ctx, m, img)
 	if err != nil {
 		return err
 	}
-	u := s.newUnit(ctx, seat, nil)
+	rec := record{Hash: m.Hash(), Order: m.Order, Image: img, Stop: seat.stopSignal()}
+	if err := s.saveRecord(ctx, m.Name, rec); err != nil {
+		return err
+	}
+	u := s.newUnit(seat, rec, stopped, nil)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.units[m.Name], s.stopped[m.Name] = u, down
+	s.units[m.Name] = u
+	s.mu.Unlock()
+	u.begin(ctx)
 	return nil
 }
 
-// remove ends a unit; a module that does not come back loses its record and its identity too.
+// remove ends a unit; a module that does not come back loses its log, its identity and, last, its record too: while that is there, the next
+// agent goes on with the removal.
 func (s *Supervisor) remove(ctx context.Context, u *unit, comesBack bool) error {
 	if err := u.do(ctx, orderRetire); err != nil {
 		return err
 	}
 	name := u.seat.Module.Name
-	s.mu.Lock()
-	delete(s.units, name)
-	delete(s.stopped, name)
-	s.mu.Unlock()
-	if comesBack {
-		return nil
+	select {
+	case <-u.gone: // its log is closed
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	if err := s.cfg.Docs.Put(ctx, recordPrefix+name, nil); err != nil {
-		return err
-	}
-	return s.cfg.Hosting.Removed(ctx, name)
-}
-
-// adjust hands what needs no restart (policies, order) to units that stay.
-func (s *Supervisor) adjust(wanted deployment.Agent) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, m := range wanted.Modules {
-		if u := s.units[m.Name]; u != nil {
-			u.wanted.Store(&m)
+	if !comesBack {
+		err := errors.Join(s.cfg.Hosting.Removed(ctx, name), os.RemoveAll(u.output.dir), os.RemoveAll(u.seat.Log))
+		if err == nil {
+			err = s.cfg.Docs.Put(ctx, recordPrefix+name, nil)
+		}
+		if err != nil {
+			return err
 		}
 	}
-}
-
-// descending lists the keys of m, largest first.
-func descending[V any](m map[uint32]V) []uint32 {
-	keys := slices.Sorted(maps.Keys(m))
-	slices.Reverse(keys)
-	return keys
+	s.mu.Lock()
+	delete(s.units, name)
+	s.mu.Unlock()
+	return nil
 }

@@ -3,33 +3,36 @@ package supervisor
 import (
 	"cmp"
 	"context"
+	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
 
 // Module is a unit as an operator sees it.
 type Module struct {
-	Wanted   deployment.Module
-	Digest   string
-	Status   string // one of the deployment.Runtime… words
-	Why      string
-	Pid      int // 0 = does not run
-	Started  time.Time
-	Restarts int
-	ExitCode int
-	Exited   time.Time
-	Memory   uint64 // bytes
+	Wanted    deployment.Module
+	Digest    string
+	Status    string // one of the deployment.Runtime… words
+	Why       string
+	Pid       int       // 0 = does not run
+	Started   time.Time // of the newest program, which may have ended
+	Restarts  int       // in a row, without ten healthy minutes between
+	Restarted time.Time
+	ExitCode  int
+	Exited    time.Time
+	Held      bool   // an operator stopped it
+	Memory    uint64 // bytes
 }
 
 // Modules lists the units by name.
 func (s *Supervisor) Modules() []Module {
 	s.mu.Lock()
-	units := make([]*unit, 0, len(s.units))
-	for _, u := range s.units {
-		units = append(units, u)
-	}
+	units := s.listLocked()
 	s.mu.Unlock()
 	list := make([]Module, 0, len(units))
 	for _, u := range units {
@@ -39,25 +42,49 @@ func (s *Supervisor) Modules() []Module {
 	return list
 }
 
-// Deployment says which desired version was last looked at, and what became of it.
+// Deployment says which desired version was last looked at, and what became of it: also whether its modules prove themselves.
 func (s *Supervisor) Deployment() (version int64, status deployment.DesiredStatus) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.version, s.status
+	version, status = s.version, s.status
+	units := s.listLocked()
+	s.mu.Unlock()
+	if status.Code != deployment.CodeOK {
+		return version, status
+	}
+	var failures []string
+	for _, u := range units {
+		if why := u.failing(); why != "" {
+			failures = append(failures, why)
+		}
+	}
+	if len(failures) > 0 {
+		slices.Sort(failures)
+		status = deployment.StatusOf(errors.New(strings.ReplaceAll(strings.Join(failures, "; "), "\n", "; ")))
+	}
+	return version, status
 }
+
+func (s *Supervisor) listLocked() []*unit { return slices.Collect(maps.Values(s.units)) }
 
 func (u *unit) describe() Module {
 	u.mu.Lock()
 	inst := u.inst
 	m := Module{
-		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.sickly != ""),
+		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.sickly != ""),
+		Started: u.rec.Began, Held: u.rec.Held, ExitCode: u.rec.Exit, Exited: u.rec.Exited,
 	}
-	if u.exited {
-		m.ExitCode, m.Exited = u.exit.Code, u.exit.At
+	if m.Restarts > 0 {
+		m.Restarted = u.budget.up
+	}
+	if u.sickly != "" {
+		m.Why = u.sickly
 	}
 	u.mu.Unlock()
-	if inst != nil {
-		m.Pid, m.Started = inst.Pid(), inst.Started()
+	if inst == nil {
+		return m
+	}
+	if m.Pid = inst.Pid(); m.Pid != 0 {
+		m.Started = inst.Started()
 		if stats, err := inst.Stats(); err == nil {
 			m.Memory = stats.Memory
 		}
@@ -65,9 +92,9 @@ func (u *unit) describe() Module {
 	return m
 }
 
-func statusOf(s state, sick bool) string {
+func statusOf(s state, rec record, sick bool) string {
 	switch s {
-	case running:
+	case running, ailing:
 		if sick {
 			return deployment.RuntimeUnhealthy
 		}
@@ -77,6 +104,9 @@ func statusOf(s state, sick bool) string {
 	case backoff, starting:
 		return deployment.RuntimeBackoff
 	case failed:
+		if rec.Exit == 0 || rec.Exit == stayDown {
+			return deployment.RuntimeStopped
+		}
 		return deployment.RuntimeFailed
 	}
 	return deployment.RuntimeUnknown
@@ -107,6 +137,23 @@ func (s *Supervisor) report(ctx context.Context) {
 }
 
 func (s *Supervisor) writeReport(ctx context.Context) error {
+	r := s.document()
+	patch, news, err := deployment.Difference(s.cfg.Twins.Snapshot(s.id).Reported, r)
+	if err != nil || !news {
+		return err
+	}
+	_, err = s.cfg.Twins.PatchReported(ctx, s.id, patch)
+	if limit, ok := errors.AsType[*twin.LimitError](err); ok {
+		s.cfg.Logger.Warn("the report is too large for a twin, environment and options are left out", "err", limit)
+		if patch, _, err = deployment.Difference(s.cfg.Twins.Snapshot(s.id).Reported, r.Lean()); err == nil {
+			_, err = s.cfg.Twins.PatchReported(ctx, s.id, patch)
+		}
+	}
+	return err
+}
+
+// document is the report as it should be now.
+func (s *Supervisor) document() deployment.AgentReport {
 	lives := map[string]deployment.Life{}
 	for _, m := range s.Modules() {
 		why := m.Why
@@ -115,17 +162,13 @@ func (s *Supervisor) writeReport(ctx context.Context) error {
 		}
 		lives[m.Wanted.Name] = deployment.Life{
 			Status: m.Status, Description: why, ImageHash: m.Digest, ExitCode: m.ExitCode, Restarts: m.Restarts,
-			Started: m.Started.UTC(), Exited: m.Exited.UTC(),
+			Started: m.Started, Exited: m.Exited, Restarted: m.Restarted,
 		}
 	}
+	version, status := s.Deployment()
 	s.mu.Lock()
-	r := deployment.NewAgentReport(s.cfg.Build, s.cfg.Platform, s.applied, lives, s.started.UTC())
-	r.LastDesiredVersion, r.LastDesiredStatus = s.version, s.status
-	s.mu.Unlock()
-	patch, news, err := deployment.Difference(s.cfg.Twins.Snapshot(s.id).Reported, r)
-	if err != nil || !news {
-		return err
-	}
-	_, err = s.cfg.Twins.PatchReported(ctx, s.id, patch)
-	return err
+	defer s.mu.Unlock()
+	r := deployment.NewAgentReport(s.cfg.Build, s.cfg.Platform, s.applied, lives, s.started)
+	r.LastDesiredVersion, r.LastDesiredStatus = version, status
+	return r
 }

@@ -8,12 +8,13 @@ import (
 )
 
 // budget spaces the restarts of one module. It is a rate and not a lifetime: a module that ran well for healthyAfter starts
-// with a clean sheet, and so does every module when the agent or the device starts. There is no number of restarts after
-// which a module stays down for ever (field report Azure/iotedge#1731).
+// with a clean sheet, and so does every module when the device starts, an operator starts it or its deployment changes. There is no
+// number of restarts after which a module stays down for ever (field report Azure/iotedge#1731): one that fails at once is started
+// 17 times in its first hour and 12 times in each later one.
 type budget struct {
 	in    int       // restarts since the sheet was clean
 	up    time.Time // when the program last came up
-	total int       // restarts since this unit was made, for reports
+	total int       // starts that followed an end or a failed start, for reports; a clean sheet too after healthyAfter
 }
 
 const (
@@ -26,7 +27,7 @@ const (
 // next is how long to wait before the coming restart.
 func (b *budget) next(now time.Time) time.Duration {
 	if !b.up.IsZero() && now.Sub(b.up) >= healthyAfter {
-		b.in = 0
+		b.in, b.total = 0, 0
 	}
 	b.in++
 	b.total++

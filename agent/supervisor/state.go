@@ -7,12 +7,13 @@ const (
 	stopped  state = iota // no instance, none wanted
 	starting              // the sandbox is being made
 	running               // the program runs
-	stopping              // the program was asked to end
+	stopping              // the program was asked to end, as it is not wanted
+	ailing                // the program was asked to end, as another one is to replace it
 	backoff               // it ended, and is started again later
 	failed                // it ended, and its policy or its own word (exit 125) says: not again
 )
 
-var stateNames = [...]string{"stopped", "starting", "running", "stopping", "backoff", "failed"}
+var stateNames = [...]string{"stopped", "starting", "running", "stopping", "ailing", "backoff", "failed"}
 
 func (s state) String() string { return stateNames[s] }
 
@@ -23,23 +24,24 @@ const (
 	evStart  event = iota // wanted running, by the deployment or an operator
 	evUp                  // the program runs
 	evBroken              // the sandbox could not be made
-	evAdopt               // an earlier agent's instance was taken over
 	evStop                // wanted stopped
-	evExit                // the program ended, and is to run again
+	evSick                // unhealthy, and its policy wants another one
+	evExit                // the program ended: as asked, or to run again
 	evDone                // the program ended, and is not to run again
 	evDue                 // the time of backing off is over
 )
 
-var eventNames = [...]string{"start", "up", "broken", "adopt", "stop", "exit", "done", "due"}
+var eventNames = [...]string{"start", "up", "broken", "stop", "sick", "exit", "done", "due"}
 
 func (e event) String() string { return eventNames[e] }
 
 // next is the whole behaviour of a unit; what is not in it cannot happen. testdata/states.golden is its picture.
 var next = map[state]map[event]state{
-	stopped:  {evStart: starting, evAdopt: running},
-	starting: {evUp: running, evBroken: backoff, evStop: stopped},
-	running:  {evExit: backoff, evDone: failed, evStop: stopping},
-	stopping: {evExit: stopped, evDone: stopped},
+	stopped:  {evStart: starting},
+	starting: {evUp: running, evBroken: backoff},
+	running:  {evExit: backoff, evDone: failed, evStop: stopping, evSick: ailing},
+	stopping: {evExit: stopped, evStop: stopping},
+	ailing:   {evExit: backoff},
 	backoff:  {evDue: starting, evStart: starting, evStop: stopped},
 	failed:   {evStart: starting, evStop: stopped},
 }

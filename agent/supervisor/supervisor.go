@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -66,9 +67,11 @@ type Config struct {
 	Hosting  Hosting
 	Twins    *twin.Keeper
 	Docs     Docs
-	LogDir   string // directory of rotated logs, on the state partition
-	FIFODir  string // directory of log FIFOs, on tmpfs
-	IDBase   uint32 // first uid of the first range
+	Commit   func(digest string) error // told that a new image has proved itself; default: nothing
+	Boot     string                    // id of this boot of the device; default: the kernel's
+	LogDir   string                    // directory of rotated logs, on the state partition
+	FIFODir  string                    // directory of log FIFOs, on tmpfs
+	IDBase   uint32                    // first uid of the first range
 	Build    deployment.Build
 	Platform deployment.Platform
 	Now      func() time.Time // default time.Now
@@ -84,13 +87,15 @@ type Supervisor struct {
 	tell    chan struct{} // capacity 1: the report may have changed
 	group   sync.WaitGroup
 
+	openSource func(path string) (source, error) // tests put here what works with virtual time
+
 	mu      sync.Mutex // guards what follows
 	units   map[string]*unit
-	applied deployment.Agent
-	version int64 // of the desired section that was last looked at
+	plan    applied          // what is carried out, durable
+	applied deployment.Agent // plan.Desired, parsed
+	version int64            // of the desired section that was last looked at
 	status  deployment.DesiredStatus
 	halting bool // StopAll was called: nothing is started any more
-	stopped map[string]bool
 }
 
 // ErrNoModule is returned for a module that is not part of the deployment.
@@ -104,12 +109,18 @@ func New(cfg Config) (*Supervisor, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Commit == nil {
+		cfg.Commit = func(string) error { return nil }
+	}
+	if cfg.Boot == "" {
+		cfg.Boot = bootID()
+	}
 	if cfg.Runtime == nil || cfg.Images == nil || cfg.Hosting == nil || cfg.Twins == nil || cfg.Docs == nil {
 		return nil, errors.New("new supervisor: runtime, images, hosting, twins and documents are needed")
 	}
 	s := &Supervisor{
 		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
-		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), units: map[string]*unit{}, stopped: map[string]bool{},
+		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), units: map[string]*unit{}, openSource: openFIFO,
 		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
 	}
 	cfg.Twins.OnDesired(func(c twin.Change) {
@@ -174,26 +185,26 @@ func (s *Supervisor) unit(name string) (*unit, error) {
 	return u, nil
 }
 
-// Start starts a module that an operator stopped, and returns when its program runs.
+// Start starts a module that an operator stopped or that ended, and returns when its program runs.
 func (s *Supervisor) Start(ctx context.Context, name string) error {
-	u, err := s.unit(name)
+	u, err := s.startable(name)
 	if err != nil {
 		return err
 	}
-	if err := s.holdDown(ctx, name, false); err != nil {
+	if err := u.do(ctx, orderRelease); err != nil {
 		return err
 	}
 	return u.do(ctx, orderStart)
 }
 
-// Stop stops a module and returns when it has ended. It stays stopped, over restarts of the agent too, until Start or until the
-// deployment changes it.
+// Stop stops a module and returns when it has ended. It stays stopped, over restarts of the agent and the device too, until Start or
+// until a new deployment.
 func (s *Supervisor) Stop(ctx context.Context, name string) error {
 	u, err := s.unit(name)
 	if err != nil {
 		return err
 	}
-	if err := s.holdDown(ctx, name, true); err != nil {
+	if err := u.do(ctx, orderHold); err != nil {
 		return err
 	}
 	return u.do(ctx, orderStop)
@@ -201,17 +212,29 @@ func (s *Supervisor) Stop(ctx context.Context, name string) error {
 
 // Restart stops a module and starts it again.
 func (s *Supervisor) Restart(ctx context.Context, name string) error {
-	u, err := s.unit(name)
+	u, err := s.startable(name)
 	if err != nil {
-		return err
-	}
-	if err := s.holdDown(ctx, name, false); err != nil {
 		return err
 	}
 	if err := u.do(ctx, orderStop); err != nil {
 		return err
 	}
+	if err := u.do(ctx, orderRelease); err != nil {
+		return err
+	}
 	return u.do(ctx, orderStart)
+}
+
+// ErrStopped is returned for a module that the deployment wants stopped.
+var ErrStopped = errors.New("the deployment wants the module stopped; change its status there")
+
+// startable is unit for one that may run.
+func (s *Supervisor) startable(name string) (*unit, error) {
+	u, err := s.unit(name)
+	if err == nil && u.module().Status == deployment.StatusStopped {
+		return nil, ErrStopped
+	}
+	return u, err
 }
 
 // StopAll ends every module, later ones of the startup order first, and starts none any more. It is for the end of the agent's
@@ -221,26 +244,23 @@ func (s *Supervisor) StopAll(ctx context.Context) {
 	s.halting = true
 	orders := map[uint32][]*unit{}
 	for _, u := range s.units {
-		order := u.module().Order
-		orders[order] = append(orders[order], u)
+		orders[u.module().Order] = append(orders[u.module().Order], u)
 	}
 	s.mu.Unlock()
-	for _, order := range descending(orders) {
-		var all sync.WaitGroup
-		for _, u := range orders[order] {
-			all.Go(func() {
-				if err := u.do(ctx, orderStop); err != nil {
-					s.cfg.Logger.Error("module not stopped", "module", u.seat.Module.Name, "err", err)
-				}
-			})
-		}
-		all.Wait()
+	if err := errors.Join(s.stopUnits(ctx, orders)...); err != nil {
+		s.cfg.Logger.Error("not every module ended", "err", err)
 	}
 }
 
-// Unhealthy is told what a module says of its health: one that is unhealthy is restarted if its policy says so.
+// Unhealthy is told what a module says of its health: one that is unhealthy is restarted, unless its policy is never. An empty note means
+// that it is well.
 func (s *Supervisor) Unhealthy(name, note string) {
 	if u, err := s.unit(name); err == nil {
 		u.unhealthy(note)
 	}
+}
+
+// stopSignal is the signal that asks the module to end, "" = SIGTERM.
+func (seat Seat) stopSignal() string {
+	return cmp.Or(seat.Module.Settings.Create.StopSignal, seat.Image.Stop)
 }

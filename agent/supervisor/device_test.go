@@ -1,0 +1,348 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/sandboxtest"
+)
+
+var edgeAgent = iothub.ID{Device: "edge1", Module: deployment.EdgeAgent}
+
+// device is a device in memory: what survives the agent, and one agent after another. It lives in a synctest bubble.
+type device struct {
+	t    *testing.T
+	dir  string
+	docs *memory
+	fake *sandboxtest.Fake
+	boot int
+
+	mu     sync.Mutex // guards what follows
+	events []string
+	absent map[string]error // image reference → why it cannot be fetched
+	broken map[string]error // module → why its doors do not open
+
+	s     *Supervisor
+	twins *twin.Keeper
+	end   func()
+}
+
+func newDevice(t *testing.T) *device {
+	t.Helper()
+	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}}
+	d.fake = &sandboxtest.Fake{Program: d.program}
+	return d
+}
+
+// program runs until SIGTERM, or as its arguments say: "exit CODE DURATION", "deaf".
+func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
+	var due <-chan time.Time
+	code := 0
+	if p.Args[0] == "exit" {
+		code, _ = strconv.Atoi(p.Args[1])
+		after, _ := time.ParseDuration(p.Args[2])
+		due = time.After(after)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-due:
+			return code
+		case s := <-p.Signals:
+			d.note(fmt.Sprintf("signal %s %s", p.Instance().ID(), sandbox.SignalName(s)))
+			if p.Args[0] != "deaf" {
+				return 0
+			}
+		}
+	}
+}
+
+func (d *device) note(event string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.events = append(d.events, event)
+}
+
+// happened gives the events since it was asked last.
+func (d *device) happened() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	events := d.events
+	d.events = nil
+	return events
+}
+
+func (d *device) expect(what string, want ...string) {
+	d.t.Helper()
+	if got := d.happened(); !slices.Equal(got, want) {
+		d.t.Errorf("%s: got\n  %s\nwant\n  %s", what, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+// Fetch and Keep make the device the supervisor's Images.
+func (d *device) Fetch(_ context.Context, m deployment.Module) (Image, error) {
+	d.note("fetch " + m.Settings.Image)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.absent[m.Settings.Image]; err != nil {
+		return Image{}, err
+	}
+	return Image{Digest: "sha256:" + m.Settings.Image, Args: []string{"run"}}, nil
+}
+
+func (d *device) Keep(_ context.Context, digests []string) error {
+	for _, digest := range digests {
+		if !strings.HasPrefix(digest, "sha256:") {
+			d.t.Errorf("keep %q", digest)
+		}
+	}
+	return nil
+}
+
+// Spec, Open, Shut and Removed make it the supervisor's Hosting.
+func (d *device) Spec(_ context.Context, s Seat) (sandbox.Spec, error) {
+	args := s.Image.Args
+	if len(s.Module.Settings.Args) > 0 {
+		args = s.Module.Settings.Args
+	}
+	return sandbox.Spec{ID: s.Module.Name, Args: args, IDBase: s.IDBase, Root: sandbox.Root{Image: "/image"}}, nil
+}
+
+func (d *device) Open(_ context.Context, s Seat, inst sandbox.Instance) error {
+	d.note("open " + s.Module.Name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if inst.ID() != s.Module.Name {
+		d.t.Errorf("open %s for instance %s", s.Module.Name, inst.ID())
+	}
+	return d.broken[s.Module.Name]
+}
+
+func (d *device) Shut(string) {}
+
+func (d *device) Removed(_ context.Context, module string) error {
+	d.note("removed " + module)
+	return nil
+}
+
+// start begins an agent.
+func (d *device) start() {
+	d.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	twins, err := twin.NewKeeper(d.docs)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	s, err := New(Config{
+		Device: "edge1", Runtime: d.fake, Images: d, Hosting: d, Twins: twins, Docs: d.docs, IDBase: 1 << 20,
+		LogDir: d.dir + "/log", FIFODir: d.dir + "/fifo", Boot: "boot " + strconv.Itoa(d.boot),
+		Commit: func(digest string) error { d.note("commit " + digest); return nil },
+	})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	s.openSource = func(string) (source, error) { return &mute{stop: make(chan struct{})}, nil }
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	d.s, d.twins = s, twins
+	d.end = func() {
+		cancel()
+		if err := <-done; err != nil {
+			d.t.Errorf("run: %v", err)
+		}
+	}
+	synctest.Wait()
+}
+
+// restart ends the agent and begins another one.
+func (d *device) restart() {
+	d.t.Helper()
+	d.end()
+	d.start()
+}
+
+// reboot ends everything and begins another agent.
+func (d *device) reboot() {
+	d.t.Helper()
+	d.end()
+	d.destroyAll()
+	d.boot++
+	d.start()
+}
+
+func (d *device) destroyAll() {
+	for _, i := range d.fake.Instances() {
+		_ = i.Destroy()
+	}
+}
+
+// finish ends the agent and the modules, as a bubble must not be left with goroutines.
+func (d *device) finish() {
+	d.end()
+	d.destroyAll()
+}
+
+// deploy sets the modules and waits until nothing moves.
+func (d *device) deploy(modules map[string]string) int64 {
+	d.t.Helper()
+	var members []string
+	for _, name := range slices.Sorted(maps.Keys(modules)) {
+		members = append(members, fmt.Sprintf("%q:%s", name, modules[name]))
+	}
+	return d.desire(`{"schemaVersion":"1.1","modules":{` + strings.Join(members, ",") + `}}`)
+}
+
+func (d *device) desire(section string) int64 {
+	d.t.Helper()
+	change, err := d.twins.SetDesired(d.t.Context(), edgeAgent, json.RawMessage(section))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	synctest.Wait()
+	return change.Version
+}
+
+// wanted is a module of a deployment: a sandbox that runs this program under this policy; more holds further members.
+func wanted(image, policy, more, settings string, args ...string) string {
+	list, _ := json.Marshal(args)
+	if len(args) == 0 {
+		list = []byte("[]")
+	}
+	return fmt.Sprintf(`{"type":"sandbox","restartPolicy":%q,"settings":{"image":%q,"args":%s%s}%s}`, policy, image, list, settings, more)
+}
+
+// statuses is what every module does, in one line.
+func (d *device) statuses() string {
+	var out []string
+	for _, m := range d.s.Modules() {
+		out = append(out, m.Wanted.Name+" "+m.Status)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (d *device) expectStatuses(want string) {
+	d.t.Helper()
+	if got := d.statuses(); got != want {
+		d.t.Errorf("modules: got %s, want %s", got, want)
+	}
+}
+
+// module is one module as an operator sees it.
+func (d *device) module(name string) Module {
+	d.t.Helper()
+	for _, m := range d.s.Modules() {
+		if m.Wanted.Name == name {
+			return m
+		}
+	}
+	d.t.Fatalf("no module %s", name)
+	return Module{}
+}
+
+func (d *device) expectCode(want int, text string) {
+	d.t.Helper()
+	if _, got := d.s.Deployment(); got.Code != want || !strings.Contains(got.Description, text) {
+		d.t.Errorf("deployment: got %+v, want code %d with %q", got, want, text)
+	}
+}
+
+// pass lets time go by.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// live runs a test on a device with virtual time.
+func live(t *testing.T, test func(t *testing.T, d *device)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice(t)
+		d.start()
+		test(t, d)
+		d.finish()
+	})
+}
+
+// mute is output of a module that prints nothing.
+type mute struct {
+	once sync.Once
+	stop chan struct{}
+}
+
+func (m *mute) peek([]byte) (int, error) { <-m.stop; return 0, nil }
+func (m *mute) take(int) error           { return nil }
+func (m *mute) interrupt()               { m.once.Do(func() { close(m.stop) }) }
+func (m *mute) close() error             { return nil }
+
+// memory is a store of documents of which writes of some keys can be made to fail.
+type memory struct {
+	mu   sync.Mutex
+	docs map[string][]byte
+	fail string // prefix of keys
+	puts int
+}
+
+var errDisk = errors.New("no space left on device")
+
+func newMemory() *memory { return &memory{docs: map[string][]byte{}} }
+
+func (m *memory) Get(key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.docs[key]), nil
+}
+
+func (m *memory) Put(_ context.Context, key string, value []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.puts++
+	if m.fail != "" && strings.HasPrefix(key, m.fail) {
+		return errDisk
+	}
+	if value == nil {
+		delete(m.docs, key)
+	} else {
+		m.docs[key] = slices.Clone(value)
+	}
+	return nil
+}
+
+func (m *memory) Keys(prefix string) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var keys []string
+	for _, key := range slices.Sorted(maps.Keys(m.docs)) {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+func (m *memory) failing(prefix string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = prefix
+}
+
+func (m *memory) has(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.docs[key] != nil
+}
