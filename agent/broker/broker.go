@@ -60,17 +60,18 @@ type Broker struct {
 	cfg    Config
 	server *mqtt.Server
 
-	pumps   sync.WaitGroup
-	running chan struct{} // closed when Run has begun: pumps start then
+	pumps sync.WaitGroup
+	lanes sync.Map // string → nothing: input lanes that have a pump, or will when Run begins; read for every message
 
 	mu       sync.Mutex      // guards what follows
 	life     context.Context //nolint:containedctx // Run's: pumps are started by whoever fills a lane first, and end with it
+	stopped  bool            // Run waits for its pumps: no more of them
 	clients  map[iothub.ID]*client
+	sessions map[iothub.ID]*session
 	seen     map[iothub.ID]Client
 	arrived  chan struct{} // closed and replaced whenever somebody becomes able to take calls
 	handlers map[iothub.ID]handler
 	boxes    map[string]*mailbox // by module
-	lanes    map[string]bool     // input lanes that have a pump, or will when Run begins
 	calls    map[string]*call    // direct methods that wait for an answer, by request id
 	onChange []func()
 }
@@ -85,9 +86,9 @@ func New(cfg Config) (*Broker, error) {
 		return nil, errors.New("new broker: no store")
 	}
 	b := &Broker{
-		cfg: cfg, running: make(chan struct{}), arrived: make(chan struct{}),
-		clients: map[iothub.ID]*client{}, seen: map[iothub.ID]Client{}, handlers: map[iothub.ID]handler{},
-		boxes: map[string]*mailbox{}, lanes: map[string]bool{}, calls: map[string]*call{},
+		cfg: cfg, arrived: make(chan struct{}),
+		clients: map[iothub.ID]*client{}, sessions: map[iothub.ID]*session{}, seen: map[iothub.ID]Client{}, handlers: map[iothub.ID]handler{},
+		boxes: map[string]*mailbox{}, calls: map[string]*call{},
 	}
 	var err error
 	if b.server, err = mqtt.New(mqtt.Config{Handler: b, TLS: cfg.TLS, Logger: cfg.Logger}); err != nil {
@@ -107,13 +108,13 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.life = ctx
 	for _, s := range b.cfg.Queue.Stats() {
 		if _, _, ok := parseInputLane(s.Sink); ok {
-			b.lanes[s.Sink] = true
+			b.lanes.Store(s.Sink, struct{}{})
 		}
 	}
-	for lane := range b.lanes {
-		b.startPumpLocked(lane)
-	}
-	close(b.running)
+	b.lanes.Range(func(lane, _ any) bool {
+		b.startPumpLocked(lane.(string))
+		return true
+	})
 	b.mu.Unlock()
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
@@ -122,6 +123,9 @@ func (b *Broker) Run(ctx context.Context) error {
 		case <-tick.C:
 			b.recheckTokens()
 		case <-ctx.Done():
+			b.mu.Lock()
+			b.stopped = true
+			b.mu.Unlock()
 			b.pumps.Wait()
 			return nil
 		}

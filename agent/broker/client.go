@@ -18,49 +18,67 @@ type client struct {
 	b       *Broker
 	id      iothub.ID
 	hello   mqtt.Hello
-	resumed bool
+	stored  *session // of the identity
+	session *session // stored, or one of this connection alone when it asked to start clean
+	box     *mailbox // nil for who has no inputs here
 	will    *message.Message
 
 	// Of the reading goroutine only.
-	topic   string         // the last one published on, parsed below
-	publish iothub.Publish // what topic says
-	output  string         // the last output routed, with its answer below
-	router  *route.Router
-	entries []store.Entry
+	opened  bool
+	topic   string         // the last one published on; what it says is below
+	publish iothub.Publish // of no kind when topic has to be read again
+	router  *route.Router  // the table that answered
+	routed  map[string][]store.Entry
 	buf     []byte
 	scolded map[string]bool // what was logged once for this connection
 
 	mu      sync.Mutex // guards what follows
 	conn    *mqtt.Conn // nil before Opened
-	rec     session
-	shown   int64 // desired version sent on this connection, or stored as sent; at least rec.Desired
-	calls   bool  // the subscription to methods has been answered: calls may come
-	inbox   bool  // the same for inputs
-	refused bool  // the connection is being closed because a publish cannot be stored
+	shown   int64      // desired version sent on this connection, or given before
+	calls   bool       // the subscription to methods has been answered: calls may come
+	desired bool       // the same for desired properties
+	refused bool       // the connection is being closed because a publish cannot be stored
 }
 
 // Resumed tells whether a stored session goes on.
-func (c *client) Resumed() bool { return c.resumed }
+func (c *client) Resumed() bool { return !c.hello.Clean && len(c.stored.get().Filters) > 0 }
 
-// Opened takes this connection as the identity's own and goes on where its session stopped.
+// Opened takes this connection as the identity's own and goes on where its session stopped. The older connection has seen Closed.
 func (c *client) Opened(conn *mqtt.Conn) {
+	c.opened = true
+	if c.hello.Clean {
+		if err := c.stored.change(context.Background(), func(record) record { return record{} }); err != nil {
+			c.b.cfg.Logger.Error("session not discarded, connection closed", "identity", c.id.String(), "err", err)
+			conn.Close(err)
+			return
+		}
+	}
+	rec := c.session.get()
+	_, inbox := rec.qos(iothub.FeatureInputs)
 	c.mu.Lock()
-	c.conn, c.shown = conn, c.rec.Desired
-	_, c.calls = c.rec.qos(iothub.FeatureMethods)
-	_, c.inbox = c.rec.qos(iothub.FeatureInputs)
-	inbox := c.inbox
+	c.conn, c.shown = conn, rec.Desired
+	_, c.calls = rec.qos(iothub.FeatureMethods)
+	_, c.desired = rec.qos(iothub.FeatureDesired)
 	c.mu.Unlock()
-	c.b.enter(c)
-	if inbox {
-		c.b.box(c.id.Module).attach(c)
+	if !c.b.enter(c) {
+		conn.Close(errGone)
+		return
+	}
+	if inbox && c.box != nil {
+		c.box.attach(c)
 	}
 	c.showDesired()
 }
 
-// Closed gives up what the connection held.
+// Closed gives up what the connection held. A connection that broke before it was accepted held nothing, and has no will.
 func (c *client) Closed(err error) {
+	if !c.opened {
+		return
+	}
 	c.b.leave(c)
-	c.b.box(c.id.Module).detach(c)
+	if c.box != nil {
+		c.box.detach(c)
+	}
 	if err != nil && c.will != nil && !errors.Is(err, mqtt.ErrReplaced) {
 		c.b.publishWill(*c.will)
 	}
@@ -69,21 +87,23 @@ func (c *client) Closed(err error) {
 	}
 }
 
+// connection returns the connection, nil before Opened.
+func (c *client) connection() *mqtt.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn
+}
+
 // close ends the connection.
 func (c *client) close(reason error) {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
-	if conn != nil {
+	if conn := c.connection(); conn != nil {
 		conn.Close(reason)
 	}
 }
 
 // send queues a message to the client.
 func (c *client) send(topic string, payload []byte, qos byte, acked func(error)) error {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
+	conn := c.connection()
 	if conn == nil {
 		return mqtt.ErrClosed
 	}
@@ -106,11 +126,7 @@ func (c *client) once(complaint string, args ...any) {
 // codes (protocol quirk), so a refusal would only be a lie told later. What is granted is on disk before the SUBACK.
 func (c *client) Subscribe(filters []mqtt.Subscription) []byte {
 	codes := make([]byte, len(filters))
-	c.mu.Lock()
-	rec := c.rec
-	c.mu.Unlock()
-	changed := false
-	var fresh []iothub.Feature
+	var fresh []subscription
 	for i, f := range filters {
 		codes[i] = min(f.QoS, 1)
 		parsed, err := iothub.ParseFilter(f.Filter)
@@ -123,45 +139,56 @@ func (c *client) Subscribe(filters []mqtt.Subscription) []byte {
 			c.once("subscription to another identity delivers nothing", "other", parsed.ID.String())
 			continue
 		}
-		next, differs := rec.with(subscription{Filter: f.Filter, QoS: codes[i], feature: parsed.Feature})
-		rec, changed = next, changed || differs
-		fresh = append(fresh, parsed.Feature)
+		fresh = append(fresh, subscription{Filter: f.Filter, QoS: codes[i], feature: parsed.Feature})
 	}
-	if changed {
-		c.mu.Lock()
-		if _, had := c.rec.qos(iothub.FeatureDesired); !had { // it will ask for the whole first, and then wants what is newer
-			rec.Desired = max(rec.Desired, c.b.cfg.Twins.Snapshot(c.id).DesiredVersion)
-			c.shown = max(c.shown, rec.Desired)
-		}
-		c.mu.Unlock()
-		if err := c.b.saveSession(context.Background(), c.id, rec); err != nil {
-			c.b.cfg.Logger.Error("subscription not stored, connection closed", "identity", c.id.String(), "err", err)
-			c.close(err)
-			return codes
-		}
-		c.mu.Lock()
-		c.rec = rec
-		c.mu.Unlock()
+	if len(fresh) == 0 {
+		return codes
 	}
-	c.conn.AfterReply(func() { c.listen(fresh) })
+	now := c.b.cfg.Twins.Snapshot(c.id).DesiredVersion
+	err := c.session.change(context.Background(), func(rec record) record {
+		for _, sub := range fresh {
+			rec = rec.with(sub)
+		}
+		if _, listens := rec.qos(iothub.FeatureDesired); listens && rec.Desired == 0 { // it will ask for the whole: what is newer concerns it
+			rec.Desired = now
+		}
+		return rec
+	})
+	if err != nil {
+		c.b.cfg.Logger.Error("subscription not stored, connection closed", "identity", c.id.String(), "err", err)
+		c.close(err)
+		return codes
+	}
+	desired := c.session.get().Desired
+	c.mu.Lock()
+	if c.shown == 0 {
+		c.shown = desired
+	}
+	conn := c.conn
+	c.mu.Unlock()
+	if conn != nil {
+		conn.AfterReply(func() { c.listen(fresh) })
+	}
 	return codes
 }
 
 // listen switches on what was just granted.
-func (c *client) listen(features []iothub.Feature) {
-	for _, f := range features {
-		switch f {
+func (c *client) listen(fresh []subscription) {
+	for _, sub := range fresh {
+		switch sub.feature {
 		case iothub.FeatureMethods:
 			c.mu.Lock()
 			c.calls = true
 			c.mu.Unlock()
 			c.b.announce()
 		case iothub.FeatureInputs:
-			c.mu.Lock()
-			c.inbox = true
-			c.mu.Unlock()
-			c.b.box(c.id.Module).attach(c)
+			if c.box != nil {
+				c.box.attach(c)
+			}
 		case iothub.FeatureDesired:
+			c.mu.Lock()
+			c.desired = true
+			c.mu.Unlock()
 			c.showDesired()
 		default: // results go to whoever asked; cloud-to-device messages come with downstream devices
 		}
@@ -170,38 +197,37 @@ func (c *client) listen(features []iothub.Feature) {
 
 // Unsubscribe drops filters from the session.
 func (c *client) Unsubscribe(filters []string) {
-	c.mu.Lock()
-	for _, f := range filters {
-		c.rec = c.rec.without(f)
-	}
-	rec := c.rec
-	_, c.calls = rec.qos(iothub.FeatureMethods)
-	_, c.inbox = rec.qos(iothub.FeatureInputs)
-	inbox := c.inbox
-	c.mu.Unlock()
-	if !inbox {
-		c.b.box(c.id.Module).detach(c)
-	}
-	if err := c.b.saveSession(context.Background(), c.id, rec); err != nil {
+	if err := c.session.change(context.Background(), func(rec record) record { return rec.without(filters) }); err != nil {
 		c.b.cfg.Logger.Error("session not stored, connection closed", "identity", c.id.String(), "err", err)
 		c.close(err)
+		return
+	}
+	rec := c.session.get()
+	c.mu.Lock()
+	_, methods := rec.qos(iothub.FeatureMethods)
+	_, desired := rec.qos(iothub.FeatureDesired)
+	c.calls, c.desired = c.calls && methods, c.desired && desired
+	c.mu.Unlock()
+	if _, inbox := rec.qos(iothub.FeatureInputs); !inbox && c.box != nil {
+		c.box.detach(c)
 	}
 }
 
 // Publish takes one message of any kind.
 func (c *client) Publish(p *mqtt.Publish) {
-	if p.Topic != c.topic || c.publish.Kind == 0 {
+	if c.publish.Kind == 0 || p.Topic != c.topic {
 		parsed, err := iothub.ParsePublish(p.Topic)
 		if err != nil {
 			c.unknownTopic(p, err)
 			return
 		}
 		c.topic, c.publish = p.Topic, parsed
-		if len(parsed.Bag) > 0 { // the message takes the bag over
-			c.topic = ""
-		}
 	}
-	switch pub := c.publish; pub.Kind {
+	pub := c.publish
+	if len(pub.Bag) > 0 { // the message takes the bag over
+		c.publish = iothub.Publish{}
+	}
+	switch pub.Kind {
 	case iothub.Telemetry:
 		c.telemetry(p, pub)
 	case iothub.TwinGet:

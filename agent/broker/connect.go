@@ -27,10 +27,21 @@ func (b *Broker) Connect(ctx context.Context, h mqtt.Hello) (mqtt.Session, mqtt.
 		b.cfg.Logger.Warn("connection put off", "identity", user.ID.String(), "err", err)
 		return nil, mqtt.Unavailable
 	}
-	rec, stored, err := b.loadSession(ctx, id, h.Clean)
+	if h.ClientID != id.String() { // there is one connection for each client id, and it must be one for each identity
+		b.cfg.Logger.Warn("connection refused", "identity", id.String(), "other", h.ClientID, "err", "client id is not the identity's")
+		return nil, mqtt.NotAuthorized
+	}
+	stored, err := b.session(id)
 	if err != nil {
 		b.cfg.Logger.Error("connection put off, its session cannot be read", "identity", id.String(), "err", err)
 		return nil, mqtt.Unavailable
 	}
-	return &client{b: b, id: id, hello: h, rec: rec, resumed: stored, will: willOf(id, h.Will)}, mqtt.Accepted
+	c := &client{b: b, id: id, hello: h, stored: stored, session: stored, will: b.willOf(id, h.Will)}
+	if h.Clean {
+		c.session = &session{b: b, id: id}
+	}
+	if id.IsModule() && id.Device == b.cfg.Device { // routes name modules of this device
+		c.box = b.box(id.Module)
+	}
+	return c, mqtt.Accepted
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -21,8 +22,9 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 	mux.Handle(iothub.WebSocketPath, mqtt.WebSocket(func(nc net.Conn, _ *http.Request) { b.server.ServeConn(ctx, nc, origin) }))
 	mux.HandleFunc("POST /twins/{device}/methods", func(w http.ResponseWriter, r *http.Request) { b.methodCall(w, r, origin) })
 	mux.HandleFunc("POST /twins/{device}/modules/{module}/methods", func(w http.ResponseWriter, r *http.Request) { b.methodCall(w, r, origin) })
+	var busy handling
 	srv := &http.Server{
-		Handler:           mux,
+		Handler:           busy.around(mux),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -44,10 +46,65 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 	if !stop() {
 		<-stopped
 	}
+	_ = srv.Close()
+	busy.wait()
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+const (
+	// bodyTimeout is how long the body of a method call may take.
+	bodyTimeout = 30 * time.Second
+	// maxRequests is how many requests and WebSocket connections one door has at a time.
+	maxRequests = 1024
+)
+
+// handling is the requests under way. net/http does not wait for those that were taken over for a WebSocket.
+type handling struct {
+	mu      sync.Mutex // guards what follows
+	count   int
+	stopped bool
+	idle    chan struct{} // closed by the last one after wait was called
+}
+
+// around counts what h handles; there is a limit, and nothing new once wait was called.
+func (g *handling) around(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		if g.stopped || g.count >= maxRequests {
+			g.mu.Unlock()
+			answer(w, http.StatusServiceUnavailable, messageBody("too many requests at a time"))
+			return
+		}
+		g.count++
+		g.mu.Unlock()
+		defer g.done()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func (g *handling) done() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count--
+	if g.count == 0 && g.idle != nil {
+		close(g.idle)
+	}
+}
+
+// wait returns when nothing is under way any more. It is called once.
+func (g *handling) wait() {
+	g.mu.Lock()
+	g.stopped = true
+	if g.count == 0 {
+		g.mu.Unlock()
+		return
+	}
+	g.idle = make(chan struct{})
+	g.mu.Unlock()
+	<-g.idle
 }
 
 // methodCall is POST /twins/{device}[/modules/{module}]/methods as the SDKs' invokeMethod sends it.
@@ -62,27 +119,35 @@ func (b *Broker) methodCall(w http.ResponseWriter, r *http.Request, origin mqtt.
 		answer(w, http.StatusUnauthorized, messageBody("the caller is not who it says it is"))
 		return
 	}
-	if err := b.cfg.AuthorizeHTTP(r.Context(), caller, iothub.Secret(r.Header.Get("Authorization"))); err != nil {
-		answer(w, http.StatusUnauthorized, messageBody(err.Error()))
+	var no *iothub.Error
+	switch err := b.cfg.AuthorizeHTTP(r.Context(), caller, iothub.Secret(r.Header.Get("Authorization"))); {
+	case errors.As(err, &no):
+		answer(w, http.StatusUnauthorized, messageBody(no.Message))
+		return
+	case err != nil: // not now: SDKs come back after this one
+		b.cfg.Logger.Warn("method call put off", "identity", caller.String(), "err", err)
+		answer(w, http.StatusServiceUnavailable, messageBody("not ready"))
 		return
 	}
 	target, err := iothub.NewID(r.PathValue("device"), r.PathValue("module"))
 	if err != nil {
-		answer(w, http.StatusBadRequest, messageBody(err.Error()))
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	door := http.NewResponseController(w)
+	_ = door.SetReadDeadline(time.Now().Add(bodyTimeout)) // a door without deadlines cannot be slow
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, iothub.MaxMethodRequest))
 	if err != nil {
-		answer(w, http.StatusRequestEntityTooLarge, messageBody("method request: "+err.Error()))
+		http.Error(w, "method request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
+	_ = door.SetReadDeadline(time.Time{})
 	req, err := iothub.ParseMethodRequest(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	result, err := b.Call(r.Context(), target, req)
-	var no *iothub.Error
 	switch {
 	case err == nil:
 		raw, err := json.Marshal(result)

@@ -3,12 +3,15 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 	"github.com/sandpiper-edge/sandpiper/store"
 )
 
@@ -35,9 +38,9 @@ type receiver interface {
 type mailbox struct {
 	turn chan struct{} // capacity 1: the right to deliver
 
-	mu      sync.Mutex // guards what follows
-	current receiver
-	changed chan struct{} // closed and replaced when current changes
+	mu        sync.Mutex    // guards what follows
+	receivers []receiver    // the last one is served; when it goes, the one before
+	changed   chan struct{} // closed and replaced when another one is served
 }
 
 func (b *Broker) box(module string) *mailbox {
@@ -51,54 +54,59 @@ func (b *Broker) box(module string) *mailbox {
 	return box
 }
 
-// attach makes r the receiver; the newest wins.
+// attach makes r the receiver: the newest wins.
 func (m *mailbox) attach(r receiver) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.current != r {
-		m.current = r
-		close(m.changed)
-		m.changed = make(chan struct{})
+	if !slices.Contains(m.receivers, r) {
+		m.receivers = append(m.receivers, r)
+		m.turnLocked()
 	}
 }
 
-// detach removes r if it is the receiver.
+// detach removes r.
 func (m *mailbox) detach(r receiver) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.current == r {
-		m.current = nil
-		close(m.changed)
-		m.changed = make(chan struct{})
+	if i := slices.Index(m.receivers, r); i >= 0 {
+		m.receivers = slices.Delete(m.receivers, i, i+1)
+		m.turnLocked()
 	}
+}
+
+func (m *mailbox) turnLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
 }
 
 // peek returns the receiver, which may be nil, and a channel that closes when there is another.
 func (m *mailbox) peek() (receiver, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.current, m.changed
+	if len(m.receivers) == 0 {
+		return nil, m.changed
+	}
+	return m.receivers[len(m.receivers)-1], m.changed
 }
 
-// ensurePump sees to it that a lane is drained to its module.
+// ensurePump sees to it that a lane is drained to its module. Nearly always it is already, and no lock is taken.
 func (b *Broker) ensurePump(lane string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.lanes[lane] {
+	if _, ok := b.lanes.Load(lane); ok {
 		return
 	}
-	b.lanes[lane] = true
-	if b.life != nil {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.lanes.LoadOrStore(lane, struct{}{}); !ok && b.life != nil {
 		b.startPumpLocked(lane)
 	}
 }
 
+// startPumpLocked starts a pump unless Run is waiting for the last of them.
 func (b *Broker) startPumpLocked(lane string) {
 	ctx := b.life
-	if ctx.Err() != nil {
-		return
+	if !b.stopped {
+		b.pumps.Go(func() { b.pump(ctx, lane) })
 	}
-	b.pumps.Go(func() { b.pump(ctx, lane) })
 }
 
 // retryPause is how long a pump waits after a delivery or a read that did not work, unless something changes before.
@@ -135,9 +143,13 @@ func (b *Broker) pump(ctx context.Context, lane string) {
 		}
 		if err != nil { // it will never decode: the head moves on
 			b.cfg.Logger.Error("message skipped, it cannot be read", "queue", lane, "err", err)
-		} else if err := b.hand(ctx, box, r, input, m); err != nil {
+		} else if err := b.hand(ctx, box, r, input, m); errors.Is(err, errUndeliverable) {
+			b.cfg.Logger.Error("message skipped, it can never be delivered", "queue", lane, "err", err)
+		} else if err != nil {
 			if ctx.Err() == nil {
 				b.cfg.Logger.Debug("message not taken, it stays", "queue", lane, "err", err)
+			}
+			if !errors.Is(err, errNoAck) { // that took its time already
 				pause(ctx, changed)
 			}
 			continue
@@ -181,24 +193,29 @@ func pause(ctx context.Context, changed <-chan struct{}) {
 // errNoAck is what a delivery ends with when the module does not acknowledge in time; it is delivered again.
 var errNoAck = errors.New("no PUBACK in time")
 
+// errUndeliverable is what a delivery ends with that can never succeed.
+var errUndeliverable = errors.New("does not fit an MQTT topic")
+
 // deliver sends a message to an input and waits for the PUBACK.
 func (c *client) deliver(ctx context.Context, input string, m message.Message) error {
-	c.mu.Lock()
-	qos, listens := c.rec.qos(iothub.FeatureInputs)
-	c.mu.Unlock()
+	qos, listens := c.session.qos(iothub.FeatureInputs)
 	if !listens {
 		return errors.New("module does not listen to inputs")
 	}
-	d := iothub.Delivery{Kind: iothub.Input, ID: c.id, Name: input, Bag: m.Input()}
-	if qos == 0 { // no acknowledgement to wait for
-		return c.send(d.Topic(), m.Body, 0, nil)
+	topic := iothub.Delivery{Kind: iothub.Input, ID: c.id, Name: input, Bag: m.Input()}.Topic()
+	if len(topic) > iothub.MaxTopic {
+		return fmt.Errorf("properties of %d bytes: %w", len(topic), errUndeliverable)
+	}
+	acked := make(chan error, 1) // one answer, also when nobody waits any more
+	err := c.send(topic, m.Body, qos, func(err error) { acked <- err })
+	if errors.Is(err, mqtt.ErrBusy) && qos > 0 { // it has left a thousand messages without an answer
+		c.close(err)
+	}
+	if err != nil || qos == 0 { // at quality 0 there is no acknowledgement to wait for
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.b.cfg.AckTimeout, errNoAck)
 	defer cancel()
-	acked := make(chan error, 1) // one answer, also when nobody waits any more
-	if err := c.send(d.Topic(), m.Body, qos, func(err error) { acked <- err }); err != nil {
-		return err
-	}
 	select {
 	case err := <-acked:
 		return err
@@ -210,20 +227,30 @@ func (c *client) deliver(ctx context.Context, input string, m message.Message) e
 // stream is the receiver behind Inputs.
 type stream struct {
 	fn func(input string, m message.Message) error
+
+	mu    sync.Mutex // held while fn runs
+	ended bool
 }
 
 func (s *stream) deliver(_ context.Context, input string, m message.Message) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended { // the pump met it on its way out
+		return errors.New("stream has ended")
+	}
 	return s.fn(input, m)
 }
 
 // Inputs calls fn with each message to an input of id, one at a time over all inputs, until ctx ends; a nil error of fn
-// acknowledges the message, any other brings it again. It takes the place of an MQTT subscription of the same module.
+// acknowledges the message, any other brings it again. While it lasts it takes the place of an MQTT subscription of the same module.
+// A call of fn under way ends before Inputs returns.
 func (b *Broker) Inputs(ctx context.Context, id iothub.ID, fn func(input string, m message.Message) error) error {
 	box, s := b.box(id.Module), &stream{fn: fn}
 	box.attach(s)
-	defer box.detach(s)
 	<-ctx.Done()
-	box.turn <- struct{}{} // a call of fn under way ends before Inputs returns
-	<-box.turn
+	box.detach(s)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	return ctx.Err()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -49,7 +50,8 @@ func (b *Broker) announce() {
 }
 
 // Call calls a direct method of an identity of this device. An *iothub.Error says that nobody answered: 404103 when the target did
-// not connect and subscribe within the connect time-out, 504101 when it did not answer within the response time-out.
+// not connect and subscribe within the connect time-out, 504101 when it did not answer within the response time-out, 404104 when it
+// went away before. Another error is ctx's.
 func (b *Broker) Call(ctx context.Context, target iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error) {
 	if req.ResponseTimeout == 0 {
 		req.ResponseTimeout = iothub.DefaultResponseTimeout
@@ -61,15 +63,13 @@ func (b *Broker) Call(ctx context.Context, target iothub.ID, req iothub.MethodRe
 		h, c, arrived := b.handlers[target], b.clients[target], b.arrived
 		b.mu.Unlock()
 		if h.fn != nil {
-			answer, cancel := context.WithTimeout(ctx, req.ResponseTimeout)
-			defer cancel()
-			return h.fn(answer, req), nil
+			return b.handle(ctx, h, req)
 		}
 		if c != nil && c.takesCalls() {
-			return b.ask(ctx, c, req)
-		}
-		if req.ConnectTimeout <= 0 {
-			return iothub.MethodResult{}, b.offline(target)
+			result, err := b.ask(ctx, c, req)
+			if !errors.Is(err, errNotSent) {
+				return result, err
+			}
 		}
 		select {
 		case <-arrived:
@@ -77,13 +77,27 @@ func (b *Broker) Call(ctx context.Context, target iothub.ID, req iothub.MethodRe
 			if ctx.Err() != nil {
 				return iothub.MethodResult{}, ctx.Err()
 			}
-			return iothub.MethodResult{}, b.offline(target)
+			return iothub.MethodResult{}, iothub.NewError(iothub.CodeNotOnline, fmt.Sprintf("Client %s not found", target), b.cfg.Now())
 		}
 	}
 }
 
-func (b *Broker) offline(target iothub.ID) error {
-	return iothub.NewError(iothub.CodeNotOnline, fmt.Sprintf("Client %s not found", target), b.cfg.Now())
+// handle lets a function answer. One that outlives the time-out has not answered.
+func (b *Broker) handle(ctx context.Context, h handler, req iothub.MethodRequest) (iothub.MethodResult, error) {
+	limit, cancel := context.WithTimeout(ctx, req.ResponseTimeout)
+	defer cancel()
+	result := h.fn(limit, req)
+	switch {
+	case ctx.Err() != nil:
+		return iothub.MethodResult{}, ctx.Err()
+	case limit.Err() != nil:
+		return iothub.MethodResult{}, b.unanswered(req.Name)
+	}
+	return result, nil
+}
+
+func (b *Broker) unanswered(what string) error {
+	return iothub.NewError(iothub.CodeGatewayTimeout, "Timed out waiting for device to respond to method request "+what, b.cfg.Now())
 }
 
 func (c *client) takesCalls() bool {
@@ -91,6 +105,9 @@ func (c *client) takesCalls() bool {
 	defer c.mu.Unlock()
 	return c.calls && c.conn != nil
 }
+
+// errNotSent says that the client's connection takes nothing any more: its next one may.
+var errNotSent = errors.New("method call not sent")
 
 // ask sends the call to a connected client and waits for its answer.
 func (b *Broker) ask(ctx context.Context, c *client, req iothub.MethodRequest) (iothub.MethodResult, error) {
@@ -110,24 +127,32 @@ func (b *Broker) ask(ctx context.Context, c *client, req iothub.MethodRequest) (
 	if len(payload) == 0 { // Node answers 400 by itself to an empty body
 		payload = json.RawMessage("null")
 	}
-	c.mu.Lock()
-	qos, _ := c.rec.qos(iothub.FeatureMethods)
-	conn := c.conn
-	c.mu.Unlock()
+	qos, _ := c.session.qos(iothub.FeatureMethods)
+	conn := c.connection()
 	d := iothub.Delivery{Kind: iothub.MethodCall, Name: req.Name, RequestID: rid}
-	if err := c.send(d.Topic(), payload, qos, nil); err != nil {
-		return iothub.MethodResult{}, b.offline(c.id)
+	if err := conn.Send(d.Topic(), payload, qos, nil); err != nil {
+		return iothub.MethodResult{}, fmt.Errorf("%w: %w", errNotSent, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, req.ResponseTimeout)
+	limit, cancel := context.WithTimeout(ctx, req.ResponseTimeout)
 	defer cancel()
 	select {
 	case result := <-this.answer:
 		return result, nil
 	case <-conn.Done():
-		return iothub.MethodResult{}, iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("Client %s disconnected before it answered", c.id), b.cfg.Now())
-	case <-ctx.Done():
-		return iothub.MethodResult{}, iothub.NewError(iothub.CodeGatewayTimeout, "Timed out waiting for device to respond to method request "+rid, b.cfg.Now())
+	case <-limit.Done():
 	}
+	select { // several things may have happened at once: an answer counts most
+	case result := <-this.answer:
+		return result, nil
+	default:
+	}
+	switch {
+	case ctx.Err() != nil:
+		return iothub.MethodResult{}, ctx.Err()
+	case limit.Err() != nil:
+		return iothub.MethodResult{}, b.unanswered(rid)
+	}
+	return iothub.MethodResult{}, iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("Client %s disconnected before it answered", c.id), b.cfg.Now())
 }
 
 // answered takes a client's answer. Only the identity that was asked can give it.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
@@ -52,16 +53,33 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		}
 		p.Ack()
 	})
+	if cap(c.buf) > keepBuffer {
+		c.buf = nil
+	}
 }
 
-// route answers from the last answer while the module stays on one output and the table is the same.
+const (
+	// keepBuffer is the largest buffer, in bytes, that a connection keeps for its next message.
+	keepBuffer = 64 << 10
+	// keepOutputs is for how many outputs a connection remembers the routes.
+	keepOutputs = 64
+)
+
+// route remembers its answers for as long as the table is the same.
 func (c *client) route(output string) []store.Entry {
 	router := c.b.cfg.Router()
-	if router != c.router || output != c.output || c.router == nil {
-		c.router, c.output = router, output
-		c.entries = c.b.entries(router, c.id, output, false)
+	if router == nil {
+		return nil
 	}
-	return c.entries
+	if router != c.router || len(c.routed) >= keepOutputs {
+		c.router, c.routed = router, map[string][]store.Entry{}
+	}
+	entries, ok := c.routed[output]
+	if !ok {
+		entries = c.b.entries(router, c.id, output, false)
+		c.routed[strings.Clone(output)] = entries // it is a part of a topic
+	}
+	return entries
 }
 
 // notStored ends the connection of a client whose message did not reach the disk: without a PUBACK its SDK sends it again.
@@ -133,12 +151,13 @@ func (b *Broker) reportedChanged(id iothub.ID, patch json.RawMessage) {
 }
 
 // willOf reads a CONNECT's will; one that is not telemetry of this very client is none.
-func willOf(id iothub.ID, w *mqtt.Will) *message.Message {
+func (b *Broker) willOf(id iothub.ID, w *mqtt.Will) *message.Message {
 	if w == nil {
 		return nil
 	}
 	pub, err := iothub.ParsePublish(w.Topic)
 	if err != nil || pub.Kind != iothub.Telemetry || pub.ID != id {
+		b.cfg.Logger.Warn("will dropped, its topic is not the client's own telemetry", "identity", id.String(), "other", pub.ID.String())
 		return nil
 	}
 	return &message.Message{Source: id, Bag: pub.Bag.Set("iothub-MessageType", "Will"), Body: w.Payload}

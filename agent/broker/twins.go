@@ -16,17 +16,20 @@ func (c *client) twinGet(rid string) {
 		c.close(errors.New("twin request without $rid"))
 		return
 	}
+	qos, _ := c.session.qos(iothub.FeatureTwinResults)
+	d := iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}
+	c.mu.Lock() // a patch must not overtake the older whole
 	snapshot := c.b.cfg.Twins.Snapshot(c.id)
-	if !c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}, snapshot.Client()) {
-		return
-	}
-	c.mu.Lock()
-	seen := snapshot.DesiredVersion > c.shown
+	err := c.conn.Send(d.Topic(), snapshot.Client(), qos, nil)
+	seen := err == nil && snapshot.DesiredVersion != c.shown
 	if seen {
 		c.shown = snapshot.DesiredVersion
 	}
 	c.mu.Unlock()
-	if seen {
+	switch {
+	case err != nil: // so that the client notices
+		c.close(err)
+	case seen:
 		c.remember(snapshot.DesiredVersion)
 	}
 }
@@ -56,16 +59,12 @@ func (c *client) fail(rid string, code int, err error) {
 	c.result(iothub.Delivery{Kind: iothub.TwinResult, Status: e.Status(), RequestID: rid}, e.Body())
 }
 
-// result sends an answer to a twin request. False: it could not be sent, and the connection is ended so that the client notices.
-func (c *client) result(d iothub.Delivery, body []byte) bool {
-	c.mu.Lock()
-	qos, _ := c.rec.qos(iothub.FeatureTwinResults)
-	c.mu.Unlock()
+// result sends an answer to a twin request. When it cannot be sent the connection is ended so that the client notices.
+func (c *client) result(d iothub.Delivery, body []byte) {
+	qos, _ := c.session.qos(iothub.FeatureTwinResults)
 	if err := c.send(d.Topic(), body, qos, nil); err != nil {
 		c.close(err)
-		return false
 	}
-	return true
 }
 
 // desiredChanged tells a connected client of a change of its desired properties.
@@ -81,9 +80,9 @@ func (b *Broker) desiredChanged(change twin.Change) {
 // showDesired sends what the client has not seen yet of its desired properties, if it listens to them. Also after a reconnect:
 // Node does not ask again, and what changed meanwhile would pass it by.
 func (c *client) showDesired() {
+	qos, _ := c.session.qos(iothub.FeatureDesired)
 	c.mu.Lock()
-	qos, listens := c.rec.qos(iothub.FeatureDesired)
-	if !listens || c.conn == nil {
+	if !c.desired || c.conn == nil {
 		c.mu.Unlock()
 		return
 	}
@@ -115,20 +114,13 @@ func (c *client) showDesired() {
 	}
 }
 
-// remember stores which desired version the client has.
+// remember notes which desired version the client has. It may be lower than before: a twin that was made anew starts again.
 func (c *client) remember(version int64) {
-	c.mu.Lock()
-	if version <= c.rec.Desired {
-		c.mu.Unlock()
-		return
-	}
-	c.rec.Desired = version
-	rec := c.rec
-	c.mu.Unlock()
-	if len(rec.Filters) == 0 {
-		return // nothing on record that the version would matter to
-	}
-	if err := c.b.saveSession(context.Background(), c.id, rec); err != nil && !errors.Is(err, context.Canceled) {
+	err := c.session.change(context.Background(), func(rec record) record {
+		rec.Desired = version
+		return rec
+	})
+	if err != nil && !errors.Is(err, errGone) {
 		c.b.cfg.Logger.Warn("delivered version not stored, it may be delivered again", "identity", c.id.String(), "err", err)
 	}
 }
