@@ -77,7 +77,11 @@ func (d *dir) sweep() error {
 	return nil
 }
 
-func (d *dir) close() error { return d.lock.Close() } // and with it the lock
+// close gives the folder free. The lock is given up by name: closing the file
+// alone would leave it with a child that is being forked at this moment.
+func (d *dir) close() error {
+	return errors.Join(unix.Flock(int(d.lock.Fd()), unix.LOCK_UN), d.lock.Close())
+}
 
 func (d *dir) state() string { return filepath.Join(d.path, "state.db") }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -174,9 +173,9 @@ func docKeys(tx *bbolt.Tx, prefix string) []string {
 
 // sift drops the documents whose checksum is wrong: an owner that finds none
 // makes or fetches a new one, where an error for ever would help nobody.
-func (d *Docs) sift(log *slog.Logger) (dropped int, err error) {
+func (s *state) sift() (dropped int, err error) {
 	var bad [][]byte
-	err = d.state.read(func(tx *bbolt.Tx) error {
+	err = s.read(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketDocs).ForEach(func(k, v []byte) error {
 			if _, ok := opened(k, v); !ok {
 				bad = append(bad, bytes.Clone(k))
@@ -188,9 +187,9 @@ func (d *Docs) sift(log *slog.Logger) (dropped int, err error) {
 		return 0, err
 	}
 	for _, key := range bad {
-		log.Error("document is damaged and was dropped", "key", string(key))
+		s.log.Error("document is damaged and was dropped", "key", string(key))
 	}
-	return len(bad), d.state.do(func(tx *bbolt.Tx) error {
+	return len(bad), s.do(func(tx *bbolt.Tx) error {
 		for _, key := range bad {
 			if err := tx.Bucket(bucketDocs).Delete(key); err != nil {
 				return err

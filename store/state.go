@@ -97,6 +97,9 @@ func openState(d *dir, log *slog.Logger, io *counters) (s *state, made, recovere
 		if err == nil {
 			s, err = useState(path, log, io)
 		}
+		if err == nil {
+			err = s.inspect()
+		}
 		if err == nil || !isDamage(err) {
 			return s, false, false, err
 		}
@@ -166,6 +169,19 @@ func useState(path string, log *slog.Logger, io *counters) (*state, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s.compact(path, log, io)
+}
+
+// inspect reads all that the store will read, and drops what is damaged.
+func (s *state) inspect() error {
+	dropped, err := s.sift()
+	s.io.documents.Add(uint64(dropped))
+	if err == nil {
+		_, err = s.kept()
+	}
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	return nil
 }
 
 // compact rewrites a large state.db of which most is free, and returns the

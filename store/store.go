@@ -145,12 +145,7 @@ func openIn(d *dir, cfg Config) (*Store, error) {
 	}
 	s.docs = &Docs{state: s.state}
 	s.queue = newQueue(s, cfg)
-	dropped, err := s.docs.sift(cfg.Logger)
-	if err == nil {
-		s.io.documents.Add(uint64(dropped))
-		err = s.queue.load()
-	}
-	if err != nil {
+	if err := s.queue.load(); err != nil {
 		return nil, errors.Join(err, s.state.close())
 	}
 	if _, segments := s.queue.ledger.pending(); made && !s.recovered && segments > 0 {

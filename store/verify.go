@@ -59,7 +59,7 @@ type walker struct {
 	high   uint64
 	seen   []uint64
 	depth  [maxDepth]page
-	inside int // buckets around the place; at 0 there is nothing but buckets
+	inside int // buckets around the place: 0 or 1
 }
 
 // mark notes that the pages [id, id+overflow] were met, for the first time.
@@ -188,6 +188,8 @@ func (w *walker) leaf(p page, id uint64, low, high []byte, level int) error {
 			return damaged(id, "element %d is no bucket", i)
 		case flags&flagBucket == 0:
 			continue
+		case w.inside > 0:
+			return damaged(id, "element %d is a bucket", i) // ours are not nested
 		case len(val) < 16:
 			return damaged(id, "bucket %q has no header", key)
 		}

@@ -13,8 +13,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// sample makes a bbolt file with a tree of several levels, nested and inline
-// buckets, values with overflow pages and a list of free pages.
+// sample makes a bbolt file with a tree of several levels, an inline bucket,
+// values with overflow pages and a list of free pages.
 func sample(tb testing.TB, noFreelistSync bool) []byte {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "sample.db")
@@ -34,11 +34,11 @@ func sample(tb testing.TB, noFreelistSync bool) []byte {
 					return err
 				}
 			}
-			inner, err := b.CreateBucketIfNotExists([]byte("inner"))
+			inline, err := tx.CreateBucketIfNotExists([]byte("inline"))
 			if err != nil {
 				return err
 			}
-			return inner.Put([]byte{byte(round)}, make([]byte, 5000*round))
+			return inline.Put([]byte{byte(round)}, make([]byte, 10*round))
 		})
 		if err != nil {
 			tb.Fatal(err)
@@ -67,20 +67,10 @@ func survey(tb testing.TB, path string, write bool) error {
 		return err
 	}
 	defer db.Close()
-	var walk func(b *bbolt.Bucket) error
-	walk = func(b *bbolt.Bucket) error {
-		return b.ForEach(func(k, v []byte) error {
-			if v == nil {
-				if inner := b.Bucket(k); inner != nil {
-					return walk(inner)
-				}
-			}
-			b.Get(k)
-			return nil
-		})
-	}
 	err = db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return walk(b) })
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(k, _ []byte) error { b.Get(k); return nil })
+		})
 	})
 	if err != nil || !write {
 		return err
