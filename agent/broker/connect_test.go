@@ -139,7 +139,7 @@ func TestATokenThatRunsOutEndsOnlySharedConnections(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				anybody := func(_ mqtt.Hello, user iothub.UserName) (iothub.ID, error) { return user.ID, nil }
 				r := newRig(t, settings{auth: anybody, origin: test.origin})
-				minted, err := iothub.MintToken(iothub.Audience{Host: "hub.example.net", ID: mod1}, "", time.Now().Add(time.Minute), iothub.NewKey().Signer())
+				minted, err := iothub.MintToken(mod1.Resource("hub.example.net"), "", time.Now().Add(time.Minute), iothub.NewKey().Signer())
 				if err != nil {
 					t.Fatal(err)
 				}
