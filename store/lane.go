@@ -55,6 +55,8 @@ type part struct {
 	laneSummary
 	seg             *segment
 	done, doneBytes int64 // of Count and Bytes, up to the cursor
+	// what done and doneBytes were when a repair began
+	pictured, picturedBytes int64
 }
 
 // handed is one record that was handed out, or a run of records of one segment
@@ -205,15 +207,14 @@ func (l *lane) skip() int64 {
 }
 
 // shed forgets parts of sealed segments that are drained and calls left for
-// each.
-func (l *lane) shed(left func(*segment)) {
+// each, with the number of its records that nobody ever saw.
+func (l *lane) shed(left func(seg *segment, unseen int64)) {
 	for len(l.parts) > 0 && l.parts[0].Last <= l.cursor && l.parts[0].seg.sealed {
 		p := l.parts[0]
-		// What a repair or an unclean stop left uncounted leaves with the part.
 		l.messages -= p.Count - p.done
 		l.bytes -= p.Bytes - p.doneBytes
 		l.parts = l.parts[1:]
-		left(p.seg)
+		left(p.seg, p.Count-p.done)
 	}
 	if len(l.parts) == 0 {
 		l.parts = nil

@@ -21,6 +21,7 @@ type ledger struct {
 	drained []*segment            // sealed, nobody needs them
 	held    int64                 // bytes of segment files
 	timed   bool                  // something with a time to live was stored
+	lost    uint64                // records that the disk did not keep, since Open
 }
 
 func newLedger() *ledger {
@@ -163,7 +164,7 @@ func (g *ledger) seal(seg *segment) {
 	g.sealLocked(seg)
 	for _, s := range g.sinks {
 		for i := range s.lanes {
-			s.lanes[i].shed(g.leftLocked)
+			g.shedLocked(&s.lanes[i])
 		}
 	}
 }
@@ -195,6 +196,20 @@ func (g *ledger) summaryLocked(seg *segment) *summary {
 	return &sum
 }
 
+// shedLocked lets a lane leave the sealed segments that it has drained.
+func (g *ledger) shedLocked(l *lane) {
+	l.shed(func(seg *segment, unseen int64) {
+		g.lostLocked(l, max(0, unseen))
+		g.leftLocked(seg)
+	})
+}
+
+// lostLocked counts records that the disk did not keep.
+func (g *ledger) lostLocked(l *lane, n int64) {
+	l.damaged += uint64(n)
+	g.lost += uint64(n)
+}
+
 // leftLocked notes that a lane has left a sealed segment.
 func (g *ledger) leftLocked(seg *segment) {
 	if seg.live--; seg.live == 0 {
@@ -210,7 +225,7 @@ func (g *ledger) movedLocked(l *lane, n int64) {
 		l.dirty = true
 		g.dirty = append(g.dirty, l)
 	}
-	l.shed(g.leftLocked)
+	g.shedLocked(l)
 }
 
 // acknowledge marks items done and says whether a flush is due.
@@ -343,8 +358,8 @@ func (g *ledger) highest() (seq uint64) {
 }
 
 // pending returns the bytes of bodies that are not acknowledged, once for each
-// sink, and how many segments there are.
-func (g *ledger) pending() (bytes int64, segments int) {
+// sink, how many segments there are, and how many records were lost.
+func (g *ledger) pending() (bytes int64, segments int, lost uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range g.sinks {
@@ -352,5 +367,5 @@ func (g *ledger) pending() (bytes int64, segments int) {
 			bytes += max(0, s.lanes[i].bytes)
 		}
 	}
-	return bytes, len(g.segments)
+	return bytes, len(g.segments), g.lost
 }

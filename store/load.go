@@ -39,7 +39,6 @@ func (q *Queue) load() error {
 	for number, sum := range k.catalog { // what is left has no file
 		q.tail.number = max(q.tail.number, number)
 		lost := q.ledger.missing(&segment{number: number, path: q.dir.segment(number), sealed: true}, sum)
-		q.io.lost.Add(uint64(lost))
 		if lost > 0 {
 			q.io.damaged.Add(1)
 			q.log.Error("segment is missing: its messages are lost", "file", q.dir.segment(number), "lost", lost)
@@ -157,7 +156,7 @@ func (g *ledger) missing(seg *segment, sum summary) (lost int64) {
 			n -= r.Done
 		}
 		lost += max(0, n)
-		l.damaged += uint64(max(0, n))
+		g.lostLocked(l, max(0, n))
 		g.movedLocked(l, 0)
 	}
 	g.drained = append(g.drained, seg)

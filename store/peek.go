@@ -114,7 +114,7 @@ func (p *peek) lane(l *lane, after *uint64) error {
 			return err
 		}
 		*after = max(*after, seen)
-		p.give(l, look)
+		p.give(l, look, seen)
 	}
 	return nil
 }
@@ -157,19 +157,22 @@ func (p *peek) read(r *reader, l *lane, look look, now int64) (seen uint64) {
 }
 
 // give hands out what was found, as far as it is still to be had.
-func (p *peek) give(l *lane, look look) {
-	late, bad := p.q.ledger.give(l, look.seg, p.sink.found, func(f *found) {
+func (p *peek) give(l *lane, look look, seen uint64) {
+	late, bad, cut := p.q.ledger.give(l, look, p.sink.found, seen, func(f *found) {
 		p.bytes += f.size
 		p.items = append(p.items, Item{
 			Seq: f.seq, Sink: l.sink.name, Priority: l.priority, Stored: time.UnixMilli(f.stored), Body: f.body,
 		})
 	})
 	clear(p.sink.found) // lets go of the bodies
-	if late > 0 || bad > 0 {
+	if late > 0 || bad > 0 || cut {
 		p.q.keeper.tell(true, false)
 	}
+	if cut {
+		p.q.log.Error("segment has fewer messages than it was given; the rest is lost",
+			"queue", l.sink.name, "file", look.seg.path)
+	}
 	if bad > 0 {
-		p.q.io.lost.Add(uint64(bad))
 		p.q.log.Error("messages are damaged on disk and were skipped",
 			"queue", l.sink.name, "count", bad, "file", look.seg.path)
 	}
@@ -212,30 +215,35 @@ func (g *ledger) isDone(l *lane, seq uint64) bool {
 	return i < len(l.ahead) && l.ahead[i].done
 }
 
-// give notes the fate of what was found and calls out for each record that may
-// be handed out.
-func (g *ledger) give(l *lane, seg *segment, all []found, out func(*found)) (expired, lost int) {
+// give notes the fate of what was found up to seen, and calls out for each
+// record that may be handed out. cut says that the look came to its end and the
+// last record was not there: what is missing is counted when the lane leaves the
+// segment.
+func (g *ledger) give(l *lane, look look, all []found, seen uint64, out func(*found)) (expired, lost int, cut bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range all {
 		f := &all[i]
 		switch {
 		case f.fate == good:
-			if l.handOut(seg, f) {
+			if l.handOut(look.seg, f) {
 				out(f)
 			}
-		case !l.pass(seg, f):
+		case !l.pass(look.seg, f):
 		case f.fate == late:
 			expired++
 		default:
 			lost++
 		}
 	}
+	if cut = seen == look.to && l.last() < look.to; cut {
+		l.ahead = append(l.ahead, handed{seq: look.to, seg: look.seg, done: true})
+	}
 	l.expired += uint64(expired)
-	l.damaged += uint64(lost)
+	g.lostLocked(l, int64(lost))
 	before := l.messages
 	if l.advance() {
 		g.movedLocked(l, before-l.messages)
 	}
-	return expired, lost
+	return expired, lost, cut
 }

@@ -17,7 +17,9 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 		return nil
 	}
 	q.shelf.drop(seg.number, q.tail.abandon(seg))
-	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, q.ledger.summary(seg), q.ledger.cursor)
+	known, cursors := q.ledger.picture(seg)
+	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, known,
+		func(name laneName) uint64 { return cursors[name] })
 	if err != nil {
 		return fmt.Errorf("salvage damaged segment: %w", err)
 	}
@@ -27,7 +29,6 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 	}
 	lost := q.ledger.replace(seg, sum, size)
 	q.io.damaged.Add(1)
-	q.io.lost.Add(uint64(lost))
 	q.keeper.tell(true, true)
 	q.log.Error("segment is damaged: what could be read goes on, the file was put aside",
 		"file", bad, "lost", lost, "err", cause)
@@ -53,11 +54,24 @@ func (g *ledger) stands(seg *segment, generation int) bool {
 	return seg.generation == generation && seg.live > 0
 }
 
-// summary returns what is known of a segment.
-func (g *ledger) summary(seg *segment) summary {
+// picture returns what is known of a segment and how far its lanes are drained,
+// and remembers that for [ledger.replace].
+func (g *ledger) picture(seg *segment) (summary, map[laneName]uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return *g.summaryLocked(seg)
+	cursors := map[laneName]uint64{}
+	for _, s := range g.sinks {
+		for i := range s.lanes {
+			l := &s.lanes[i]
+			cursors[laneName{sink: s.name, priority: l.priority}] = l.cursor
+			for j := range l.parts {
+				if p := &l.parts[j]; p.seg == seg {
+					p.pictured, p.picturedBytes = p.done, p.doneBytes
+				}
+			}
+		}
+	}
+	return *g.summaryLocked(seg), cursors
 }
 
 // cursor returns how far a lane is drained.
@@ -70,8 +84,8 @@ func (g *ledger) cursor(name laneName) uint64 {
 	return 0
 }
 
-// replace gives a repaired segment its new content, which is what of it is
-// above each lane's cursor, and returns how many records, once for each sink,
+// replace gives a repaired segment its new content, which is what of it was
+// above each lane's cursor in the picture, and returns how many records, once for each sink,
 // are lost.
 func (g *ledger) replace(seg *segment, sum summary, size int64) (lost int64) {
 	g.mu.Lock()
@@ -94,7 +108,7 @@ func (g *ledger) replace(seg *segment, sum summary, size int64) (lost int64) {
 			}
 			n := l.shrink(j, left)
 			lost += n
-			l.damaged += uint64(n)
+			g.lostLocked(l, n)
 			if left.Count == 0 {
 				l.parts = slices.Delete(l.parts, j, j+1)
 				g.leftLocked(seg)
@@ -109,13 +123,13 @@ func (g *ledger) replace(seg *segment, sum summary, size int64) (lost int64) {
 	return lost
 }
 
-// shrink sets what is left of the j-th part, nothing of it done, and returns how
-// many records that were not done are gone.
+// shrink sets what is left of the j-th part, counted from where the lane was
+// when the picture was taken, and returns how many records are gone.
 func (l *lane) shrink(j int, left laneSummary) (lost int64) {
 	p := &l.parts[j]
-	count, bytes := p.Count-p.done, p.Bytes-p.doneBytes
+	count, bytes := p.Count-p.pictured, p.Bytes-p.picturedBytes
 	l.messages += left.Count - count
 	l.bytes += left.Bytes - bytes
-	p.laneSummary, p.done, p.doneBytes = left, 0, 0
+	p.laneSummary, p.done, p.doneBytes = left, p.done-p.pictured, p.doneBytes-p.picturedBytes
 	return max(0, count-left.Count)
 }

@@ -148,7 +148,7 @@ func openIn(d *dir, cfg Config) (*Store, error) {
 	if err := s.queue.load(); err != nil {
 		return nil, errors.Join(err, s.state.close())
 	}
-	if _, segments := s.queue.ledger.pending(); made && !s.recovered && segments > 0 {
+	if _, segments, _ := s.queue.ledger.pending(); made && !s.recovered && segments > 0 {
 		s.recovered = true
 		cfg.Logger.Error("state.db is missing; messages are delivered again, documents are made anew", "file", d.state())
 	}
@@ -264,13 +264,13 @@ func (s *Store) Usage() Usage {
 	if err != nil {
 		free = 0 // it is a gauge: nothing depends on it
 	}
-	pending, segments := s.queue.ledger.pending()
+	pending, segments, lost := s.queue.ledger.pending()
 	return Usage{
 		Held: s.queue.ledger.bytesHeld(), Pending: pending, Limit: s.queue.tail.limit, Free: free,
 		Segments: segments, Waiting: s.queue.inbox.waiting(),
 		Records: s.io.records.Load(), Commits: s.io.commits.Load(),
 		Flushes: s.io.flushes.Load(), Written: s.io.written.Load(),
-		DamagedFiles: s.io.damaged.Load(), DamagedRecords: s.io.lost.Load(), DamagedDocuments: s.io.documents.Load(),
+		DamagedFiles: s.io.damaged.Load(), DamagedRecords: lost, DamagedDocuments: s.io.documents.Load(),
 		Recovered: s.recovered, Full: s.queue.full.Load(),
 	}
 }

@@ -9,7 +9,7 @@ import (
 // counters is what the store has done since it was opened.
 type counters struct {
 	commits, flushes, written, records atomic.Uint64
-	damaged, lost, documents           atomic.Uint64
+	damaged, documents                 atomic.Uint64
 }
 
 // commit counts a transaction: bbolt flushes once behind the pages and once
