@@ -1,11 +1,12 @@
 # Every target in one line: `make help`. The contract of each is in CONTRIBUTING.md.
 
 VERSION ?= $(shell cat VERSION)
-TAGS    := netgo osusergo seccomp runc_nocriu
+TAGS    := netgo osusergo seccomp runc_nocriu nethttpomithttp2
 GO      ?= go
-LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -linkmode external -extldflags '-static -Wl,--build-id=none'
+LDFLAGS := -s -w -buildid= -funcalign=16 -X main.version=$(VERSION) -linkmode external -extldflags '-static -Wl,--build-id=none'
+GCFLAGS := -gcflags=all=-l $(patsubst %,-gcflags=%=,$(shell grep -v '^\#' scripts/inlined))
 GOBUILD := CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=false -mod=readonly
-DEVICE  := $(GOBUILD) -tags "$(TAGS)" -ldflags "$(LDFLAGS)"
+DEVICE  := $(GOBUILD) -tags "$(TAGS)" $(GCFLAGS) -ldflags "$(LDFLAGS)"
 HOST    := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
 TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...

@@ -31,7 +31,7 @@ func (r room) testOnly() bool { return strings.HasSuffix(r.ImportPath, "test") }
 // rooms lists every package of the module.
 func rooms(t *testing.T) []room {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu", "-json=ImportPath,Name,Doc,Imports,GoFiles", modulePath+"/...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu nethttpomithttp2", "-json=ImportPath,Name,Doc,Imports,GoFiles", modulePath+"/...")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
@@ -127,7 +127,7 @@ func TestImportsPointDown(t *testing.T) {
 
 func TestTheDeviceBinaryHoldsNoHub(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu", "-deps", modulePath+"/cmd/sandpiper").Output()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-tags", "netgo osusergo seccomp runc_nocriu nethttpomithttp2", "-deps", modulePath+"/cmd/sandpiper").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
