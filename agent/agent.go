@@ -124,7 +124,13 @@ func (a *Agent) build(ctx context.Context) (err error) {
 			m, ok := a.identities.Module(module)
 			return m.Generation, ok
 		},
-		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules, Logger: a.log,
+		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules,
+		Health: func(id iothub.ID, h workload.Health) {
+			if !h.Healthy {
+				a.supervisor.Unhealthy(id.Module, h.Note)
+			}
+		},
+		Logger: a.log,
 	}); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (a *Agent) buildSandboxes() (err error) {
 	a.supervisor, err = supervisor.New(supervisor.Config{
 		Device: a.dev.id, Runtime: a.runtime, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
 		LogDir: filepath.Join(a.cfg.StateDir, "log"), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
-		Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
+		Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
 	})
 	return err
 }
@@ -116,6 +116,12 @@ func (s shelf) describe(m deployment.Module, img image.Image) (supervisor.Image,
 		out.Env = append(out.Env, key+"="+value)
 	}
 	slices.Sort(out.Env)
+	if img.Runtime.HostView != (m.Type == deployment.Native) {
+		return out, &deployment.Error{
+			Path: "modules." + m.Name + ".type", Why: "it is " + m.Type.String() + ", and the image was built for the other kind of root",
+			Want: "native for a bundle built with --host-view, sandbox for one built without", Code: deployment.CodeFormat,
+		}
+	}
 	if len(out.Args) == 0 && len(m.Settings.Args) == 0 {
 		return out, &deployment.Error{Path: "modules." + m.Name + ".settings.args", Why: "neither the deployment nor the image says what to run", Code: deployment.CodeFormat}
 	}
@@ -137,6 +143,15 @@ func (s shelf) Keep(ctx context.Context, digests []string) error {
 		s.a.log.Info("unused image removed", "image", img.Name+" "+img.Version)
 	}
 	return err
+}
+
+// commitImage notes that an image proved itself: nothing older of its module is installed any more.
+func (a *Agent) commitImage(digest string) error {
+	d, err := bundle.ParseDigest(digest)
+	if err != nil {
+		return err
+	}
+	return a.images.Commit(d)
 }
 
 // mount returns the directory of an installed image.
