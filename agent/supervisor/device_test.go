@@ -341,6 +341,12 @@ func (m *memory) failing(prefix string) {
 	m.fail = prefix
 }
 
+func (m *memory) writes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.puts
+}
+
 func (m *memory) has(key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

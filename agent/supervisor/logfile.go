@@ -226,13 +226,23 @@ func (r *reader) Read(p []byte) (int, error) {
 func (r *reader) follow() (<-chan struct{}, error) {
 	r.l.mu.Lock()
 	defer r.l.mu.Unlock()
-	if newer := r.l.turns - r.turns; newer > 0 {
-		r.turns = r.l.turns
-		more := make(chan struct{})
-		close(more)
-		return more, r.openLocked(min(newer, r.l.files) - 1)
+	newer := r.l.turns - r.turns
+	if len(r.files) == 0 { // nothing had been printed
+		newer = r.l.files
 	}
-	return r.l.changed, nil
+	had := len(r.files)
+	if newer > 0 {
+		r.turns = r.l.turns
+		if err := r.openLocked(min(newer, r.l.files) - 1); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.files) == had {
+		return r.l.changed, nil
+	}
+	more := make(chan struct{})
+	close(more)
+	return more, nil
 }
 
 func (r *reader) Close() {

@@ -87,6 +87,8 @@ type Supervisor struct {
 	tell    chan struct{} // capacity 1: the report may have changed
 	group   sync.WaitGroup
 
+	ready chan struct{} // closed when recover is done
+
 	openSource func(path string) (source, error) // tests put here what works with virtual time
 
 	mu      sync.Mutex // guards what follows
@@ -120,7 +122,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
-		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), units: map[string]*unit{}, openSource: openFIFO,
+		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), ready: make(chan struct{}), units: map[string]*unit{}, openSource: openFIFO,
 		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
 	}
 	cfg.Twins.OnDesired(func(c twin.Change) {
@@ -148,6 +150,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.recover(ctx); err != nil {
 		return err
 	}
+	close(s.ready)
 	s.group.Go(func() { s.report(ctx) })
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -173,6 +176,9 @@ const (
 	fetchRetry     = 5 * time.Second
 	fetchRetryMost = 5 * time.Minute
 )
+
+// Ready is closed when what an earlier agent left is adopted and the deployment in force runs, or each module of it was tried.
+func (s *Supervisor) Ready() <-chan struct{} { return s.ready }
 
 // unit returns the unit of a module.
 func (s *Supervisor) unit(name string) (*unit, error) {

@@ -567,13 +567,13 @@ func TestReportSaysOnlyWhatChanged(t *testing.T) {
 				t.Errorf("report lacks %s: %s", want, reported())
 			}
 		}
-		puts := d.docs.puts
+		puts := d.docs.writes()
 		for range 20 {
 			signal(d.s.tell)
 			pass(reportPace)
 		}
-		if d.docs.puts != puts {
-			t.Errorf("%d writes for a report that says the same", d.docs.puts-puts)
+		if d.docs.writes() != puts {
+			t.Errorf("%d writes for a report that says the same", d.docs.writes()-puts)
 		}
 		pass(20*time.Second - 500*time.Millisecond)
 		if !strings.Contains(reported(), `"runtimeStatus":"backoff"`) && !strings.Contains(reported(), `"restartCount":1`) {
