@@ -26,7 +26,8 @@ type client struct {
 	// Of the reading goroutine only.
 	opened  bool
 	topic   string         // the last one published on; what it says is below
-	publish iothub.Publish // of no kind when topic has to be read again
+	publish iothub.Publish // of no kind before the first
+	bag     iothub.Bag     // room for a copy of its properties
 	router  *route.Router  // the table that answered
 	routed  map[string][]store.Entry
 	buf     []byte
@@ -224,9 +225,6 @@ func (c *client) Publish(p *mqtt.Publish) {
 		c.topic, c.publish = p.Topic, parsed
 	}
 	pub := c.publish
-	if len(pub.Bag) > 0 { // the message takes the bag over
-		c.publish = iothub.Publish{}
-	}
 	switch pub.Kind {
 	case iothub.Telemetry:
 		c.telemetry(p, pub)

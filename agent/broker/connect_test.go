@@ -3,6 +3,7 @@ package broker_test
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,8 +73,8 @@ func TestConnectIsAnsweredByWhoIsToBlame(t *testing.T) {
 func TestANewerConnectionTakesTheOldOnesPlace(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, settings{routes: []string{`FROM /messages/modules/mod1/* INTO BrokeredEndpoint("/modules/mod2/inputs/in1")`}})
-		changes := 0
-		r.broker.OnClients(func() { changes++ })
+		var changes atomic.Int32
+		r.broker.OnClients(func() { changes.Add(1) })
 		older := r.connect(mod2)
 		r.subscribe(older, inputsFilter, methodsFilter)
 		newer := r.connect(mod2)
@@ -87,7 +88,7 @@ func TestANewerConnectionTakesTheOldOnesPlace(t *testing.T) {
 		if len(got) != 2 || got[0].ID != mod1 || got[1].ID != mod2 || !got[0].Connected || !got[1].Connected {
 			t.Errorf("got clients %+v, want mod1 and mod2, connected", got)
 		}
-		if changes == 0 {
+		if changes.Load() == 0 {
 			t.Error("got no call of OnClients, want some")
 		}
 	})

@@ -48,10 +48,10 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 	}
 	_ = srv.Close()
 	busy.wait()
-	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil && !errors.Is(err, http.ErrServerClosed) {
+		return err
 	}
-	return err
+	return nil
 }
 
 const (
@@ -109,7 +109,7 @@ func (g *handling) wait() {
 
 // methodCall is POST /twins/{device}[/modules/{module}]/methods as the SDKs' invokeMethod sends it.
 func (b *Broker) methodCall(w http.ResponseWriter, r *http.Request, origin mqtt.Origin) {
-	caller, err := iothub.ParseID(r.Header.Get("x-ms-edge-moduleId"))
+	caller, err := iothub.ParseID(r.Header.Get(iothub.HeaderEdgeModule))
 	if err != nil || !caller.IsModule() {
 		answer(w, http.StatusBadRequest, messageBody("header x-ms-edge-moduleId: want {device}/{module}"))
 		return

@@ -185,6 +185,7 @@ func (r *rig) subscribe(c *mqtttest.Client, filters ...string) {
 	if _, err := c.Subscribe(r.ctx, filters...); err != nil {
 		r.t.Fatalf("subscribe %v: %v", filters, err)
 	}
+	synctest.Wait() // what was granted is switched on behind the SUBACK
 }
 
 func (r *rig) publish(c *mqtttest.Client, topic, body string) {

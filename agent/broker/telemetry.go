@@ -30,9 +30,10 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		c.close(fmt.Errorf("publish as %s by %s", pub.ID, c.id))
 		return
 	}
-	bag := pub.Bag
+	c.bag = append(c.bag[:0], pub.Bag...) // the message takes its bag over, and the next one may come on the same topic
+	bag := c.bag
 	if p.Retain {
-		bag = bag.Set("mqtt-retain", "true")
+		bag = bag.Set(iothub.PropRetain, "true")
 	}
 	m, err := message.FromPublish(c.id, bag, p.Payload, c.b.cfg.Now())
 	if err != nil { // MQTT 3.1.1 has no other way to say no
@@ -160,7 +161,7 @@ func (b *Broker) willOf(id iothub.ID, w *mqtt.Will) *message.Message {
 		b.cfg.Logger.Warn("will dropped, its topic is not the client's own telemetry", "identity", id.String(), "other", pub.ID.String())
 		return nil
 	}
-	return &message.Message{Source: id, Bag: pub.Bag.Set("iothub-MessageType", "Will"), Body: w.Payload}
+	return &message.Message{Source: id, Bag: pub.Bag.Set(iothub.PropMessageType, "Will"), Body: w.Payload}
 }
 
 // publishWill speaks for a client whose connection broke.
