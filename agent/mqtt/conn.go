@@ -145,6 +145,11 @@ func (c *Conn) contain(what string, fn func()) {
 func (c *Conn) readLoop() error {
 	var topic string
 	for {
+		select {
+		case <-c.done: // closed by the session while it handled the last packet: the ones that came with it are not looked at
+			return nil
+		default:
+		}
 		h, err := readHeader(c.r, c.srv.cfg.MaxPacket)
 		if err != nil {
 			return c.readError(err)

@@ -318,6 +318,27 @@ func TestCloseFlushesWhatIsQueued(t *testing.T) {
 	}
 }
 
+func TestNothingIsHandedOverAfterClose(t *testing.T) {
+	t.Parallel()
+	r := newRecorder()
+	seen := make(chan string, 10)
+	session := make(chan *recorded, 1)
+	r.publish = func(p *mqtt.Publish) {
+		seen <- p.Topic
+		s := <-session
+		s.conn.Close(nil)
+		session <- s
+	}
+	s := newServer(t, mqtt.Config{Handler: r})
+	c := s.connect(t, mqtttest.Options{ClientID: "c"})
+	session <- <-r.opened
+	_ = c.Write([]byte("\x30\x05\x00\x01axx\x30\x05\x00\x01bxx\x30\x05\x00\x01cxx")) // one segment
+	<-r.closed
+	if got, want := len(seen), 1; got != want {
+		t.Errorf("handed over: got %d, want %d", got, want)
+	}
+}
+
 func TestWillIsHandedOver(t *testing.T) {
 	t.Parallel()
 	r := newRecorder()
