@@ -73,7 +73,7 @@ func Serve(ctx context.Context, cfg Config, opts Options) error {
 func reload(log *slog.Logger, check func() error) bool {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
-		usec := now.Sec*1e6 + now.Nsec/1e3
+		usec := int64(now.Sec)*1e6 + int64(now.Nsec)/1e3 // both are 32 bits wide on ARM
 		notify(log, daemon.SdNotifyReloading+"\nMONOTONIC_USEC="+strconv.FormatInt(usec, 10))
 	}
 	if check == nil {
