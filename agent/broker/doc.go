@@ -8,7 +8,10 @@
 // Who is speaking is the listener and the token, decided at CONNECT; no topic and no payload is believed about it. A publish
 // goes module → message → router → queue, and is acknowledged when the disk has it. Nothing is acknowledged from memory.
 //
-// Goroutines: the connections belong to [Broker.Serve]'s caller, the pumps to [Broker.Run].
+// All connections of an identity share its session, so that one on its way out cannot undo what a newer one changed.
+//
+// Goroutines: the connections, WebSockets and method calls over HTTPS belong to [Broker.Serve], the pumps to [Broker.Run]; both return
+// when theirs have ended.
 //
 // The trap: SDKs do not subscribe again after they reconnect. The session on disk is the only record of what a module listens
 // to, so it is written before the SUBACK and read at each CONNECT.

@@ -41,7 +41,7 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		c.close(err)
 		return
 	}
-	entries := c.route(m.Output)
+	entries := c.route(m)
 	if len(entries) == 0 {
 		p.Ack()
 		return
@@ -67,7 +67,7 @@ const (
 )
 
 // route remembers its answers for as long as the table is the same.
-func (c *client) route(output string) []store.Entry {
+func (c *client) route(m message.Message) []store.Entry {
 	router := c.b.cfg.Router()
 	if router == nil {
 		return nil
@@ -75,10 +75,10 @@ func (c *client) route(output string) []store.Entry {
 	if router != c.router || len(c.routed) >= keepOutputs {
 		c.router, c.routed = router, map[string][]store.Entry{}
 	}
-	entries, ok := c.routed[output]
+	entries, ok := c.routed[m.Output]
 	if !ok {
-		entries = c.b.entries(router, c.id, output, false)
-		c.routed[strings.Clone(output)] = entries // it is a part of a topic
+		entries = c.b.entries(router, m, false)
+		c.routed[strings.Clone(m.Output)] = entries // it is a part of a topic
 	}
 	return entries
 }
@@ -96,11 +96,11 @@ func (c *client) notStored(err error) {
 }
 
 // entries lists the lanes of a message and sees to it that each input lane has a pump.
-func (b *Broker) entries(router *route.Router, from iothub.ID, output string, twinChange bool) []store.Entry {
+func (b *Broker) entries(router *route.Router, m message.Message, twinChange bool) []store.Entry {
 	if router == nil {
 		return nil
 	}
-	hops := router.Route(from, output, twinChange)
+	hops := router.Route(m.Source, m.Output, twinChange)
 	entries := make([]store.Entry, 0, len(hops))
 	for _, hop := range hops {
 		e := store.Entry{Priority: hop.Priority, TTL: hop.TTL}
@@ -111,7 +111,7 @@ func (b *Broker) entries(router *route.Router, from iothub.ID, output string, tw
 		case twinChange: // the hub hears of it from $edgeHub
 			e.Sink = upstreamLane(iothub.ID{Device: b.cfg.Device, Module: "$edgeHub"})
 		default:
-			e.Sink = upstreamLane(from)
+			e.Sink = upstreamLane(m.Source)
 		}
 		entries = append(entries, e)
 	}
@@ -125,7 +125,7 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 		return err
 	}
 	m.Output = output
-	entries := b.entries(b.cfg.Router(), id, output, false)
+	entries := b.entries(b.cfg.Router(), m, false)
 	if len(entries) == 0 {
 		return nil
 	}
@@ -134,14 +134,14 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 
 // reportedChanged routes a change of reported properties to those who asked for /twinChangeNotifications.
 func (b *Broker) reportedChanged(id iothub.ID, patch json.RawMessage) {
-	entries := b.entries(b.cfg.Router(), id, "", true)
-	if len(entries) == 0 {
-		return
-	}
 	bag := iothub.Bag{{Key: "$.ct", Value: "application/json"}, {Key: "$.ce", Value: "utf-8"}}
 	m, err := message.FromPublish(id, bag, patch, b.cfg.Now())
 	if err != nil {
 		b.cfg.Logger.Warn("twin change not routed", "identity", id.String(), "err", err)
+		return
+	}
+	entries := b.entries(b.cfg.Router(), m, true)
+	if len(entries) == 0 {
 		return
 	}
 	b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: entries}, func(err error) {
@@ -171,7 +171,7 @@ func (b *Broker) publishWill(w message.Message) {
 		b.cfg.Logger.Warn("will not published", "identity", w.Source.String(), "err", err)
 		return
 	}
-	entries := b.entries(b.cfg.Router(), w.Source, m.Output, false)
+	entries := b.entries(b.cfg.Router(), m, false)
 	if len(entries) == 0 {
 		return
 	}
