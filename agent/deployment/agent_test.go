@@ -97,6 +97,7 @@ func TestParseAgentRefuses(t *testing.T) {
 		"a name with a dot":        {`{"schemaVersion":"1.1","modules":{"a.b":{}}}`, `modules.a.b: the name "a.b"; want ` + wantName, 400},
 		"a reserved name":          {`{"schemaVersion":"1.1","modules":{"$edgeHub":{}}}`, `modules.$edgeHub: the name "$edgeHub"; want ` + wantName, 400},
 		"a name that climbs":       {`{"schemaVersion":"1.1","modules":{"../x":{}}}`, `modules.../x: the name "../x"; want ` + wantName, 400},
+		"a name of 64":             {`{"schemaVersion":"1.1","modules":{"` + strings.Repeat("n", 64) + `":{}}}`, `modules.` + strings.Repeat("n", 64) + `: a name of 64 characters; want ` + wantName, 400},
 		"no type":                  {deploymentOf(`{` + image + `}`), `modules.m.type: missing; want one of docker, sandbox, native`, 400},
 		"an unknown type":          {deploymentOf(`{"type":"vm",` + image + `}`), `modules.m.type: "vm"; want one of docker, sandbox, native`, 400},
 		"no settings":              {deploymentOf(`{"type":"docker"}`), `modules.m.settings: missing; want an object with image`, 400},

@@ -98,7 +98,7 @@ const LastOrder = 1<<32 - 1
 
 // Module is one module as wanted.
 type Module struct {
-	Name     string // module id: letters, digits, "-", "_", "+"
+	Name     string // module id: letters, digits, "-", "_", "+"; at most 63
 	Version  string // free text; a new one restarts the module
 	Type     Type
 	Status   Status
@@ -199,9 +199,9 @@ func (m Module) Hash() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// badName says why a module cannot have this name, "" if it can. Names become file and host names on the device.
+// badName says why a module cannot have this name, "" if it can. Names become file and host names on the device, hence the length.
 func badName(name string) string {
-	const most = 128
+	const most = 63
 	if name == "" || len(name) > most {
 		return "a name of " + strconv.Itoa(len(name)) + " characters"
 	}
@@ -214,4 +214,4 @@ func badName(name string) string {
 	return ""
 }
 
-const wantName = "1 to 128 letters, digits, \"-\", \"_\" or \"+\", a letter or digit first"
+const wantName = "1 to 63 letters, digits, \"-\", \"_\" or \"+\", a letter or digit first"

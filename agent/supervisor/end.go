@@ -1,0 +1,182 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// ended deals with a program that ended by itself.
+func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
+	if u.is() == stopping { // it was to be killed and could not be
+		u.remember(exit, "")
+		u.move(evExit)
+		u.bury()
+		return
+	}
+	u.remember(exit, "ended with "+describe(exit))
+	u.mu.Lock()
+	bad := exit.Code != 0 || !exit.Known
+	if !u.rec.Proven && bad {
+		u.rec.Unproven++
+	}
+	u.mu.Unlock()
+	if again(u.module().Restart, exit, false) {
+		wait := u.delay()
+		u.log.Warn("module ended, it is started again", "exit", describe(exit), "again", wait)
+		u.move(evExit)
+	} else {
+		u.mu.Lock()
+		u.rec.Ended = true
+		u.mu.Unlock()
+		if !bad {
+			u.prove(ctx) // it did its work
+		}
+		u.log.Warn("module ended", "exit", describe(exit), "policy", u.module().Restart.String())
+		u.move(evDone)
+	}
+	u.keep(ctx) // before the instance goes, which is the other witness of its end
+	u.bury()
+}
+
+// remember takes the end of the instance into the record.
+func (u *unit) remember(exit sandbox.Exit, why string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.why, u.sickly = why, ""
+	u.rec.Exit, u.rec.Exited, u.rec.Why, u.rec.Began = exit.Code, exit.At, why, u.inst.Started()
+}
+
+// bury removes an instance whose program has ended.
+func (u *unit) bury() {
+	if err := u.clear(); err != nil {
+		u.log.Error("sandbox not removed, before the next start it is tried again", "err", err)
+	}
+}
+
+// clear removes what is left of the instance, if anything.
+func (u *unit) clear() error {
+	u.mu.Lock()
+	inst := u.inst
+	u.mu.Unlock()
+	if inst == nil {
+		return nil
+	}
+	u.s.cfg.Hosting.Shut(u.seat.Module.Name)
+	if err := inst.Destroy(); err != nil {
+		return fmt.Errorf("remove sandbox: %w", err)
+	}
+	u.mu.Lock()
+	u.inst, u.exits = nil, nil
+	u.mu.Unlock()
+	return nil
+}
+
+// halt ends the program because it is not wanted. State: stopping before, stopped after.
+func (u *unit) halt(ctx context.Context) error {
+	exit, err := u.end(ctx)
+	if err != nil {
+		u.note("not stopped: " + err.Error())
+		return err
+	}
+	u.remember(exit, "")
+	err = u.clear()
+	u.move(evExit)
+	u.log.Info("module stopped", "exit", describe(exit))
+	return err
+}
+
+// end asks the program to end, gives it the grace time, and kills it. When the agent ends meanwhile the module is left as it is: the
+// next agent finds it unwanted and does it again.
+func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
+	u.mu.Lock()
+	inst := u.inst
+	u.mu.Unlock()
+	sig, err := sandbox.ParseSignal(u.seat.stopSignal())
+	if err != nil {
+		return sandbox.Exit{}, err
+	}
+	grace := u.module().Settings.StopTimeout
+	if grace == 0 {
+		grace = deployment.DefaultStopTimeout
+	}
+	if err := inst.Signal(sig); err != nil && !errors.Is(err, sandbox.ErrEnded) {
+		u.log.Warn("stop signal not delivered", "err", err)
+		grace = 0
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for {
+		select {
+		case exit := <-u.exits:
+			return exit, nil
+		case <-ctx.Done():
+			return sandbox.Exit{}, ctx.Err()
+		case <-timer.C:
+			u.log.Warn("module does not end in time, it is killed", "grace", grace)
+			if err := inst.Kill(); err != nil {
+				return sandbox.Exit{}, fmt.Errorf("kill: %w", err)
+			}
+		}
+	}
+}
+
+// fell handles what a module says of its health.
+func (u *unit) fell(ctx context.Context, note string) {
+	u.mu.Lock()
+	news := u.sickly != note
+	if u.state == running {
+		u.sickly = note
+	}
+	ill := u.state == running && note != ""
+	u.mu.Unlock()
+	if news {
+		signal(u.s.tell)
+	}
+	if ill && u.module().Restart != deployment.Never {
+		u.log.Warn("module says it is unhealthy, it is ended", "note", note)
+		u.sicken(ctx, "unhealthy: "+note)
+	}
+}
+
+// sicken ends a running program that another one is to replace.
+func (u *unit) sicken(ctx context.Context, why string) {
+	u.move(evSick)
+	exit, err := u.end(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		u.log.Error("unhealthy module not ended", "err", err)
+		exit = sandbox.Exit{Code: -1, At: u.s.cfg.Now()} // Destroy kills too
+	}
+	u.remember(exit, why)
+	u.mu.Lock()
+	if !u.rec.Proven {
+		u.rec.Unproven++
+	}
+	u.mu.Unlock()
+	u.delay()
+	u.move(evExit)
+	u.keep(ctx)
+	u.bury()
+}
+
+// describe says how a program ended.
+func describe(e sandbox.Exit) string {
+	switch {
+	case e.OOM:
+		return "SIGKILL, out of memory"
+	case !e.Known:
+		return "an exit code nobody saw"
+	case e.Signal != "":
+		return e.Signal
+	case e.Code == stayDown:
+		return fmt.Sprintf("exit code %d, which asks not to be started again", stayDown)
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
