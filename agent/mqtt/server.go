@@ -25,7 +25,7 @@ type Config struct {
 	Window         int           // QoS 1 publishes of one connection that may wait for Ack before its socket is not read; default 256
 	WindowBytes    int           // the same in bytes of payload; one message always passes; default 1 MiB
 	Outbox         int           // bytes that may wait to be written to one client; default 1 MiB
-	MaxConns       int           // connections of one Serve call at a time, further ones wait in the backlog; default 1024
+	MaxConns       int           // connections of one Serve call at a time, further ones wait in the backlog; default 1024, see boundConns
 	Logger         *slog.Logger  // default: discard
 }
 
@@ -68,6 +68,10 @@ func New(cfg Config) (*Server, error) {
 // acceptPause is how long Serve waits after a failed accept (no file descriptors left) before the next.
 const acceptPause = 100 * time.Millisecond
 
+// boundConns is MaxConns for a listener that belongs to one identity: that has one session, and room for those it has left behind. A module that
+// opens thousands keeps itself out, and costs the agent sixteen descriptors.
+const boundConns = 16
+
 // Serve accepts from l until ctx ends, then closes l and every connection it accepted, and returns nil when all have ended. Another error
 // of l is returned as it is, after the same clean-up.
 func (s *Server) Serve(ctx context.Context, l net.Listener, origin Origin) error {
@@ -79,7 +83,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, origin Origin) error
 		cancel()
 		_ = l.Close()
 	}()
-	slots := make(chan struct{}, s.cfg.MaxConns)
+	most := s.cfg.MaxConns
+	if !origin.ID.IsZero() {
+		most = min(most, boundConns)
+	}
+	slots := make(chan struct{}, most)
 	for {
 		select {
 		case slots <- struct{}{}:

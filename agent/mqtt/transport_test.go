@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -130,46 +132,73 @@ func TestWebSocket(t *testing.T) {
 	})
 }
 
+// pipes is a listener of in-memory connections.
+type pipes struct {
+	backlog chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case nc := <-p.backlog:
+		return nc, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
 func TestServeKeepsToItsNumberOfConnections(t *testing.T) {
 	t.Parallel()
-	r := newRecorder()
-	s, err := mqtt.New(mqtt.Config{Handler: r, MaxConns: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, l, mqtt.Origin{}) }()
-	defer func() {
-		stop()
-		<-served
-	}()
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
-	}
-	first, err := mqtttest.Dial(ctx, dial, mqtttest.Options{ClientID: "a"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-r.opened
-	second := make(chan *mqtttest.Client)
-	go func() {
-		c, err := mqtttest.Dial(ctx, dial, mqtttest.Options{ClientID: "b"})
-		if err != nil {
-			t.Error(err)
-		}
-		second <- c
-	}()
-	_ = first.Close()
-	<-r.closed
-	if got := (<-r.opened).hello.ClientID; got != "b" {
-		t.Errorf("opened after the first went: got %s, want b", got)
-	}
-	if c := <-second; c != nil {
-		_ = c.Abort()
+	for name, tc := range map[string]struct {
+		max    int
+		origin mqtt.Origin
+		want   int
+	}{
+		"as configured": {max: 3, want: 3},
+		"sixteen where one identity alone speaks": {origin: mqtt.Origin{ID: iothub.ID{Device: "edge1", Module: "filter"}}, want: 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, err := mqtt.New(mqtt.Config{Handler: newRecorder(), MaxConns: tc.max})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l := &pipes{backlog: make(chan net.Conn, 100), closed: make(chan struct{})}
+				ctx, stop := context.WithCancel(t.Context())
+				served := make(chan error, 1)
+				go func() { served <- s.Serve(ctx, l, tc.origin) }()
+				var clients []net.Conn // they say nothing, and hold their places until the CONNECT time-out
+				for range tc.want + 5 {
+					ours, theirs := net.Pipe()
+					clients = append(clients, ours)
+					l.backlog <- theirs
+				}
+				synctest.Wait()
+				if got, want := len(l.backlog), 5; got != want {
+					t.Errorf("waiting to be accepted: got %d, want %d", got, want)
+				}
+				_ = clients[0].Close()
+				synctest.Wait()
+				if got, want := len(l.backlog), 4; got != want {
+					t.Errorf("waiting after one went: got %d, want %d", got, want)
+				}
+				stop()
+				if err := <-served; err != nil {
+					t.Error(err)
+				}
+				for _, nc := range clients {
+					_ = nc.Close()
+				}
+			})
+		})
 	}
 }
