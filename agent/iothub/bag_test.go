@@ -42,9 +42,10 @@ func TestBags(t *testing.T) {
 				t.Fatalf("got %q, error %v, want %q", got, err, tc.want)
 			}
 			want := tc.print
-			if want == "" {
+			switch want {
+			case "":
 				want = tc.text
-			} else if want == "-" {
+			case "-":
 				want = ""
 			}
 			if got.String() != want {

@@ -90,7 +90,7 @@ func connection(host, gateway, device, module, key, x509 string) (ConnectionStri
 		return c, nil
 	}
 	if c.Key, err = ParseKey(key); err != nil {
-		return fail("SharedAccessKey: " + err.(*SyntaxError).Why)
+		return fail("SharedAccessKey is no key: " + err.Error())
 	}
 	return c, nil
 }

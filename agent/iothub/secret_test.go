@@ -12,7 +12,7 @@ import (
 
 // leaks are the forms in which a secret might show up in a text.
 func leaks(key Key) []string {
-	return []string{key.Text(), string(key), fmt.Sprintf("%x", []byte(key)), fmt.Sprintf("%X", []byte(key)), fmt.Sprint([]byte(key))}
+	return []string{key.Text(), string(key), fmt.Sprintf("%x", []byte(key)), fmt.Sprintf("%X", []byte(key)), fmt.Sprintf("%v", []byte(key))}
 }
 
 func TestSecretsDoNotPrint(t *testing.T) {

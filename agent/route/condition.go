@@ -86,7 +86,7 @@ func (p *conditionParser) binary(least int) (*expr, error) {
 // check gives a binary operation its kind and refuses operands that cannot fit.
 func (p *conditionParser) check(e *expr, at int, mark token, behind int) error {
 	left, right := e.args[0], e.args[1]
-	want := dynamic
+	var want kind
 	switch e.op {
 	case opMultiply, opDivide, opModulo, opAdd, opSubtract:
 		want, e.kind = number, number
@@ -94,6 +94,8 @@ func (p *conditionParser) check(e *expr, at int, mark token, behind int) error {
 		want, e.kind = text, text
 	case opAnd, opOr:
 		want, e.kind = boolean, boolean
+	default:
+		want = dynamic
 	}
 	if want != dynamic {
 		if err := p.mustBe(left, want, at); err != nil {
@@ -195,6 +197,7 @@ func (p *conditionParser) operand() (*expr, error) {
 		case "{":
 			return p.braces()
 		}
+	case tokenEnd:
 	}
 	return nil, p.failAt(t.at, "a value: a literal, a property, $body.path, a function or a bracket")
 }

@@ -54,8 +54,9 @@ func (o operation) precedence() int {
 		return 8
 	case opNegate:
 		return 9
+	default:
+		return 10
 	}
-	return 10
 }
 
 // mark is how a binary operation is written.
@@ -140,10 +141,11 @@ func (e *expr) append(dst []byte) []byte {
 		return e.appendArg(append(dst, "- "...), 0, 0)
 	case opNot:
 		return e.appendArg(append(dst, "NOT "...), 0, 0)
+	default:
+		dst = e.appendArg(dst, 0, 0)
+		dst = append(append(append(dst, ' '), e.op.mark()...), ' ')
+		return e.appendArg(dst, 1, 1) // operators of one precedence bind from the left
 	}
-	dst = e.appendArg(dst, 0, 0)
-	dst = append(append(append(dst, ' '), e.op.mark()...), ' ')
-	return e.appendArg(dst, 1, 1) // operators of one precedence bind from the left
 }
 
 // appendArg prints an operand, in brackets when it binds less tightly than the node.

@@ -89,23 +89,18 @@ func (s source) String() string {
 		return "/messages/modules/" + s.module + "/outputs/*"
 	case output:
 		return "/messages/modules/" + s.module + "/outputs/" + s.output
+	default:
+		return ""
 	}
-	return ""
 }
 
 // matches tells whether a message of that sender, on that output, lies below the source.
 func (s source) matches(from iothub.ID, out string, twinChange bool) bool {
-	switch s.depth {
-	case anything:
-		return true
-	case twins:
-		return twinChange
-	}
 	if twinChange {
-		return false
+		return s.depth == anything || s.depth == twins
 	}
 	switch s.depth {
-	case telemetry:
+	case anything, telemetry:
 		return true
 	case modules:
 		return from.IsModule()
@@ -115,8 +110,9 @@ func (s source) matches(from iothub.ID, out string, twinChange bool) bool {
 		return out != "" && from.IsModule() && strings.EqualFold(from.Module, s.module)
 	case output:
 		return from.IsModule() && strings.EqualFold(from.Module, s.module) && below(out, s.output)
+	default:
+		return false
 	}
-	return false
 }
 
 // below tells whether the path is the prefix or goes on behind it with a slash.

@@ -40,7 +40,13 @@ func (s *subject) eval(e *expr) value {
 		return numberValue(-v.number)
 	case opNot:
 		return not(s.eval(e.args[0]))
+	default:
+		return s.binary(e)
 	}
+}
+
+// binary evaluates the right operand only when the left one does not decide.
+func (s *subject) binary(e *expr) value {
 	left := s.eval(e.args[0])
 	switch e.op {
 	case opAnd:
@@ -60,8 +66,9 @@ func (s *subject) eval(e *expr) value {
 		return s.eval(e.args[1])
 	case opMultiply, opDivide, opModulo, opAdd, opSubtract, opConcat:
 		return calculate(e.op, left, s.eval(e.args[1]))
+	default:
+		return relate(e.op, left, s.eval(e.args[1]))
 	}
-	return relate(e.op, left, s.eval(e.args[1]))
 }
 
 func (s *subject) call(e *expr) value {
@@ -78,7 +85,7 @@ func (s *subject) call(e *expr) value {
 
 // named is the value of "$name": an application property that is really called so, else the body or a system property.
 func (s *subject) named(e *expr) value {
-	if !e.escaped && !(e.op == opBody && strings.ContainsAny(e.name, "[]")) {
+	if !e.escaped && !strings.Contains(e.name, "[") {
 		if v := s.application(e.name); v.kind != undefined {
 			return v
 		}

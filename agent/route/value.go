@@ -69,8 +69,9 @@ func (v value) append(dst []byte) []byte {
 		return strconv.AppendFloat(dst, v.number, 'g', -1, 64)
 	case text:
 		return appendQuoted(dst, v.text)
+	default:
+		return append(dst, "undefined"...)
 	}
-	return append(dst, "undefined"...)
 }
 
 // compare tells how two values of one kind are ordered: text by its characters, case-sensitively, false before true.
@@ -88,8 +89,9 @@ func (v value) compare(w value) int {
 		return cmp.Compare(v.number, w.number)
 	case text:
 		return strings.Compare(v.text, w.text)
+	default:
+		return 0
 	}
-	return 0
 }
 
 // relate applies a comparison. With undefined it is undefined; values of different kinds are unequal and have no order.
@@ -98,11 +100,8 @@ func relate(op operation, v, w value) value {
 		return value{}
 	}
 	if v.kind != w.kind {
-		switch op {
-		case opEqual:
-			return boolValue(false)
-		case opNotEqual:
-			return boolValue(true)
+		if op == opEqual || op == opNotEqual {
+			return boolValue(op == opNotEqual)
 		}
 		return value{}
 	}
@@ -120,8 +119,9 @@ func relate(op operation, v, w value) value {
 		return boolValue(order > 0)
 	case opGreaterEqual:
 		return boolValue(order >= 0)
+	default:
+		return value{}
 	}
-	return value{}
 }
 
 // calculate applies an arithmetic operation or a concatenation; operands of another kind make it undefined.
@@ -146,8 +146,9 @@ func calculate(op operation, v, w value) value {
 		return numberValue(v.number / w.number)
 	case opModulo:
 		return numberValue(math.Mod(v.number, w.number))
+	default:
+		return value{}
 	}
-	return value{}
 }
 
 // not, and, or are Kleene's: what is not true or false counts as undefined.
