@@ -66,11 +66,14 @@ const (
 	keepOutputs = 64
 )
 
-// route remembers its answers for as long as the table is the same.
+// route remembers its answers for as long as the table is the same and no rule looks at more than source and output.
 func (c *client) route(m message.Message) []store.Entry {
 	router := c.b.cfg.Router()
 	if router == nil {
 		return nil
+	}
+	if router.Conditional() { // each message may differ
+		return c.b.entries(router, m, false)
 	}
 	if router != c.router || len(c.routed) >= keepOutputs {
 		c.router, c.routed = router, map[string][]store.Entry{}
@@ -100,7 +103,7 @@ func (b *Broker) entries(router *route.Router, m message.Message, twinChange boo
 	if router == nil {
 		return nil
 	}
-	hops := router.Route(m.Source, m.Output, twinChange)
+	hops := router.RouteMessage(m, twinChange)
 	entries := make([]store.Entry, 0, len(hops))
 	for _, hop := range hops {
 		e := store.Entry{Priority: hop.Priority, TTL: hop.TTL}
