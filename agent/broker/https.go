@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 )
@@ -32,6 +34,7 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only: a WebSocket needs it
 		ErrorLog:          slog.NewLogLogger(b.cfg.Logger.Handler(), slog.LevelDebug),
 	}
+	l = netutil.LimitListener(l, connections(origin))
 	if b.cfg.TLS != nil {
 		cfg := b.cfg.TLS.Clone()
 		cfg.NextProtos = []string{"http/1.1"}
@@ -52,6 +55,15 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 		return err
 	}
 	return nil
+}
+
+// connections is how many a door takes at a time, idle ones included; more wait in the kernel's backlog. A module that opens thousands keeps
+// itself out, and the agent's descriptors are not its to use up.
+func connections(origin mqtt.Origin) int {
+	if origin.ID.IsZero() {
+		return maxRequests
+	}
+	return 32
 }
 
 const (

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -121,6 +122,39 @@ func TestMethodCallsOverHTTPS(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestADoorOfOneModuleTakesSoManyConnections(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, settings{origin: mqtt.Origin{ID: mod1}})
+		var silent []net.Conn
+		for {
+			mine, theirs := net.Pipe()
+			silent = append(silent, mine)
+			taken := make(chan struct{})
+			go func() {
+				select {
+				case r.https.conns <- theirs:
+					close(taken)
+				case <-r.https.closed:
+				}
+			}()
+			synctest.Wait()
+			select {
+			case <-taken:
+				continue
+			default:
+			}
+			break
+		}
+		if got, want := len(silent)-1, 32; got != want {
+			t.Errorf("taken: got %d connections, want %d", got, want)
+		}
+		for _, c := range silent {
+			_ = c.Close()
+		}
+		r.stop()
+	})
 }
 
 func TestWebSocketsSpeakMQTTAndEndWithServe(t *testing.T) {
