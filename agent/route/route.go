@@ -29,23 +29,18 @@ func (s Sink) String() string {
 }
 
 // Route is one statement of the routing language, parsed. Make one with [Parse]; a Route written as a literal needs
-// a Source and a Where that ParseConditional would accept, or matches nothing.
+// a Source and a Where that Parse would accept, or matches nothing.
 type Route struct {
 	Source string // canonical: "/messages/modules/{module}/outputs/{output}" or a shorter path that ends in "/*"
 	Where  string // canonical text of the condition, "" = none
 	Sink   Sink
 }
 
-// Parse reads "[SELECT *] FROM source INTO sink". Keywords, the fixed words of the source, $upstream and the
-// function's name may be in any case. Comments are not part of the language here. At most [MaxText] bytes. What is
-// not understood is refused with a [*ParseError], never ignored; so is a condition, because whoever calls Parse
-// routes with [Router.Route], which sees no message.
-func Parse(text string) (Route, error) { return parse(text, false) }
-
-// ParseConditional is [Parse] for those who route with [Router.RouteMessage]: "FROM source [WHERE condition] INTO sink".
-func ParseConditional(text string) (Route, error) { return parse(text, true) }
-
-func parse(text string, conditional bool) (Route, error) {
+// Parse reads "[SELECT *] FROM source [WHERE condition] INTO sink". Keywords, the fixed words of the source,
+// $upstream and the names of functions may be in any case. Comments are not part of the language here. At most
+// [MaxText] bytes. What is not understood is refused with a [*ParseError], never ignored. Whoever accepts conditions
+// routes with [Router.RouteMessage].
+func Parse(text string) (Route, error) {
 	if len(text) > MaxText {
 		return Route{}, &ParseError{What: "a text longer than 32 KiB", Want: "a shorter one"}
 	}
@@ -66,12 +61,7 @@ func parse(text string, conditional bool) (Route, error) {
 		return Route{}, l.failAt(start, wantSource)
 	}
 	r := Route{Source: from.String()}
-	l.space()
-	start = l.at
 	if l.keyword("WHERE") {
-		if !conditional {
-			return Route{}, l.failAt(start, "INTO (conditions are not supported)")
-		}
 		e, err := l.condition(from)
 		if err != nil {
 			return Route{}, err
@@ -91,6 +81,9 @@ func parse(text string, conditional bool) (Route, error) {
 	}
 	return r, nil
 }
+
+// ParseConditional is [Parse].
+func ParseConditional(text string) (Route, error) { return Parse(text) }
 
 // sink takes "$upstream" or a call of BrokeredEndpoint.
 func (l *lexer) sink() (Sink, error) {
@@ -124,8 +117,7 @@ func (l *lexer) sink() (Sink, error) {
 	return Sink{Module: parts[1], Input: parts[3]}, nil
 }
 
-// String prints the statement in canonical form; [ParseConditional] reads it back as an equal Route, and so does
-// [Parse] when there is no condition.
+// String prints the statement in canonical form; [Parse] reads it back as an equal Route.
 func (r Route) String() string {
 	where := ""
 	if r.Where != "" {
