@@ -126,9 +126,11 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		},
 		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules,
 		Health: func(id iothub.ID, h workload.Health) {
+			note := "" // well
 			if !h.Healthy {
-				a.supervisor.Unhealthy(id.Module, h.Note)
+				note = firstOf(h.Note, "it says so")
 			}
+			a.supervisor.Unhealthy(id.Module, note)
 		},
 		Logger: a.log,
 	}); err != nil {

@@ -108,6 +108,8 @@ func arguments(m deployment.Module, img supervisor.Image) []string {
 		return m.Settings.Args
 	case len(c.Entrypoint) > 0:
 		return append(slices.Clone(c.Entrypoint), c.Cmd...)
+	case len(c.Cmd) > 0 && len(img.Args) > 0: // Docker keeps the image's program
+		return append([]string{img.Args[0]}, c.Cmd...)
 	case len(c.Cmd) > 0:
 		return c.Cmd
 	}

@@ -22,7 +22,7 @@ func (s *shared) agentCommand() *cobra.Command {
 	var child bool
 	c := &cobra.Command{
 		Use:   "agent",
-		Short: "Run the agent under its warden until SIGTERM; modules go on running without it",
+		Short: "Run the agent under its warden until SIGTERM, which stops the modules too",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.loadConfig(cmd, config)
