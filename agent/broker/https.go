@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 )
@@ -34,7 +32,7 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only: a WebSocket needs it
 		ErrorLog:          slog.NewLogLogger(b.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	l = netutil.LimitListener(l, connections(origin))
+	l = limit(l, connections(origin))
 	if b.cfg.TLS != nil {
 		cfg := b.cfg.TLS.Clone()
 		cfg.NextProtos = []string{"http/1.1"}
@@ -55,15 +53,6 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 		return err
 	}
 	return nil
-}
-
-// connections is how many a door takes at a time, idle ones included; more wait in the kernel's backlog. A module that opens thousands keeps
-// itself out, and the agent's descriptors are not its to use up.
-func connections(origin mqtt.Origin) int {
-	if origin.ID.IsZero() {
-		return maxRequests
-	}
-	return 32
 }
 
 const (
