@@ -46,6 +46,11 @@ func TestPublishSaysWhyNot(t *testing.T) {
 		if err := r.broker.Publish(r.ctx, mod1, "", nil, make([]byte, iothub.MaxMessage+1)); !errors.Is(err, message.ErrTooLarge) {
 			t.Errorf("got %v, want ErrTooLarge", err)
 		}
+		for _, output := range []string{"\xff", strings.Repeat("o", iothub.MaxMessage)} { // would be acknowledged and never be readable again
+			if err := r.broker.Publish(r.ctx, mod1, output, nil, []byte("x")); err == nil {
+				t.Errorf("got no error for an output of %d bytes that cannot be stored", len(output))
+			}
+		}
 		ended, cancel := context.WithCancel(r.ctx)
 		cancel()
 		if err := r.broker.Publish(ended, mod1, "", nil, nil); err != nil && !errors.Is(err, context.Canceled) {

@@ -150,7 +150,7 @@ func (r *rig) routes(texts ...string) {
 	r.t.Helper()
 	var rules []route.Rule
 	for _, text := range texts {
-		parsed, err := route.ParseConditional(text)
+		parsed, err := route.Parse(text)
 		if err != nil {
 			r.t.Fatal(err)
 		}

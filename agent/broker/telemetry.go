@@ -123,11 +123,13 @@ func (b *Broker) entries(router *route.Router, m message.Message, twinChange boo
 
 // Publish stores a message of id as if it had come over MQTT; it is durable when Publish returns nil.
 func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error {
+	if output != "" { // in the bag it is checked with the rest: what is acknowledged must be readable again
+		bag = bag.Set(iothub.PropOutput, output)
+	}
 	m, err := message.FromPublish(id, bag, body, b.cfg.Now())
 	if err != nil {
 		return err
 	}
-	m.Output = output
 	entries := b.entries(b.cfg.Router(), m, false)
 	if len(entries) == 0 {
 		return nil

@@ -114,7 +114,7 @@ func (p *parser) rule(h *Hub, name string, routes object) {
 	if text == "" {
 		return
 	}
-	parsed, err := route.ParseConditional(text)
+	parsed, err := route.Parse(text)
 	if err != nil {
 		p.routeError(at, err)
 		return

@@ -82,9 +82,6 @@ func Parse(text string) (Route, error) {
 	return r, nil
 }
 
-// ParseConditional is [Parse].
-func ParseConditional(text string) (Route, error) { return Parse(text) }
-
 // sink takes "$upstream" or a call of BrokeredEndpoint.
 func (l *lexer) sink() (Sink, error) {
 	l.space()
