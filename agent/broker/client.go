@@ -36,6 +36,7 @@ type client struct {
 	mu      sync.Mutex // guards what follows
 	conn    *mqtt.Conn // nil before Opened
 	shown   int64      // desired version sent on this connection, or given before
+	doubts  []doubt    // what was sent at quality 0 not long ago
 	calls   bool       // the subscription to methods has been answered: calls may come
 	desired bool       // the same for desired properties
 	refused bool       // the connection is being closed because a publish cannot be stored
@@ -79,6 +80,9 @@ func (c *client) Closed(err error) {
 	c.b.leave(c)
 	if c.box != nil {
 		c.box.detach(c)
+	}
+	if err != nil {
+		c.doubtShown()
 	}
 	if err != nil && c.will != nil && !errors.Is(err, mqtt.ErrReplaced) {
 		c.b.publishWill(*c.will)

@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
@@ -23,7 +25,7 @@ func (c *client) twinGet(rid string) {
 	err := c.conn.Send(d.Topic(), snapshot.Client(), qos, nil)
 	seen := err == nil && snapshot.DesiredVersion != c.shown
 	if seen {
-		c.shown = snapshot.DesiredVersion
+		c.shownLocked(snapshot.DesiredVersion, qos)
 	}
 	c.mu.Unlock()
 	switch {
@@ -102,7 +104,7 @@ func (c *client) showDesired() {
 	}
 	err := c.conn.Send(d.Topic(), change.Patch, qos, acked)
 	if err == nil {
-		c.shown = change.Version
+		c.shownLocked(change.Version, qos)
 	}
 	conn := c.conn
 	c.mu.Unlock()
@@ -111,6 +113,51 @@ func (c *client) showDesired() {
 		conn.Close(err)
 	case qos == 0:
 		c.remember(change.Version)
+	}
+}
+
+// doubt is that the client may not have got what was sent at quality 0: it had version before until then for sure.
+type doubt struct {
+	before int64
+	at     time.Time
+}
+
+// shownLocked notes that the client was sent a desired version.
+func (c *client) shownLocked(version int64, qos byte) {
+	before := c.shown
+	c.shown = version
+	if qos > 0 || before == 0 {
+		return
+	}
+	now := c.b.cfg.Now()
+	c.doubts = slices.DeleteFunc(c.doubts, func(d doubt) bool { return now.Sub(d.at) > c.silence() })
+	if n := len(c.doubts); n == 0 || now.Sub(c.doubts[n-1].at) >= time.Second { // of one second the oldest will do
+		c.doubts = append(c.doubts, doubt{before: before, at: now})
+	}
+}
+
+// silence is how long before its end a connection may have carried nothing: its keep-alive and half of it, and what was on its way when it fell silent.
+func (c *client) silence() time.Duration {
+	const longest, underway = 15 * time.Minute, 10 * time.Second // mqtt caps the keep-alive at ten minutes
+	if k := c.hello.KeepAlive * 3 / 2; k > 0 && k < longest {
+		return k + underway
+	}
+	return longest + underway
+}
+
+// doubtShown takes back what was sent at quality 0 while the link may already have been dead: the next connection is sent it again. Node does not ask
+// again by itself; told twice, it merges the same values.
+func (c *client) doubtShown() {
+	now := c.b.cfg.Now()
+	c.mu.Lock()
+	i := slices.IndexFunc(c.doubts, func(d doubt) bool { return now.Sub(d.at) <= c.silence() })
+	var before int64
+	if i >= 0 {
+		before = c.doubts[i].before
+	}
+	c.mu.Unlock()
+	if i >= 0 {
+		c.remember(before)
 	}
 }
 

@@ -2,9 +2,12 @@ package broker_test
 
 import (
 	"encoding/json"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
@@ -182,6 +185,73 @@ func TestADesiredPatchThatWasNotAcknowledgedComesAgain(t *testing.T) {
 		c = r.connect(mod1)
 		sameJSON(t, "again", r.next(c).Payload, `{"a":2,"$version":3}`)
 	})
+}
+
+// dying is a link that from some moment on loses what comes, as one whose other end has lost its power.
+type dying struct {
+	net.Conn
+	dead atomic.Bool
+}
+
+func (d *dying) Read(b []byte) (int, error) {
+	for {
+		n, err := d.Conn.Read(b)
+		if err != nil || !d.dead.Load() {
+			return n, err
+		}
+	}
+}
+
+func TestADesiredPatchLostWithItsConnectionComesAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		alive time.Duration // of the link after the first patch
+		want  string
+	}{
+		"all that was sent while the link may have been dead": {0, `{"a":3,"b":1,"$version":4}`},
+		"nothing that is older":                               {time.Minute, `{"b":1,"$version":4}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, settings{})
+				r.desire(mod1, `{"a":1}`)
+				nc, err := r.mqtt.dial(r.ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				link := &dying{Conn: nc}
+				o := options(mod1)
+				o.KeepAlive = 180
+				c, err := mqtttest.Connect(link, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.getTwin(c, "1")
+				if _, err := c.SubscribeQoS(r.ctx, 0, desiredFilter); err != nil {
+					t.Fatal(err)
+				}
+				live := func(d time.Duration) {
+					for range int(d / time.Minute) {
+						<-time.After(time.Minute)
+						if err := c.Ping(r.ctx); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				live(time.Hour)
+				r.desire(mod1, `{"a":3}`)
+				r.next(c)
+				live(test.alive)
+				link.dead.Store(true)
+				r.desire(mod1, `{"a":3,"b":1}`)
+				<-time.After(time.Hour) // of silence: the connection ends
+
+				m := r.next(r.connect(mod1))
+				sameJSON(t, "after the reconnect", m.Payload, test.want)
+				_ = c.Abort()
+			})
+		})
+	}
 }
 
 func TestATwinMadeAnewIsShownAlthoughItsVersionIsLower(t *testing.T) {
