@@ -2,6 +2,9 @@ package store_test
 
 import (
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/sandpiper-edge/sandpiper/store"
@@ -106,6 +109,76 @@ func BenchmarkDrain(b *testing.B) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 	b.ReportMetric(float64(s.Usage().Written-before.Written)/float64(b.N), "B-written/record")
+}
+
+// BenchmarkBacklog: a year offline. Ten sinks get b.N messages of 200 B, the
+// store is opened again and drained. Run it with -benchtime 10000000x.
+func BenchmarkBacklog(b *testing.B) {
+	const sinks = 10
+	cfg := store.Config{Dir: b.TempDir(), MaxBytes: 64 << 30}
+	s, stop := storetest.Start(b, cfg)
+	recs := make([]store.Record, 0, 1000)
+	for n := 0; n < b.N; n += len(recs) {
+		recs = recs[:0]
+		for i := range min(1000, b.N-n) {
+			sink := fmt.Sprint("sink/", i*sinks/1000)
+			recs = append(recs, store.Record{Body: telemetry.Body[:200], Entries: []store.Entry{{Sink: sink}}})
+		}
+		if err := s.Queue().Append(b.Context(), recs...); err != nil {
+			b.Fatal(err)
+		}
+	}
+	appending := b.Elapsed()
+	anonymous, mapped, held := memory(b, "RssAnon"), memory(b, "RssFile"), s.Usage().Held
+	stop()
+
+	b.ResetTimer()
+	s, stop = storetest.Start(b, cfg)
+	opening := b.Elapsed()
+	b.ResetTimer()
+	var at [sinks]store.Cursor
+	for left := b.N; left > 0; {
+		for i := range at {
+			sink := fmt.Sprint("sink/", i)
+			items, next, err := s.Queue().Peek(sink, at[i], 256, 1<<20)
+			if err == nil {
+				err = s.Queue().Ack(sink, items...)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			at[i] = next
+			left -= len(items)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "drained/s")
+	b.ReportMetric(float64(b.N)/appending.Seconds(), "appended/s")
+	b.ReportMetric(float64(anonymous)/1024, "MiB-anonymous")
+	b.ReportMetric(float64(mapped)/1024, "MiB-mapped")
+	b.ReportMetric(float64(held)/float64(b.N), "B-held/record")
+	b.ReportMetric(opening.Seconds()*1000, "ms-reopen")
+	stop()
+}
+
+// memory returns a line of /proc/self/status in KiB.
+func memory(b *testing.B, name string) int {
+	b.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == name+":" {
+			n, err := strconv.Atoi(fields[1])
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n
+		}
+	}
+	b.Fatalf("no %s in /proc/self/status", name)
+	return 0
 }
 
 // reportCost adds what a record cost the disk: bytes in whole pages and flushes,

@@ -11,8 +11,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// maxMapped is how many segments are mapped at once. With 32 MiB each, the
-// tail and state.db, less than 256 MiB of address space: boards have 32 bits.
+// maxMapped is how many segments are mapped at once. With at most 64 MiB each
+// and state.db that is 320 MiB of address space, by default 96: boards have 32
+// bits.
 const maxMapped = 4
 
 // shelf keeps the segments that are being read open. It opens a sealed one
@@ -183,14 +184,17 @@ func (s *shelf) adopt(number uint64, db *bbolt.DB) {
 	s.trimLocked()
 }
 
-// release says that the tail is written no more; its mapping serves readers
-// until it is the oldest.
+// release says that the tail is written no more. It is closed when nobody reads
+// it: it counted as memory as far as it was written.
 func (s *shelf) release(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, h := range s.open {
-		if h.number == number {
-			h.tail = false
+	for _, h := range slices.Clone(s.open) {
+		if h.number != number {
+			continue
+		}
+		if h.tail = false; h.refs == 0 {
+			s.removeLocked(h)
 		}
 	}
 	s.trimLocked()

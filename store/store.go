@@ -30,8 +30,12 @@ var (
 )
 
 const (
-	maxSegmentBytes = 32 << 20
-	defaultMinFree  = 64 << 20
+	// A segment that is read or written counts as memory of the process as far as
+	// its pages were touched, so the default is small; the limit is what a few
+	// mapped ones may take of a 32-bit address space.
+	defaultSegmentBytes = 8 << 20
+	maxSegmentBytes     = 64 << 20
+	defaultMinFree      = 64 << 20
 	// minBytes is the smallest MaxBytes: four segments of the smallest size that
 	// holds a body of MaxBody.
 	minBytes = 4 * 4 * MaxBody
@@ -49,8 +53,8 @@ type Config struct {
 	// MaxBytes says. Default: 64 MiB, or an eighth of a partition under 512 MiB.
 	MinFree int64
 	// SegmentBytes is the size of a segment file. Default: a sixteenth of MaxBytes
-	// within 2 to 32 MiB. Smaller ones come back to the disk sooner; a body must
-	// fit four times.
+	// within 2 to 8 MiB. Smaller ones come back to the disk sooner and take less
+	// memory; a body must fit four times; at most 64 MiB.
 	SegmentBytes int64
 	// Logger gets damage, fullness and recovery. Default: discard.
 	Logger *slog.Logger
@@ -75,11 +79,11 @@ func (c Config) withDefaults(partition int64) (Config, error) {
 		c.MinFree = min(defaultMinFree, partition/8)
 	}
 	if c.SegmentBytes == 0 {
-		c.SegmentBytes = min(max(c.MaxBytes/16, 4*MaxBody), maxSegmentBytes)
+		c.SegmentBytes = min(max(c.MaxBytes/16, 4*MaxBody), defaultSegmentBytes)
 	}
-	if c.SegmentBytes < 4*MaxBody || c.SegmentBytes > c.MaxBytes/2 || c.SegmentBytes > 2*maxSegmentBytes {
+	if c.SegmentBytes < 4*MaxBody || c.SegmentBytes > c.MaxBytes/2 || c.SegmentBytes > maxSegmentBytes {
 		return c, fmt.Errorf("SegmentBytes is %d: it must be %d to %d and at most half of MaxBytes",
-			c.SegmentBytes, 4*MaxBody, 2*maxSegmentBytes)
+			c.SegmentBytes, 4*MaxBody, maxSegmentBytes)
 	}
 	return c, nil
 }
