@@ -12,8 +12,8 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
-// Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, no trusted
-// bundle key, deployments only from `sandpiper deploy apply`.
+// Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, the
+// bundle keys of [DefaultKeyDir], deployments only from `sandpiper deploy apply`.
 type Config struct {
 	StateDir string   `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
 	RunDir   string   `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
@@ -46,9 +46,9 @@ type Upstream struct {
 
 // Bundles says whose bundles are installed and where they may come from.
 type Bundles struct {
-	TrustedKeys []TrustedKey `toml:"trusted_keys"`
-	TrustedCA   string       `toml:"trusted_ca"` // PEM file that replaces the system's roots for https:// bundles
-	MaxBytes    Size         `toml:"max_bytes"`  // all installed images together; default 1 GiB
+	TrustedKeys []TrustedKey `toml:"trusted_keys"` // default: each file in DefaultKeyDir
+	TrustedCA   string       `toml:"trusted_ca"`   // PEM file that replaces the system's roots for https:// bundles
+	MaxBytes    Size         `toml:"max_bytes"`    // all installed images together; default 1 GiB
 }
 
 // TrustedKey is one signer, and the modules it may sign for.

@@ -49,10 +49,23 @@ func (a *Agent) buildSandboxes() (err error) {
 
 func (a *Agent) buildInfo() deployment.Build { return deployment.Build{Version: a.version} }
 
-// trustedKeys reads the signers that the configuration names.
+// DefaultKeyDir holds the signers of a device whose configuration names none: each *.pub file, for every module.
+const DefaultKeyDir = "/etc/sandpiper/keys"
+
+// trustedKeys reads the signers that the configuration names, or those that the image's builder put into DefaultKeyDir.
 func (a *Agent) trustedKeys() ([]bundle.PublicKey, error) {
-	keys := make([]bundle.PublicKey, 0, len(a.cfg.Bundles.TrustedKeys))
-	for _, t := range a.cfg.Bundles.TrustedKeys {
+	named := a.cfg.Bundles.TrustedKeys
+	if len(named) == 0 {
+		files, err := filepath.Glob(filepath.Join(DefaultKeyDir, "*.pub"))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			named = append(named, TrustedKey{File: file})
+		}
+	}
+	keys := make([]bundle.PublicKey, 0, len(named))
+	for _, t := range named {
 		raw, err := readSmall(t.File, 64<<10)
 		if err != nil {
 			return nil, fmt.Errorf("%w: bundles.trusted_keys: %w", ErrConfig, err)
