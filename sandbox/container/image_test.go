@@ -144,7 +144,7 @@ func TestImageRoot(t *testing.T) {
 	})
 	before := listing(t, image)
 	s := imageSpec(t, "image", image, "cat", "/etc/hostname", "/etc/resolv.conf", "/data/own", "/data/new", "/opt/escape/new", "/etc/new", secret)
-	s.Hostname, s.User, s.Cwd = "box-7", "app", "/work/dir"
+	s.Hostname, s.User, s.Cwd = "box-7", "app", "/srv/dir"
 	s.Mounts = []sandbox.Mount{
 		{Source: secret, Target: "/srv/new"},
 		{Source: secret, Target: "/opt/escape/new"},
