@@ -71,8 +71,10 @@ func (q *Queue) store(g group) error {
 			err = q.tail.append(g)
 		}
 	default:
-		q.log.Error("segment takes no more messages; going on in a new one", "queue", "tail", "err", err)
-		err = q.tail.append(g)
+		failed := err
+		if err = q.tail.append(g); err == nil {
+			q.log.Error("segment took no more messages; going on in a new one", "err", failed)
+		}
 	}
 	q.report(err)
 	return err
@@ -94,16 +96,31 @@ func (q *Queue) reclaim() bool {
 	return q.ledger.bytesHeld() < before
 }
 
-// report logs when the queue becomes full, and when it no longer is.
+// report logs when the queue begins to refuse messages, and when it ends that.
 func (q *Queue) report(err error) {
-	full := errors.Is(err, ErrFull)
-	if full == q.full.Swap(full) {
-		return
+	now := int32(taking)
+	switch {
+	case errors.Is(err, ErrFull):
+		now = full
+	case err != nil:
+		now = failing
 	}
-	if full {
+	before := q.mood.Swap(now)
+	switch {
+	case now == before:
+	case now == full:
 		q.log.Warn("queue is full: producers are refused until messages are delivered or expire",
 			"held", q.ledger.bytesHeld(), "limit", q.tail.limit, "err", err)
-	} else if err == nil {
+	case now == failing:
+		q.log.Error("messages cannot be stored: producers are refused", "err", err)
+	default:
 		q.log.Info("queue takes messages again", "held", q.ledger.bytesHeld(), "limit", q.tail.limit)
 	}
 }
+
+// What became of the last group, in Queue.mood.
+const (
+	taking = iota
+	full
+	failing
+)

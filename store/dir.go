@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -187,6 +188,8 @@ func classify(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, os.ErrClosed), errors.Is(err, berrors.ErrDatabaseNotOpen):
+		return ErrClosed
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	default:

@@ -75,14 +75,13 @@ func (q *Queue) keep(ctx context.Context) {
 		case <-soon:
 		case <-expire.C:
 			now, _ := q.clock.now()
-			due := q.ledger.expire(now)
-			if clockDue := q.ledger.clockDue() && now-saved >= clockEvery.Milliseconds(); !due && !clockDue {
+			if !q.ledger.expire(now) && now-saved < clockEvery.Milliseconds() {
 				continue
 			}
 			saved = now
 		}
 		soon = nil
-		err := q.flush()
+		err := q.save()
 		if err != nil {
 			soon = time.After(flushAfter)
 			if !failing {
@@ -102,15 +101,32 @@ type flush struct {
 	settled   int
 }
 
-// flush makes positions and catalog durable and then unlinks what is drained.
+// empty says that state.db knows it all.
+func (f flush) empty() bool { return len(f.lanes) == 0 && len(f.sealed) == 0 && len(f.drained) == 0 }
+
+// flush makes positions and catalog durable, if they changed, and then unlinks
+// what is drained.
 func (q *Queue) flush() error {
 	q.keeper.flushing.Lock()
 	defer q.keeper.flushing.Unlock()
-	f := q.ledger.collect()
-	now, _ := q.clock.now()
-	if len(f.lanes) == 0 && len(f.sealed) == 0 && len(f.drained) == 0 && !q.ledger.clockDue() {
-		return nil
+	if f := q.ledger.collect(); !f.empty() {
+		return q.write(f)
 	}
+	return nil
+}
+
+// save is flush, also if only the clock has moved and somebody's time runs.
+func (q *Queue) save() error {
+	q.keeper.flushing.Lock()
+	defer q.keeper.flushing.Unlock()
+	if f := q.ledger.collect(); !f.empty() || q.ledger.clockRuns() {
+		return q.write(f)
+	}
+	return nil
+}
+
+func (q *Queue) write(f flush) error {
+	now, _ := q.clock.now()
 	if err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) }); err != nil {
 		q.ledger.putBack(f)
 		return fmt.Errorf("write cursors: %w", err)
@@ -242,8 +258,8 @@ func (g *ledger) putBack(f flush) {
 	g.settled += f.settled
 }
 
-// clockDue says whether messages wait whose time runs.
-func (g *ledger) clockDue() bool {
+// clockRuns says whether there may be messages whose time runs.
+func (g *ledger) clockRuns() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.timed && len(g.segments) > 0

@@ -69,7 +69,7 @@ type Queue struct {
 	keeper *keeper
 	closed chan struct{} // closed when the store closes
 
-	full      atomic.Bool // producers are refused
+	mood      atomic.Int32 // taking, full, failing
 	waiters   sync.Pool
 	repairing sync.Mutex // held during a repair; taken after sink.turn, before tail.mu
 }

@@ -392,6 +392,16 @@ func TestCloseRefusesWhatCannotBeStored(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrClosed", name, err)
 		}
 	}
+	_, getting := s.Docs().Get("k")
+	_, listing := s.Docs().Keys("")
+	for name, err := range map[string]error{
+		"Get": getting, "Keys": listing, "Put": s.Docs().Put(t.Context(), "k", nil),
+		"Update": s.Docs().Update(t.Context(), func(store.DocsTx) error { return nil }),
+	} {
+		if !errors.Is(err, store.ErrClosed) {
+			t.Errorf("%s: got %v, want ErrClosed", name, err)
+		}
+	}
 	if err := s.Run(t.Context()); err != nil {
 		t.Errorf("Run after Close: got %v, want nil", err)
 	}

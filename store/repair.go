@@ -13,6 +13,11 @@ import (
 func (q *Queue) repair(seg *segment, generation int, cause error) error {
 	q.repairing.Lock()
 	defer q.repairing.Unlock()
+	select {
+	case <-q.closed:
+		return ErrClosed
+	default:
+	}
 	if !q.ledger.stands(seg, generation) {
 		return nil
 	}

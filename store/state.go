@@ -256,7 +256,7 @@ func (s *state) update(plan func(tx *bbolt.Tx) (write func(tx *bbolt.Tx) error, 
 	defer s.turn.Unlock()
 	tx, err := s.db.Begin(false)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return classify(fmt.Errorf("begin: %w", err))
 	}
 	write, err := func() (func(tx *bbolt.Tx) error, error) {
 		defer tx.Rollback() // ends a read transaction; it cannot fail
@@ -274,10 +274,11 @@ func (s *state) update(plan func(tx *bbolt.Tx) (write func(tx *bbolt.Tx) error, 
 func (s *state) commit(changes []*change) {
 	err := s.failed
 	if err == nil {
-		if err = s.transact(changes); err != nil && !errors.Is(err, ErrFull) {
+		if err = s.transact(changes); err != nil && !errors.Is(err, ErrFull) && !errors.Is(err, ErrClosed) {
 			// The kernel may have dropped the pages it could not write, and a later
 			// flush would then succeed over a hole. Only a fresh look helps.
 			s.failed = fmt.Errorf("state.db takes no more writes, restart the agent: %w", err)
+			err = s.failed
 		}
 	}
 	for _, c := range changes {
@@ -289,11 +290,11 @@ func (s *state) transact(changes []*change) (err error) {
 	defer catch(&err)
 	defer faults()()
 	if err := s.reserve(); err != nil {
-		return err
+		return classify(err)
 	}
 	tx, err := s.db.Begin(true)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return classify(fmt.Errorf("begin: %w", err))
 	}
 	defer tx.Rollback() // does nothing after Commit
 	for _, c := range changes {
@@ -334,7 +335,7 @@ func (s *state) reserve() error {
 func (s *state) read(fn func(tx *bbolt.Tx) error) (err error) {
 	defer catch(&err)
 	defer faults()()
-	return s.db.View(fn)
+	return classify(s.db.View(fn))
 }
 
 func (s *state) close() error {

@@ -166,7 +166,7 @@ func newQueue(s *Store, cfg Config) *Queue {
 		dir: s.dir, state: s.state, ledger: ledger, shelf: shelf, clock: newClock(cfg.Now),
 		log: cfg.Logger, io: s.io, keeper: newKeeper(), closed: make(chan struct{}),
 		tail: &tail{
-			dir: s.dir, ledger: ledger, shelf: shelf, log: cfg.Logger, io: s.io,
+			dir: s.dir, ledger: ledger, shelf: shelf, io: s.io,
 			segmentBytes: cfg.SegmentBytes, limit: cfg.MaxBytes, minFree: cfg.MinFree,
 		},
 	}
@@ -216,7 +216,7 @@ func (s *Store) Run(ctx context.Context) error {
 	endKeeping()
 	<-kept
 	<-stopped
-	if err := s.queue.flush(); err != nil {
+	if err := s.queue.save(); err != nil {
 		return fmt.Errorf("end store: %w", err)
 	}
 	return nil
@@ -244,8 +244,10 @@ func (s *Store) Close() error {
 	if b := s.queue.inbox.take(); b != nil {
 		b.refuse()
 	}
+	s.queue.repairing.Lock()
+	defer s.queue.repairing.Unlock()
 	s.queue.tail.finish()
-	err := s.queue.flush()
+	err := s.queue.save()
 	s.queue.shelf.close()
 	if err = errors.Join(err, s.state.close(), s.dir.close()); err != nil {
 		return fmt.Errorf("close store: %w", err)
@@ -275,6 +277,6 @@ func (s *Store) Usage() Usage {
 		Records: s.io.records.Load(), Commits: s.io.commits.Load(),
 		Flushes: s.io.flushes.Load(), Written: s.io.written.Load(),
 		DamagedFiles: s.io.damaged.Load(), DamagedRecords: lost, DamagedDocuments: s.io.documents.Load(),
-		Recovered: s.recovered, Full: s.queue.full.Load(),
+		Recovered: s.recovered, Full: s.queue.mood.Load() == full, Failing: s.queue.mood.Load() == failing,
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -46,7 +45,6 @@ type tail struct {
 	dir    *dir
 	ledger *ledger
 	shelf  *shelf
-	log    *slog.Logger
 	io     *counters
 
 	segmentBytes int64

@@ -44,4 +44,5 @@ type Usage struct {
 	DamagedDocuments uint64
 	Recovered        bool // state.db was damaged or missing and was made anew
 	Full             bool // producers get ErrFull
+	Failing          bool // producers get another error of the disk
 }
