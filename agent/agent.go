@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -113,7 +114,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	ca := a.identities.CA()
 	a.routes = &routes{id: a.edgeHub(), twins: a.twins, logger: a.log, report: deployment.NewHubReport(a.buildInfo())}
 	if a.broker, err = broker.New(broker.Config{
-		Device: a.dev.id, Hub: hubName, Gateway: a.cfg.Device.Gateway,
+		Device:       a.dev.id,
 		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
 		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Logger: a.log,
 	}); err != nil {
@@ -128,7 +129,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		Health: func(id iothub.ID, h workload.Health) {
 			note := "" // well
 			if !h.Healthy {
-				note = firstOf(h.Note, "it says so")
+				note = cmp.Or(h.Note, "it says so")
 			}
 			a.supervisor.Unhealthy(id.Module, note)
 		},

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -174,12 +175,7 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() || info.Size() > limit {
 		return nil, fmt.Errorf("%s: want a regular file of at most %d bytes", path, limit)
 	}
-	raw := make([]byte, info.Size())
-	n, err := f.Read(raw)
-	if err != nil && info.Size() > 0 {
-		return nil, err
-	}
-	return raw[:n], nil
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // problem is one fault of a configuration value: the dotted key and what is wrong with it.

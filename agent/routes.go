@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -64,35 +63,11 @@ func (r *routes) clients(ctx context.Context, list map[string]deployment.Client)
 
 // reportLocked writes what changed to $edgeHub's reported section.
 func (r *routes) reportLocked(ctx context.Context) {
-	now, err := json.Marshal(r.report)
-	if err == nil {
-		err = patchReported(ctx, r.twins, r.id, now)
+	patch, news, err := deployment.Difference(r.twins.Snapshot(r.id).Reported, r.report)
+	if err == nil && news {
+		_, err = r.twins.PatchReported(ctx, r.id, patch)
 	}
 	if err != nil {
 		r.logger.Warn("report of the routes not stored", "identity", r.id.String(), "err", err)
 	}
-}
-
-// patchReported makes whole the reported section of id, writing only the difference.
-func patchReported(ctx context.Context, twins *twin.Keeper, id iothub.ID, whole []byte) error {
-	want, err := twin.ParsePatch(whole)
-	if err != nil {
-		return err
-	}
-	have := map[string]any{}
-	if raw := twins.Snapshot(id).Reported; len(raw) > 0 {
-		if have, err = twin.ParsePatch(raw); err != nil {
-			return err
-		}
-	}
-	patch := twin.Diff(have, want)
-	if len(patch) == 0 {
-		return nil
-	}
-	raw, err := json.Marshal(patch)
-	if err != nil {
-		return err
-	}
-	_, err = twins.PatchReported(ctx, id, raw)
-	return err
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("module directory: %w", err)
 	}
-	stop, err := sandbox.ParseSignal(firstOf(m.Settings.Create.StopSignal, s.Image.Stop))
+	stop, err := sandbox.ParseSignal(cmp.Or(m.Settings.Create.StopSignal, s.Image.Stop))
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
@@ -46,16 +47,16 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		ID:       m.Name,
 		Args:     arguments(m, s.Image),
 		Env:      a.environ(m, s.Image, identity.Generation),
-		Cwd:      firstOf(m.Settings.Create.WorkingDir, s.Image.Cwd),
-		User:     firstOf(m.Settings.User, s.Image.User),
-		Hostname: firstOf(m.Settings.Create.Hostname, m.Name),
+		Cwd:      cmp.Or(m.Settings.Create.WorkingDir, s.Image.Cwd),
+		User:     cmp.Or(m.Settings.User, s.Image.User),
+		Hostname: cmp.Or(m.Settings.Create.Hostname, m.Name),
 		Root:     sandbox.Root{Kind: rootKind(m.Type), Image: root},
 		Mounts:   []sandbox.Mount{{Source: dir, Target: insideDir}},
 		Hosts:    []sandbox.HostEntry{{Addr: gatewayAddr(m, s.IDBase), Names: []string{a.cfg.Device.Gateway}}},
 		IDBase:   s.IDBase,
 		Limits: sandbox.Limits{
-			Memory: orElse(limits.Memory, int64(a.cfg.Modules.Memory)), Swap: limits.Swap, Pids: orElse(limits.Pids, a.cfg.Modules.Pids),
-			CPU: orElse(limits.CPU, int64(a.cfg.Modules.CPU*1000)), Files: uint64(limits.Files), Tmp: limits.Tmp,
+			Memory: cmp.Or(limits.Memory, int64(a.cfg.Modules.Memory)), Swap: limits.Swap, Pids: cmp.Or(limits.Pids, a.cfg.Modules.Pids),
+			CPU: cmp.Or(limits.CPU, int64(a.cfg.Modules.CPU*1000)), Files: uint64(limits.Files), Tmp: limits.Tmp,
 		},
 		LogPath:    s.Log,
 		StopSignal: stop,
@@ -78,7 +79,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 // toolPath is where a module without an SDK finds this binary.
 const toolPath = "/run/sandpiper-tool"
 
-// addData binds the durable directories of a module. Bytes are not limited yet: the configuration's checks say so.
+// addData binds the durable directories of a module. Their size is not enforced; the deployment's notes say so.
 func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module) ([]sandbox.Mount, error) {
 	type volume struct {
 		name, target string
@@ -191,22 +192,6 @@ func (h hosting) Removed(ctx context.Context, module string) error {
 	err := errors.Join(a.identities.Remove(ctx, module), a.broker.Drop(ctx, id))
 	a.identitiesChanged()
 	return errors.Join(err, os.RemoveAll(a.doors.moduleDir(module)))
-}
-
-func firstOf(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
-}
-
-func orElse[T int64](value, otherwise T) T {
-	if value != 0 {
-		return value
-	}
-	return otherwise
 }
 
 // machine is the architecture as uname has it.

@@ -18,9 +18,7 @@ import (
 
 // Config of a Broker.
 type Config struct {
-	Device  string // this device's id
-	Hub     string // host name of the hub, as tokens and user names have it
-	Gateway string // the name modules dial
+	Device string // this device's id
 
 	// Authenticate judges a CONNECT. An *iothub.Error is a definite no (CONNACK 5); any other error means not now (CONNACK 3), after
 	// which SDKs come back. It logs its refusals itself.

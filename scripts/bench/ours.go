@@ -63,7 +63,7 @@ func serve(args []string) error {
 		return err
 	}
 	b, err := broker.New(broker.Config{
-		Device: benchDevice, Hub: benchHub, Authenticate: who.Authenticate, AuthorizeHTTP: who.AuthorizeHTTP,
+		Device: benchDevice, Authenticate: who.Authenticate, AuthorizeHTTP: who.AuthorizeHTTP,
 		Router: func() *route.Router { return router }, Queue: st.Queue(), Docs: st.Docs(), Twins: twins,
 		TLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
 	})
