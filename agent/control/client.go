@@ -70,13 +70,6 @@ func (c *Client) Apply(ctx context.Context, manifest []byte) (Plan, error) {
 	return doc, err
 }
 
-// Call invokes a direct method of a local module; request and answer are the JSON of the hub's method call.
-func (c *Client) Call(ctx context.Context, module string, request []byte) (json.RawMessage, error) {
-	var doc json.RawMessage
-	err := c.ask(ctx, http.MethodPost, "/modules/"+url.PathEscape(module)+"/call", request, &doc)
-	return doc, err
-}
-
 // Logs copies log lines of a module to w, and with Follow goes on until ctx ends.
 func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.Writer) error {
 	q := url.Values{"tail": {strconv.Itoa(want.Tail)}}

@@ -34,7 +34,6 @@ type Config struct {
 	Plan       func(ctx context.Context, manifest []byte) (Plan, error)
 	Apply      func(ctx context.Context, manifest []byte) (Plan, error)
 	Deployment func(ctx context.Context) (json.RawMessage, error)
-	Call       func(ctx context.Context, module string, request []byte) ([]byte, error)
 	Logger     *slog.Logger // default: discard
 }
 
@@ -53,7 +52,6 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /status", s.status)
 	s.mux.HandleFunc("POST /modules/{module}/{verb}", s.verb)
 	s.mux.HandleFunc("GET /modules/{module}/logs", s.logs)
-	s.mux.HandleFunc("POST /modules/{module}/call", s.call)
 	s.mux.HandleFunc("GET /twins/{module}", s.twin)
 	s.mux.HandleFunc("GET /deployment", s.deployment)
 	s.mux.HandleFunc("POST /deployment/plan", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Plan) })
@@ -175,16 +173,6 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, act func(conte
 	}
 	doc, err := act(r.Context(), body)
 	s.answer(w, doc, err)
-}
-
-func (s *Server) call(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
-	if err != nil {
-		s.answer(w, nil, fmt.Errorf("read method request: %w", err))
-		return
-	}
-	doc, err := s.cfg.Call(r.Context(), r.PathValue("module"), body)
-	s.answer(w, json.RawMessage(doc), err)
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
