@@ -14,10 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock takes a lock file in the runtime directory for as long as the file is
-// open, and writes the process id into it. It returns what the file says when
-// another process holds it.
-func lock(dir, name string) (_ *os.File, holder string, err error) {
+// heldLock is a lock file that is locked.
+type heldLock struct{ *os.File }
+
+// Close unlocks before it closes: closing alone would not unlock while another
+// thread is between fork and exec with a copy of the file.
+func (l heldLock) Close() error {
+	return errors.Join(unix.Flock(int(l.Fd()), unix.LOCK_UN), l.File.Close())
+}
+
+// lock takes a lock file in the runtime directory until it is closed, and writes
+// the process id into it. It returns what the file says when another process
+// holds it.
+func lock(dir, name string) (_ io.Closer, holder string, err error) {
 	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, "", err
@@ -33,7 +42,7 @@ func lock(dir, name string) (_ *os.File, holder string, err error) {
 	if err := errors.Join(f.Truncate(0), writePid(f)); err != nil {
 		return nil, "", errors.Join(err, f.Close())
 	}
-	return f, "", nil
+	return heldLock{f}, "", nil
 }
 
 var errLocked = errors.New("locked")

@@ -130,7 +130,7 @@ func Open(cfg Config) (*Store, error) {
 		err = s.load()
 	}
 	if err != nil {
-		_ = s.lock.Close()
+		_ = unlock(s.lock)
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	return s, nil
@@ -148,7 +148,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
-	return s.lock.Close()
+	return unlock(s.lock)
 }
 
 // List returns what is installed, by name and then sequence.
@@ -282,6 +282,11 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock image store: %s is in use by another agent: stop it, or give this one another state_dir", dir)
 	}
 	return f, nil
+}
+
+// unlock gives the directory up. Closing alone would not, while another thread is between fork and exec with a copy of the file.
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 // replaceFile writes content beside path, syncs it, renames it, and syncs the directory.
