@@ -48,23 +48,6 @@ func (a *Agent) twin(_ context.Context, module string) (control.Twin, error) {
 	return a.twins.Snapshot(id).Client(), nil
 }
 
-// call invokes a direct method of a local module.
-func (a *Agent) call(ctx context.Context, module string, request []byte) ([]byte, error) {
-	id, err := iothub.NewID(a.dev.id, module)
-	if err != nil {
-		return nil, err
-	}
-	req, err := iothub.ParseMethodRequest(request)
-	if err != nil {
-		return nil, err
-	}
-	result, err := a.broker.Call(ctx, id, req)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(result)
-}
-
 // deployment is `sandpiper deploy show`: the manifest in force, put together from the twins.
 func (a *Agent) deployment(context.Context) (json.RawMessage, error) {
 	content := map[string]map[string]json.RawMessage{}
@@ -122,6 +105,11 @@ func (a *Agent) understand(manifest []byte) (wanted, error) {
 	if raw := w.twins[deployment.EdgeAgent]; raw != nil {
 		if w.agent, err = deployment.ParseAgent(raw); err != nil {
 			return wanted{}, fmt.Errorf("modulesContent.%s: %w", deployment.EdgeAgent, err)
+		}
+		for _, m := range w.agent.Modules {
+			if err := honourable(m); err != nil {
+				return wanted{}, fmt.Errorf("modulesContent.%s: %w", deployment.EdgeAgent, err)
+			}
 		}
 		w.notes = append(w.notes, w.agent.Notes...)
 	}

@@ -103,7 +103,7 @@ func newRig(t testing.TB, s settings) *rig {
 	}
 	r.routes(s.routes...)
 	r.broker, err = broker.New(broker.Config{
-		Device: device,
+		Device:       device,
 		Authenticate: func(_ context.Context, h mqtt.Hello, user iothub.UserName) (iothub.ID, error) { return s.auth(h, user) },
 		AuthorizeHTTP: func(_ context.Context, id iothub.ID, got iothub.Secret) error {
 			if got != token && !s.anyToken {

@@ -40,7 +40,9 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 		s.Hal = p.grants(o.at("hal"), hal)
 	}
 	if data := o.get("data"); data != nil {
-		s.Data = p.size(o.at("data"), data, 0, maxMemory)
+		if s.Data = p.size(o.at("data"), data, 0, maxMemory); s.Data > 0 {
+			p.note(o.at("data"), "the directory is made, its size is not enforced")
+		}
 	}
 	health := o.object("health")
 	if v := health.get("probation"); v != nil {

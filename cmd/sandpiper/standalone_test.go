@@ -174,6 +174,7 @@ func TestAStandaloneDeviceRunsModulesRoutesBetweenThemAndRefusesWhatIsWrong(t *t
 		"a twin over the limits":        {strings.Replace(good, `"modulesContent":{`, `"modulesContent":{"producer":{"properties.desired":{"a.b":1}},`, 1), "a.b"},
 		"a schema of another age":       {strings.Replace(good, `"schemaVersion":"1.1","systemModules"`, `"schemaVersion":"9.0","systemModules"`, 1), "schemaVersion"},
 		"a setting that does not exist": {strings.Replace(good, `"settings":{"image":"file`, `"settings":{"gpu":true,"image":"file`, 1), "gpu"},
+		"pins on an agent without any":  {strings.Replace(good, `"settings":{"image":"file`, `"settings":{"hal":[{"line":"led"}],"image":"file`, 1), "hal"},
 		"a module without an image":     {strings.Replace(good, `"image":"file://`+images["producer"]+`"`, `"user":"0"`, 1), "image"},
 	} {
 		if c.manifest == good {
