@@ -3,10 +3,6 @@
 VERSION ?= $(shell cat VERSION)
 TAGS    := netgo osusergo seccomp runc_nocriu nethttpomithttp2
 GO      ?= go
-LDFLAGS := -s -w -buildid= -funcalign=16 -X main.version=$(VERSION) -linkmode external -extldflags '-static -Wl,--build-id=none'
-GCFLAGS := -gcflags=all=-l $(patsubst %,-gcflags=%=,$(shell grep -v '^\#' scripts/inlined))
-GOBUILD := CGO_ENABLED=1 $(GO) build -trimpath -buildvcs=false -mod=readonly
-DEVICE  := $(GOBUILD) -tags "$(TAGS)" $(GCFLAGS) -ldflags "$(LDFLAGS)"
 HOST    := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -mod=readonly -ldflags "-s -w -buildid= -X main.version=$(VERSION)"
 TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
@@ -22,7 +18,7 @@ setup: ## install what the other targets need (as root; safe to repeat)
 
 build: ## build for this host into build/
 	@mkdir -p build
-	$(DEVICE) -o build/sandpiper ./cmd/sandpiper
+	VERSION="$(VERSION)" GO="$(GO)" scripts/device host build/sandpiper
 	$(HOST) -o build/sandpiper-bundle ./cmd/sandpiper-bundle
 	$(HOST) -o build/sandpiper-hub ./cmd/sandpiper-hub
 
