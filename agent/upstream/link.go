@@ -58,6 +58,7 @@ type link struct {
 	status status
 
 	networkUp chan struct{} // capacity 1
+	hubThere  chan struct{} // capacity 1: another link got through
 	reported  chan struct{} // capacity 1
 
 	tickets tls.ClientSessionCache
@@ -81,7 +82,7 @@ func newLink(u *Upstream, id iothub.ID) *link {
 	}
 	l := &link{
 		Upstream: u, id: id, lane: "upstream/" + module, log: u.log.With("identity", id.String()),
-		networkUp: make(chan struct{}, 1), reported: make(chan struct{}, 1), calls: make(chan struct{}, maxCalls),
+		networkUp: make(chan struct{}, 1), hubThere: make(chan struct{}, 1), reported: make(chan struct{}, 1), calls: make(chan struct{}, maxCalls),
 		tickets: tls.NewLRUClientSessionCache(1),
 		wait:    backoff{first: firstWait, longest: longestWait},
 		refused: backoff{first: firstRefusedWait, longest: longestRefusedWait},
@@ -120,6 +121,7 @@ func (l *link) run(ctx context.Context) {
 // once makes a connection and serves it to its end. lasted is zero when there was none.
 func (l *link) once(ctx context.Context) (lasted time.Duration, err error) {
 	l.status.change(func(s *LinkStatus) { s.Attempts++ })
+	unsignal(l.hubThere) // whoever got through did so before this attempt
 	s, err := l.connect(ctx)
 	if err != nil {
 		return 0, err
@@ -129,6 +131,7 @@ func (l *link) once(ctx context.Context) (lasted time.Duration, err error) {
 	l.refused.reset()
 	l.connected(true)
 	l.log.Info("connected to the hub")
+	l.gotThrough(l)
 	err = s.run(ctx)
 	l.connected(false)
 	return max(time.Since(begun), 1), err
@@ -152,12 +155,16 @@ func (l *link) rest(ctx context.Context, err error, lasted time.Duration) {
 	}
 	var refused *RefusedError
 	if errors.As(err, &refused) && refused.final() && !l.mend(ctx) {
-		l.pause(ctx, l.refused.next(), nil)
+		l.pause(ctx, l.refused.next())
 		return
 	}
-	if l.pause(ctx, l.wait.next(), l.networkUp) {
+	there := l.hubThere
+	if lasted > 0 {
+		there = nil // it was there for us too, and something else ended the session
+	}
+	if l.pause(ctx, l.wait.next(), l.networkUp, there) {
 		l.wait.reset()
-		l.pause(ctx, rand.N(spread), nil)
+		l.pause(ctx, rand.N(spread))
 	}
 }
 
@@ -175,14 +182,17 @@ func (l *link) mend(ctx context.Context) bool {
 	return true
 }
 
-// pause waits for d, ctx or early, and says whether it was early.
-func (l *link) pause(ctx context.Context, d time.Duration, early <-chan struct{}) bool {
+// pause waits for d, ctx or one of early (two at most, each may be nil), and says whether it was one of them.
+func (l *link) pause(ctx context.Context, d time.Duration, early ...<-chan struct{}) bool {
+	early = append(early, nil, nil)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-early:
+	case <-early[0]:
+		return true
+	case <-early[1]:
 		return true
 	}
 	return false

@@ -71,6 +71,40 @@ func TestTheNetworkComingBackEndsTheWait(t *testing.T) {
 	})
 }
 
+func TestTheFirstLinkThatGetsThroughBringsTheOthersAlong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ids := make([]iothub.ID, 12)
+		for i := range ids {
+			ids[i] = iothub.ID{Device: device.Device, Module: "m" + string(rune('a'+i))}
+		}
+		b := start(t, func(b *bed, _ *Config) { b.hub.down = true }, ids...)
+		defer b.stop(t)
+		settle(time.Hour)
+		b.hub.set(func() { b.hub.down = false })
+		var first time.Duration
+		for waited := time.Duration(0); waited < 2*longestWait; waited += 100 * time.Millisecond {
+			settle(100 * time.Millisecond)
+			n := 0
+			for _, s := range b.Status() {
+				if s.Connected {
+					n++
+				}
+			}
+			if n > 0 && first == 0 {
+				first = waited
+			}
+			if n == len(ids) {
+				if late := waited - first; late > time.Second {
+					t.Errorf("the last link came %v after the first, want at most a second", late)
+				}
+				return
+			}
+		}
+		t.Error("not every link came back within two waits")
+	})
+}
+
 // blackhole is a connection whose bytes go nowhere once it is shut.
 type blackhole struct {
 	net.Conn

@@ -105,6 +105,16 @@ func (u *Upstream) NetworkUp() {
 	}
 }
 
+// gotThrough says that one link has reached the hub: after an outage the others, which wait for theirs, need not wait on. Only those
+// do that could not reach it; a link that the hub refuses or throws out keeps its own pace.
+func (u *Upstream) gotThrough(one *link) {
+	for _, l := range u.all() {
+		if l != one {
+			signal(l.hubThere)
+		}
+	}
+}
+
 // reconcile ends links that are not wanted and returns those that are to be started. An identity that is wanted again while its
 // old link is still ending gets its new one when that has ended.
 func (u *Upstream) reconcile() []*link {
@@ -161,6 +171,14 @@ func (u *Upstream) poke(id iothub.ID) {
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
+	default:
+	}
+}
+
+// unsignal takes the token that may be in a channel of capacity 1.
+func unsignal(c chan struct{}) {
+	select {
+	case <-c:
 	default:
 	}
 }
