@@ -70,7 +70,7 @@ type Broker struct {
 	arrived  chan struct{} // closed and replaced whenever somebody becomes able to take calls
 	handlers map[iothub.ID]handler
 	boxes    map[string]*mailbox // by module
-	calls    map[string]*call    // direct methods that wait for an answer, by request id
+	calls    mqtt.Calls          // direct methods that wait for an answer
 	onChange []func()
 }
 
@@ -86,7 +86,7 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, arrived: make(chan struct{}),
 		clients: map[iothub.ID]*client{}, sessions: map[iothub.ID]*session{}, seen: map[iothub.ID]Client{}, handlers: map[iothub.ID]handler{},
-		boxes: map[string]*mailbox{}, calls: map[string]*call{},
+		boxes: map[string]*mailbox{},
 	}
 	var err error
 	if b.server, err = mqtt.New(mqtt.Config{Handler: b, TLS: cfg.TLS, Logger: cfg.Logger}); err != nil {

@@ -2,26 +2,17 @@ package broker
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 )
 
 // handler answers direct methods inside this process.
 type handler struct {
 	fn  func(ctx context.Context, req iothub.MethodRequest) iothub.MethodResult
 	tag *int // identity of one registration
-}
-
-// call is a direct method that a client was asked to answer.
-type call struct {
-	target iothub.ID
-	answer chan iothub.MethodResult // capacity 1: the first answer counts
 }
 
 // HandleMethod makes fn answer the direct methods of id, before any connection of id is asked, until cancel is called. The newest
@@ -67,7 +58,7 @@ func (b *Broker) Call(ctx context.Context, target iothub.ID, req iothub.MethodRe
 		}
 		if c != nil && c.takesCalls() {
 			result, err := b.ask(ctx, c, req)
-			if !errors.Is(err, errNotSent) {
+			if !errors.Is(err, mqtt.ErrNotSent) {
 				return result, err
 			}
 		}
@@ -106,73 +97,27 @@ func (c *client) takesCalls() bool {
 	return c.calls && c.conn != nil
 }
 
-// errNotSent says that the client's connection takes nothing any more: its next one may.
-var errNotSent = errors.New("method call not sent")
-
 // ask sends the call to a connected client and waits for its answer.
 func (b *Broker) ask(ctx context.Context, c *client, req iothub.MethodRequest) (iothub.MethodResult, error) {
-	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails
-	rid := hex.EncodeToString(raw[:])
-	this := &call{target: c.id, answer: make(chan iothub.MethodResult, 1)}
-	b.mu.Lock()
-	b.calls[rid] = this
-	b.mu.Unlock()
-	defer func() {
-		b.mu.Lock()
-		delete(b.calls, rid)
-		b.mu.Unlock()
-	}()
-	payload := req.Payload
-	if len(payload) == 0 { // Node answers 400 by itself to an empty body
-		payload = json.RawMessage("null")
-	}
 	qos, _ := c.session.qos(iothub.FeatureMethods)
-	conn := c.connection()
-	d := iothub.Delivery{Kind: iothub.MethodCall, Name: req.Name, RequestID: rid}
-	if err := conn.Send(d.Topic(), payload, qos, nil); err != nil {
-		return iothub.MethodResult{}, fmt.Errorf("%w: %w", errNotSent, err)
-	}
-	limit, cancel := context.WithTimeout(ctx, req.ResponseTimeout)
-	defer cancel()
-	select {
-	case result := <-this.answer:
-		return result, nil
-	case <-conn.Done():
-	case <-limit.Done():
-	}
-	select { // several things may have happened at once: an answer counts most
-	case result := <-this.answer:
-		return result, nil
-	default:
-	}
+	result, err := b.calls.Ask(ctx, c.connection(), c.id, req, qos)
 	switch {
-	case ctx.Err() != nil:
-		return iothub.MethodResult{}, ctx.Err()
-	case limit.Err() != nil:
-		return iothub.MethodResult{}, b.unanswered(rid)
+	case errors.Is(err, mqtt.ErrNoAnswer):
+		err = b.unanswered(req.Name)
+	case errors.Is(err, mqtt.ErrGone):
+		err = iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("Client %s disconnected before it answered", c.id), b.cfg.Now())
 	}
-	return iothub.MethodResult{}, iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("Client %s disconnected before it answered", c.id), b.cfg.Now())
+	return result, err
 }
 
-// answered takes a client's answer. Only the identity that was asked can give it.
+// answered takes a client's answer.
 func (b *Broker) answered(from iothub.ID, pub iothub.Publish, payload []byte) {
-	b.mu.Lock()
-	this := b.calls[strings.ToLower(pub.RequestID)]
-	b.mu.Unlock()
-	if this == nil || this.target != from {
-		b.cfg.Logger.Debug("answer to no call", "identity", from.String())
-		return
-	}
-	if len(payload) == 0 {
-		payload = []byte("null")
-	}
-	if len(payload) > iothub.MaxMethodPayload || !json.Valid(payload) {
-		b.cfg.Logger.Warn("answer to a method is no JSON or too large, dropped", "identity", from.String(), "bytes", len(payload))
-		return
-	}
-	select {
-	case this.answer <- iothub.MethodResult{Status: pub.Status, Payload: payload}:
-	default: // answered before
+	err := b.calls.Answered(from, pub, payload)
+	switch {
+	case err == nil:
+	case errors.Is(err, mqtt.ErrNoCall): // of which a module may send any number
+		b.cfg.Logger.Debug("answer to a direct method dropped", "identity", from.String(), "err", err)
+	default:
+		b.cfg.Logger.Warn("answer to a direct method dropped", "identity", from.String(), "err", err)
 	}
 }

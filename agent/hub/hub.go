@@ -75,7 +75,7 @@ type Hub struct {
 	clients map[iothub.ID]*client
 	seen    map[iothub.ID]connection
 	arrived chan struct{} // closed and replaced when somebody becomes able to take calls
-	calls   map[string]*call
+	calls   mqtt.Calls
 }
 
 // New opens the state, makes what a first start lacks (authority, certificate, policies) and opens the listeners. Run serves them.
@@ -89,7 +89,7 @@ func New(ctx context.Context, cfg Config) (h *Hub, err error) {
 		return nil, err
 	}
 	h = &Hub{
-		cfg: cfg, started: make(chan struct{}), clients: map[iothub.ID]*client{}, seen: map[iothub.ID]connection{}, arrived: make(chan struct{}), calls: map[string]*call{},
+		cfg: cfg, started: make(chan struct{}), clients: map[iothub.ID]*client{}, seen: map[iothub.ID]connection{}, arrived: make(chan struct{}),
 	}
 	if h.state, err = state.Open(ctx, state.Config{Hub: name, Dir: filepath.Join(cfg.Dir, "state"), Logger: cfg.Logger}); err != nil {
 		return nil, err

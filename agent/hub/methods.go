@@ -2,20 +2,12 @@ package hub
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 )
-
-// call is a direct method that waits for its answer.
-type call struct {
-	target iothub.ID
-	answer chan iothub.MethodResult // capacity 1: the first answer counts
-}
 
 // call invokes a direct method: 404103 when the target does not come online within the connect time-out, 504101 when it does not
 // answer within the response time-out.
@@ -56,59 +48,25 @@ func (h *Hub) offline(target iothub.ID) error {
 }
 
 func (h *Hub) ask(ctx context.Context, c *client, req iothub.MethodRequest) (iothub.MethodResult, error) {
-	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails
-	rid := hex.EncodeToString(raw[:])
-	this := &call{target: c.id, answer: make(chan iothub.MethodResult, 1)}
-	h.mu.Lock()
-	h.calls[rid] = this
-	h.mu.Unlock()
-	defer func() {
-		h.mu.Lock()
-		delete(h.calls, rid)
-		h.mu.Unlock()
-	}()
-	payload := req.Payload
-	if len(payload) == 0 {
-		payload = json.RawMessage("null")
-	}
 	c.mu.Lock()
 	qos, _ := c.qos(iothub.FeatureMethods)
 	conn := c.conn
 	c.mu.Unlock()
-	if err := conn.Send(iothub.Delivery{Kind: iothub.MethodCall, Name: req.Name, RequestID: rid}.Topic(), payload, qos, nil); err != nil {
-		return iothub.MethodResult{}, h.offline(c.id)
+	result, err := h.calls.Ask(ctx, conn, c.id, req, qos)
+	switch {
+	case errors.Is(err, mqtt.ErrNotSent):
+		err = h.offline(c.id)
+	case errors.Is(err, mqtt.ErrGone):
+		err = iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("%s went away before it answered", c.id), h.cfg.Now())
+	case errors.Is(err, mqtt.ErrNoAnswer):
+		err = iothub.NewError(iothub.CodeGatewayTimeout, fmt.Sprintf("%s did not answer in time", c.id), h.cfg.Now())
 	}
-	wait := req.ResponseTimeout
-	if wait == 0 {
-		wait = iothub.DefaultResponseTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	select {
-	case result := <-this.answer:
-		return result, nil
-	case <-conn.Done():
-		return iothub.MethodResult{}, iothub.NewError(iothub.CodeClosedRemotely, fmt.Sprintf("%s went away before it answered", c.id), h.cfg.Now())
-	case <-ctx.Done():
-		return iothub.MethodResult{}, iothub.NewError(iothub.CodeGatewayTimeout, fmt.Sprintf("%s did not answer in %s", c.id, wait), h.cfg.Now())
-	}
+	return result, err
 }
 
-// answered takes a client's answer; only the identity that was asked can give it.
+// answered takes a client's answer.
 func (h *Hub) answered(from iothub.ID, pub iothub.Publish, payload []byte) {
-	h.mu.Lock()
-	this := h.calls[strings.ToLower(pub.RequestID)]
-	h.mu.Unlock()
-	if len(payload) == 0 {
-		payload = []byte("null")
-	}
-	if this == nil || this.target != from || len(payload) > iothub.MaxMethodPayload || !json.Valid(payload) {
-		h.cfg.Logger.Debug("answer of no use", "identity", from.String())
-		return
-	}
-	select {
-	case this.answer <- iothub.MethodResult{Status: pub.Status, Payload: payload}:
-	default: // answered before
+	if err := h.calls.Answered(from, pub, payload); err != nil {
+		h.cfg.Logger.Debug("answer to a direct method dropped", "identity", from.String(), "err", err)
 	}
 }
