@@ -69,6 +69,11 @@ var rules = []struct {
 		"leaves import nothing of ours",
 	},
 	{
+		[]string{"hal/linux"},
+		[]string{"hal"},
+		"the kernel's side of the pins knows the contract and nothing above it",
+	},
+	{
 		[]string{"sandbox"},
 		nil,
 		"the sandbox contract stands alone",

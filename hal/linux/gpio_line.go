@@ -1,0 +1,241 @@
+package linux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// lineConfig is how a line is requested: everything goes to the kernel in one call, so that an output never shows
+// a level that nobody asked for.
+type lineConfig struct {
+	consumer  string // ≤ 31 bytes; longer ones are cut
+	out       bool
+	keep      bool // output: the level that the pin has now, instead of value
+	value     bool // output: the first logical level
+	activeLow bool
+	drive     uint64        // flagsDrive or 0 for push-pull
+	bias      uint64        // flagsBias or 0 for as-is
+	edges     uint64        // flagsEdges or 0
+	debounce  time.Duration // 1 µs resolution; 0 is none
+	fifo      int           // events the kernel keeps, 1 to 1024; 0 is the kernel's 16
+}
+
+func (c lineConfig) flags() uint64 {
+	f := c.bias
+	if c.activeLow {
+		f |= flagActiveLow
+	}
+	if c.out {
+		return f | flagOutput | c.drive
+	}
+	return f | flagInput | c.edges
+}
+
+// requested is a line whose request lives as long as its descriptor or any copy of it.
+type requested struct {
+	file   *os.File
+	where  string // "GPIO17 of pinctrl-bcm2711": for messages
+	offset uint32
+	config lineConfig
+}
+
+// requestLine asks the kernel for one line of a chip.
+func (c chip) requestLine(l lineInfo, cfg lineConfig) (*requested, error) {
+	where := c.where(l)
+	fd, err := openChip(c.node)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
+	}
+	defer unix.Close(fd)
+	req := gpioRequest{num: 1, fifo: uint32(min(max(cfg.fifo, 0), maxFIFO))}
+	req.offsets[0] = l.offset
+	copy(req.consumer[:31], cfg.consumer)
+	keep := cfg.out && cfg.keep
+	if !keep { // else: as it is, neither direction; SET_CONFIG follows with the level that was read
+		fill(&req.config, cfg)
+	} else if cfg.activeLow {
+		req.config.flags = flagActiveLow
+	}
+	if err := ioctl(fd, gpioGetLine, unsafe.Pointer(&req)); err != nil {
+		return nil, busyLine(fd, l, where, err)
+	}
+	lfd := int(req.fd)
+	if keep {
+		if cfg.value, err = getValue(lfd); err == nil {
+			var set gpioConfig
+			fill(&set, cfg)
+			err = ioctl(lfd, gpioSetConfig, unsafe.Pointer(&set))
+		}
+		if err != nil {
+			_ = unix.Close(lfd)
+			return nil, fmt.Errorf("keep the level of %s: %w", where, err)
+		}
+	}
+	return holdLine(lfd, where, l.offset, cfg)
+}
+
+func (c chip) where(l lineInfo) string {
+	if l.name != "" {
+		return l.name + " of " + c.label
+	}
+	return "line " + strconv.Itoa(int(l.offset)) + " of " + c.label
+}
+
+func fill(set *gpioConfig, cfg lineConfig) {
+	set.flags = cfg.flags()
+	if cfg.out {
+		v := uint64(0)
+		if cfg.value {
+			v = 1
+		}
+		set.values(v)
+		return
+	}
+	if cfg.debounce > 0 {
+		set.debounce(uint32(min(cfg.debounce.Microseconds(), 1<<31)))
+	}
+}
+
+// holdLine wraps a line's descriptor, a fresh one or one that comes back from the warden. The runtime's poller
+// waits for the edges of all lines: one epoll for the whole process.
+func holdLine(fd int, where string, offset uint32, cfg lineConfig) (*requested, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("%s: set its descriptor non-blocking: %w", where, err)
+	}
+	unix.CloseOnExec(fd)
+	return &requested{file: os.NewFile(uintptr(fd), where), where: where, offset: offset, config: cfg}, nil
+}
+
+// busyError is a resource that a driver or another program holds.
+type busyError struct {
+	what, holder string
+	err          error
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("%s is in use by %q: stop that, or grant what it offers instead", e.what, e.holder)
+}
+
+func (e *busyError) Unwrap() error { return e.err }
+
+func busyLine(fd int, l lineInfo, where string, err error) error {
+	if !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("request %s: %w", where, err)
+	}
+	now, infoErr := lineAt(fd, l.offset)
+	if infoErr != nil || now.consumer == "" {
+		now.consumer = "an unnamed consumer"
+	}
+	return &busyError{what: where, holder: now.consumer, err: err}
+}
+
+func (r *requested) control(f func(fd int) error) error {
+	raw, err := r.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
+		return err
+	}
+	return inner
+}
+
+// get reads the logical level, of an output too, and changes nothing.
+func (r *requested) get() (on bool, err error) {
+	err = r.control(func(fd int) error {
+		on, err = getValue(fd)
+		return err
+	})
+	return on, err
+}
+
+func (r *requested) set(on bool) error {
+	return r.control(func(fd int) error { return setValue(fd, on) })
+}
+
+// fd is the descriptor itself: for a copy to the warden while the line is held here.
+func (r *requested) fd() (int, error) {
+	n := -1
+	err := r.control(func(fd int) error { n = fd; return nil })
+	return n, err
+}
+
+func (r *requested) Close() error { return r.file.Close() }
+
+// edge is one event of the kernel's FIFO.
+type edge struct {
+	mono   int64 // ns, CLOCK_MONOTONIC: when the kernel saw it
+	rising bool
+	seq    uint32 // of the line, from 1; wraps
+}
+
+// edgeBatch is how many events one read takes.
+const edgeBatch = 64
+
+// edgeReader reads the events of one line.
+type edgeReader struct {
+	file *os.File
+	buf  [edgeBatch * gpioEventSize]byte
+}
+
+// read waits for events and fills out with 1 to 64 of them. It ends with os.ErrClosed after Close, and with the
+// kernel's ENODEV when the chip is unplugged.
+func (r *edgeReader) read(out []edge) (int, error) {
+	n, err := r.file.Read(r.buf[:min(len(out), edgeBatch)*gpioEventSize])
+	if err != nil {
+		return 0, err
+	}
+	return decodeEdges(r.buf[:n], out), nil
+}
+
+func decodeEdges(b []byte, out []edge) int {
+	count := 0
+	for len(b) >= gpioEventSize && count < len(out) {
+		out[count] = edge{
+			mono:   int64(binary.NativeEndian.Uint64(b)),
+			rising: binary.NativeEndian.Uint32(b[8:]) == edgeRising,
+			seq:    binary.NativeEndian.Uint32(b[20:]),
+		}
+		b, count = b[gpioEventSize:], count+1
+	}
+	return count
+}
+
+// matches reports what of a line that came back from the warden differs from how it would be requested now;
+// "" when nothing does.
+func (l lineInfo) differs(cfg lineConfig) string {
+	const mask = flagActiveLow | flagInput | flagOutput | flagsEdges | flagsBias | flagsDrive
+	if !l.used() {
+		return "not requested"
+	}
+	if got, want := l.flags&mask, cfg.flags()&mask; got != want {
+		return fmt.Sprintf("flags %#x instead of %#x", got, want)
+	}
+	if want := uint32(cfg.debounce.Microseconds()); !cfg.out && l.debounce != want {
+		return fmt.Sprintf("debounce %d µs instead of %d", l.debounce, want)
+	}
+	return ""
+}
+
+// monotonic is the kernel's CLOCK_MONOTONIC in ns, the clock of the edges.
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
+}
+
+// wallOf is the wall clock's time of a monotonic stamp, as both clocks stand now.
+func wallOf(mono int64) time.Time {
+	return time.Now().Add(time.Duration(mono - monotonic())).Round(0)
+}

@@ -1,0 +1,171 @@
+package linux
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sort"
+	"strings"
+)
+
+// iioDevice is one converter or sensor of the industrial I/O subsystem.
+type iioDevice struct {
+	dir, node           string
+	name, label, parent string
+}
+
+func (d iioDevice) String() string {
+	s := d.name
+	if d.label != "" {
+		s = d.label
+	}
+	if d.parent != "" {
+		s += " (" + d.parent + ")"
+	}
+	return s
+}
+
+func (h host) iioDevices() []iioDevice {
+	var list []iioDevice
+	for _, n := range h.bus("iio") {
+		if !strings.HasPrefix(n, "iio:device") {
+			continue
+		}
+		dir := h.path("sys/bus/iio/devices", n)
+		list = append(list, iioDevice{dir: dir, node: h.dev(n), name: attrOr(dir, "name"), label: attrOr(dir, "label"), parent: chipParent(dir)})
+	}
+	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].dir, list[j].dir) })
+	return list
+}
+
+// findIIO is the device with that label or name, or at that device path.
+func (h host) findIIO(name, path string) (iioDevice, error) {
+	all := h.iioDevices()
+	var fit []iioDevice
+	known := make([]string, 0, len(all))
+	for _, d := range all {
+		known = append(known, d.String())
+		if name != "" && d.label != name && d.name != name || path != "" && !sameParent(d.parent, path) {
+			continue
+		}
+		fit = append(fit, d)
+	}
+	want := name
+	if want == "" {
+		want = path
+	}
+	return oneOf("IIO device", want, fit, iioDevice.String, known)
+}
+
+// channels lists what can be read of a device: "voltage0", "temp".
+func (d iioDevice) channels() []string {
+	var list []string
+	seen := map[string]bool{}
+	for _, n := range names(d.dir) {
+		c, ok := strings.CutPrefix(n, "in_")
+		if !ok {
+			continue
+		}
+		for _, end := range []string{"_raw", "_input"} {
+			if name, ok := strings.CutSuffix(c, end); ok && !seen[name] {
+				seen[name] = true
+				list = append(list, name)
+			}
+		}
+	}
+	sort.Strings(list)
+	return list
+}
+
+// outChannels lists what can be written.
+func (d iioDevice) outChannels() []string {
+	var list []string
+	for _, n := range names(d.dir) {
+		if c, ok := strings.CutPrefix(n, "out_"); ok {
+			if c, ok = strings.CutSuffix(c, "_raw"); ok {
+				list = append(list, c)
+			}
+		}
+	}
+	sort.Strings(list)
+	return list
+}
+
+// iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI, times
+// what brings that to the SI.
+type iioChannel struct {
+	value         *attribute
+	scale, offset float64
+	milli         float64
+	unit          string
+}
+
+// openChannel opens "voltage0" or "in_voltage0". A channel without a raw value has one that the driver computed.
+func (d iioDevice) openChannel(name string) (*iioChannel, error) {
+	name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(name, "in_"), "_raw"), "_input")
+	path, err := attrOf(d.dir, "in_"+name+"_raw")
+	if err != nil {
+		return nil, err
+	}
+	c := &iioChannel{scale: 1}
+	c.milli, c.unit = iioUnit(name)
+	if !exists(path) {
+		path = filepath.Join(d.dir, "in_"+name+"_input")
+		if !exists(path) {
+			return nil, fmt.Errorf("channel %q of %s: %w; there are: %s", name, d, fs.ErrNotExist, strings.Join(d.channels(), ", "))
+		}
+	} else {
+		c.scale = d.shared(name, "scale", 1)
+		c.offset = d.shared(name, "offset", 0)
+	}
+	c.value, err = openAttribute(path)
+	return c, err
+}
+
+// shared is an attribute of the channel, or of all channels of its type, or of the device.
+func (d iioDevice) shared(channel, what string, or float64) float64 {
+	kind := strings.TrimRight(channel, "0123456789")
+	for _, n := range []string{"in_" + channel, "in_" + kind, "in_" + strings.SplitN(kind, "_", 2)[0], "in"} {
+		if v, err := number(attrOr(d.dir, n+"_"+what)); err == nil {
+			return v
+		}
+	}
+	return or
+}
+
+// read is one conversion, in the SI unit.
+func (c *iioChannel) read() (float64, error) {
+	raw, err := c.value.number()
+	if err != nil {
+		return 0, err
+	}
+	return c.convert(raw), nil
+}
+
+func (c *iioChannel) convert(raw float64) float64 { return (raw + c.offset) * c.scale * c.milli }
+
+func (c *iioChannel) Close() error { return c.value.Close() }
+
+// iioUnit brings the kernel's unit to a UCUM code (Documentation/ABI/testing/sysfs-bus-iio).
+func iioUnit(channel string) (factor float64, unit string) {
+	for _, u := range iioUnits {
+		if strings.HasPrefix(channel, u.kind) {
+			return u.factor, u.unit
+		}
+	}
+	return 1, ""
+}
+
+// Longer names first where one begins another.
+var iioUnits = []struct {
+	kind   string
+	factor float64
+	unit   string
+}{
+	{"voltage", 1e-3, "V"}, {"altvoltage", 1e-3, "V"}, {"current", 1e-3, "A"}, {"power", 1e-3, "W"},
+	{"temp", 1e-3, "Cel"}, {"humidityrelative", 1e-3, "%"}, {"pressure", 1, "kPa"}, {"capacitance", 1, "nF"},
+	{"resistance", 1, "Ohm"}, {"accel", 1, "m/s2"}, {"anglvel", 1, "rad/s"}, {"magn", 1, "G"},
+	{"illuminance", 1, "lx"}, {"distance", 1, "m"}, {"proximity", 1, ""}, {"concentration", 1, "%"},
+	{"energy", 1, "J"}, {"velocity", 1, "m/s"}, {"steps", 1, ""}, {"count", 1, ""}, {"angl", 1, "rad"},
+	{"electricalconductivity", 1, "S/m"}, {"ph", 1, "[pH]"}, {"massconcentration", 1, "ug/m3"},
+}

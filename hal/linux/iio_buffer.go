@@ -1,0 +1,172 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// capture is a running buffer of a device. There is one reader per device, and one-shot reads answer EBUSY meanwhile.
+type capture struct {
+	dev     iioDevice
+	file    *os.File
+	list    []element
+	convert []*iioChannel // beside list; nil for the timestamp
+	sample  int
+	rest    []byte
+	buf     []byte
+}
+
+// point is one sample of the device.
+type point struct {
+	mono   int64 // the device's time in ns, 0 without a timestamp channel; its clock is the owner's choice
+	values []float64
+}
+
+// capture starts the buffer with these channels, a trigger by its name ("" keeps the one that is set) and room for
+// length samples. The device's time is captured when the driver has it.
+func (d iioDevice) capture(channels []string, trigger string, length int) (*capture, error) {
+	c := &capture{dev: d}
+	if err := setAttr("0", d.dir, "buffer", "enable"); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: %w: the driver has no buffer", d, unix.EOPNOTSUPP)
+		}
+		return nil, fmt.Errorf("stop the buffer of %s: %w", d, err)
+	}
+	if err := c.choose(channels); err != nil {
+		return nil, c.fail(err)
+	}
+	if trigger != "" {
+		if err := setAttr(trigger, d.dir, "trigger", "current_trigger"); err != nil {
+			return nil, c.fail(fmt.Errorf("trigger %q of %s: %w", clip(trigger), d, err))
+		}
+	}
+	if err := setAttr(strconv.Itoa(min(max(length, 2), 65536)), d.dir, "buffer", "length"); err != nil {
+		return nil, c.fail(fmt.Errorf("length of the buffer of %s: %w", d, err))
+	}
+	if err := setAttr("1", d.dir, "buffer", "enable"); err != nil {
+		return nil, c.fail(fmt.Errorf("start the buffer of %s: %w", d, err))
+	}
+	f, err := os.OpenFile(d.node, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	c.file = f
+	c.buf = make([]byte, max(c.sample, 4096/max(c.sample, 1)*c.sample))
+	return c, nil
+}
+
+// choose enables the wanted scan elements and no others.
+func (c *capture) choose(channels []string) error {
+	dir := filepath.Join(c.dev.dir, "scan_elements")
+	want := map[string]bool{"timestamp": true}
+	for _, n := range channels {
+		want[strings.TrimPrefix(n, "in_")] = true
+	}
+	found := 0
+	for _, n := range names(dir) {
+		name, ok := strings.CutSuffix(n, "_en")
+		if !ok {
+			continue
+		}
+		name = strings.TrimPrefix(name, "in_")
+		on := "0"
+		if want[name] {
+			on = "1"
+		}
+		if err := setAttr(on, dir, n); err != nil {
+			return fmt.Errorf("scan element %s of %s: %w", name, c.dev, err)
+		}
+		if on == "0" {
+			continue
+		}
+		if err := c.element(dir, strings.TrimSuffix(n, "_en"), name); err != nil {
+			return err
+		}
+		if name != "timestamp" {
+			found++
+		}
+	}
+	if found != len(channels) || found == 0 {
+		return fmt.Errorf("channels %s of %s: %w for a buffer", strings.Join(channels, ", "), c.dev, fs.ErrNotExist)
+	}
+	sort.Slice(c.list, func(i, j int) bool { return c.list[i].index < c.list[j].index })
+	var err error
+	if c.sample, err = layout(c.list); err != nil {
+		return err
+	}
+	for _, e := range c.list {
+		var conv *iioChannel
+		if e.name != "timestamp" {
+			conv = &iioChannel{scale: c.dev.shared(e.name, "scale", 1), offset: c.dev.shared(e.name, "offset", 0)}
+			conv.milli, conv.unit = iioUnit(e.name)
+		}
+		c.convert = append(c.convert, conv)
+	}
+	return nil
+}
+
+func (c *capture) element(dir, file, name string) error {
+	t, err := parseScanType(attrOr(dir, file+"_type"))
+	if err != nil {
+		return fmt.Errorf("channel %s of %s: %w", name, c.dev, err)
+	}
+	index, err := small(attrOr(dir, file+"_index"))
+	if err != nil {
+		return fmt.Errorf("channel %s of %s: its index is no number", name, c.dev)
+	}
+	c.list = append(c.list, element{index: index, name: name, typ: t})
+	return nil
+}
+
+// channels names the values of a point in their order.
+func (c *capture) channels() []string {
+	var list []string
+	for _, e := range c.list {
+		if e.name != "timestamp" {
+			list = append(list, e.name)
+		}
+	}
+	return list
+}
+
+// read waits for samples and returns at least one. It ends with os.ErrClosed after Close.
+func (c *capture) read() ([]point, error) {
+	for {
+		n, err := c.file.Read(c.buf[len(c.rest):])
+		if err != nil {
+			return nil, err
+		}
+		var points []point
+		b := c.buf[:len(c.rest)+n]
+		rest := decodeSamples(b, c.list, c.sample, func(raw []int64) {
+			p := point{values: make([]float64, 0, len(raw))}
+			for i, v := range raw {
+				if conv := c.convert[i]; conv != nil {
+					p.values = append(p.values, conv.convert(float64(v)))
+				} else {
+					p.mono = v
+				}
+			}
+			points = append(points, p)
+		})
+		c.rest = c.buf[:copy(c.buf, rest)]
+		if len(points) > 0 {
+			return points, nil
+		}
+	}
+}
+
+func (c *capture) fail(err error) error { return errors.Join(err, c.stop()) }
+
+func (c *capture) stop() error { return setAttr("0", c.dev.dir, "buffer", "enable") }
+
+// Close ends the capture and switches the buffer off, so that one-shot reads work again.
+func (c *capture) Close() error { return errors.Join(c.file.Close(), c.stop()) }

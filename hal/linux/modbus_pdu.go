@@ -1,0 +1,176 @@
+package linux
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Modbus application protocol V1.1b3: requests and answers as bytes, without the frame of the line.
+
+type modbusFn byte
+
+const (
+	readCoils      modbusFn = 1
+	readDiscrete   modbusFn = 2
+	readHolding    modbusFn = 3
+	readInput      modbusFn = 4
+	writeCoil      modbusFn = 5
+	writeRegister  modbusFn = 6
+	writeCoils     modbusFn = 15
+	writeRegisters modbusFn = 16
+)
+
+const maxPDU = 253
+
+// modbusRequest is one function on a range. Registers are big-endian pairs of bytes, coils one byte each, 0 or 1.
+type modbusRequest struct {
+	fn    modbusFn
+	addr  uint16
+	count int    // reads
+	data  []byte // writes
+}
+
+var (
+	errModbusRange  = errors.New("range that no Modbus frame can hold")
+	errModbusAnswer = errors.New("not the answer to this request")
+)
+
+// modbusException is the refusal of a unit.
+type modbusException struct {
+	fn   modbusFn
+	code byte
+}
+
+func (e *modbusException) Error() string {
+	s := [...]string{1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 5: "acknowledged, not done", 6: "busy", 8: "memory parity", 10: "gateway has no path", 11: "gateway target does not answer"}
+	text := "unknown"
+	if int(e.code) < len(s) && s[e.code] != "" {
+		text = s[e.code]
+	}
+	return fmt.Sprintf("unit refuses function %d: exception %d, %s", e.fn, e.code, text)
+}
+
+// encode is the request's PDU; ranges that wrap or do not fit are refused before anything is sent.
+func (r modbusRequest) encode() ([]byte, error) {
+	b := make([]byte, 0, 16)
+	b = append(b, byte(r.fn))
+	b = binary.BigEndian.AppendUint16(b, r.addr)
+	count, limit := r.count, 0
+	switch r.fn {
+	case readCoils, readDiscrete:
+		limit = 2000
+	case readHolding, readInput:
+		limit = 125
+	case writeCoil, writeCoils:
+		count, limit = len(r.data), 1968
+	case writeRegister, writeRegisters:
+		count, limit = len(r.data)/2, 123
+		if len(r.data)%2 != 0 {
+			return nil, fmt.Errorf("%d bytes for registers of 2: %w", len(r.data), errModbusRange)
+		}
+	default:
+		return nil, fmt.Errorf("function %d: %w", r.fn, errors.ErrUnsupported)
+	}
+	if r.fn == writeCoil || r.fn == writeRegister {
+		limit = 1
+	}
+	if count < 1 || count > limit || int(r.addr)+count > 1<<16 {
+		return nil, fmt.Errorf("%d from %d, function %d takes 1 to %d: %w", count, r.addr, r.fn, limit, errModbusRange)
+	}
+	switch r.fn {
+	case writeCoil:
+		v := uint16(0)
+		if r.data[0] != 0 {
+			v = 0xff00
+		}
+		b = binary.BigEndian.AppendUint16(b, v)
+	case writeRegister:
+		b = append(b, r.data...)
+	case writeCoils:
+		b = binary.BigEndian.AppendUint16(b, uint16(count))
+		b = append(b, byte((count+7)/8))
+		at := len(b)
+		b = append(b, make([]byte, (count+7)/8)...)
+		for i, v := range r.data {
+			if v != 0 {
+				b[at+i/8] |= 1 << (i % 8)
+			}
+		}
+	case writeRegisters:
+		b = binary.BigEndian.AppendUint16(b, uint16(count))
+		b = append(append(b, byte(len(r.data))), r.data...)
+	default:
+		b = binary.BigEndian.AppendUint16(b, uint16(count))
+	}
+	return b, nil
+}
+
+// decode checks that a PDU answers the request and returns what was read: registers as they came, coils as bytes.
+func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
+	if len(pdu) < 2 {
+		return nil, fmt.Errorf("%d bytes: %w", len(pdu), errModbusAnswer)
+	}
+	if pdu[0] == byte(r.fn)|0x80 {
+		return nil, &modbusException{fn: r.fn, code: pdu[1]}
+	}
+	if pdu[0] != byte(r.fn) {
+		return nil, fmt.Errorf("function %d for %d: %w", pdu[0], r.fn, errModbusAnswer)
+	}
+	switch r.fn {
+	case readCoils, readDiscrete:
+		if want := (r.count + 7) / 8; int(pdu[1]) != want || len(pdu) != 2+want {
+			return nil, fmt.Errorf("byte count %d in %d bytes for %d coils: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
+		}
+		out := make([]byte, r.count)
+		for i := range out {
+			out[i] = pdu[2+i/8] >> (i % 8) & 1
+		}
+		return out, nil
+	case readHolding, readInput:
+		if want := 2 * r.count; int(pdu[1]) != want || len(pdu) != 2+want {
+			return nil, fmt.Errorf("byte count %d in %d bytes for %d registers: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
+		}
+		return append([]byte(nil), pdu[2:]...), nil
+	}
+	sent, err := r.encode()
+	if err != nil {
+		return nil, err
+	}
+	if len(pdu) != 5 || string(pdu) != string(sent[:5]) {
+		return nil, fmt.Errorf("echo differs from the write: %w", errModbusAnswer)
+	}
+	return nil, nil
+}
+
+// answerLength is the length of the PDU that begins with head, 0 while too little of it is there to know. It is
+// what ends a frame early: silence alone would cost the longest answer's time at each request.
+func (r modbusRequest) answerLength(head []byte) int {
+	switch {
+	case len(head) == 0:
+		return 0
+	case head[0]&0x80 != 0:
+		return 2
+	case r.fn >= writeCoil:
+		return 5
+	case len(head) < 2:
+		return 0
+	}
+	return min(2+int(head[1]), maxPDU)
+}
+
+// crc16 is the check of an RTU frame, low byte first on the line.
+func crc16(b []byte) uint16 {
+	c := uint16(0xffff)
+	for _, x := range b {
+		c ^= uint16(x)
+		for range 8 {
+			if c&1 != 0 {
+				c = c>>1 ^ 0xa001
+			} else {
+				c >>= 1
+			}
+		}
+	}
+	return c
+}

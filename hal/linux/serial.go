@@ -1,0 +1,228 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// serialMode is "9600-8E1": baud, data bits, parity N E O, stop bits.
+type serialMode struct {
+	baud   uint32
+	bits   int
+	parity byte
+	stop   int
+}
+
+func parseSerialMode(s string) (serialMode, error) {
+	bad := fmt.Errorf("mode %q: want baud, bits, parity and stop bits, as in 9600-8N1", clip(s))
+	baud, frame, ok := strings.Cut(s, "-")
+	n, err := strconv.ParseUint(baud, 10, 32)
+	if !ok || err != nil || n < 50 || n > 4_000_000 || len(frame) != 3 {
+		return serialMode{}, bad
+	}
+	m := serialMode{baud: uint32(n), bits: int(frame[0] - '0'), parity: frame[1], stop: int(frame[2] - '0')}
+	if m.bits < 5 || m.bits > 8 || strings.IndexByte("NEO", m.parity) < 0 || m.stop < 1 || m.stop > 2 {
+		return serialMode{}, bad
+	}
+	return m, nil
+}
+
+// character is the time of one character on the line: start bit, data, parity, stop.
+func (m serialMode) character() time.Duration {
+	n := 1 + m.bits + m.stop
+	if m.parity != 'N' {
+		n++
+	}
+	return time.Duration(n) * time.Second / time.Duration(m.baud)
+}
+
+// rs485 is struct serial_rs485 (linux/serial.h).
+type rs485 struct {
+	flags  uint32
+	before uint32 // ms
+	after  uint32 // ms
+	_      [5]uint32
+}
+
+const (
+	rs485Enabled      = 1 << 0
+	rs485RTSOnSend    = 1 << 1
+	rs485RTSAfterSend = 1 << 2
+	rs485RXDuringTX   = 1 << 4
+
+	tiocSRS485 = 0x542f
+)
+
+// ttyDevice is a serial port of the board: its USB port or serial number stays when its number changes.
+type ttyDevice struct {
+	node, parent, of string
+	usbPort          string // "1-1.3", the USB device's place
+	usbInterface     string // "1-1.3:1.0": tells the ports of one adapter apart
+	usbSerial        string
+}
+
+func (d ttyDevice) String() string {
+	switch {
+	case d.usbPort != "":
+		return "USB port " + d.usbInterface
+	case d.of != "":
+		return d.of
+	case d.parent != "":
+		return d.parent
+	}
+	return filepath.Base(d.node)
+}
+
+func (h host) ttys() []ttyDevice {
+	var list []ttyDevice
+	for _, n := range h.class("tty") {
+		dir := h.path("sys/class/tty", n)
+		dev, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+		if err != nil {
+			continue // consoles, ptys: no hardware behind them
+		}
+		if n := attrOr(dir, "type"); n == "0" {
+			continue // a place for a port that is not there
+		}
+		d := ttyDevice{node: h.dev(n), parent: nameOfParent(dir), of: nodeName(dir)}
+		for up := dev; len(up) > len(h.path("sys")); up = filepath.Dir(up) {
+			if d.usbInterface == "" && exists(up, "bInterfaceNumber") {
+				d.usbInterface = filepath.Base(up)
+			}
+			if exists(up, "idVendor") {
+				d.usbPort, d.usbSerial = filepath.Base(up), attrOr(up, "serial")
+				break
+			}
+		}
+		list = append(list, d)
+	}
+	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].node, list[j].node) })
+	return list
+}
+
+// findTTY is the port at that node or device, USB port or USB serial number.
+func (h host) findTTY(path, usbPort, usbSerial string) (ttyDevice, error) {
+	if strings.HasPrefix(path, "/dev/") {
+		return ttyDevice{node: h.under(path), parent: path}, nil // the owner's own links under /dev/serial/by-path too
+	}
+	var fit []ttyDevice
+	var known []string
+	for _, d := range h.ttys() {
+		known = append(known, d.String())
+		switch {
+		case path != "" && !sameParent(d.parent, path) && d.of != path:
+		case usbPort != "" && d.usbPort != usbPort && d.usbInterface != usbPort:
+		case usbSerial != "" && d.usbSerial != usbSerial:
+		default:
+			fit = append(fit, d)
+		}
+	}
+	want := path + usbPort + usbSerial
+	return oneOf("serial port", want, fit, ttyDevice.String, known)
+}
+
+// tty is an open port that nobody else uses: an exclusive open stops ordinary users, the lock stops programs that
+// lock too, root among them.
+type tty struct {
+	file  *os.File
+	where string
+	mode  serialMode
+}
+
+func (h host) openTTY(d ttyDevice, mode serialMode, half *rs485) (*tty, error) {
+	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if err == unix.EBUSY {
+			return nil, &busyError{what: d.String(), holder: "another program", err: err}
+		}
+		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
+	}
+	if err := setupTTY(fd, d, mode, half); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}, nil
+}
+
+func setupTTY(fd int, d ttyDevice, mode serialMode, half *rs485) error {
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return &busyError{what: d.String(), holder: "another program that locks it", err: unix.EBUSY}
+	}
+	if err := ioctlInt(fd, unix.TIOCEXCL, 0); err != nil {
+		return fmt.Errorf("take %s for one user: %w", d, err)
+	}
+	t := termios(mode)
+	if err := ioctl(fd, unix.TCSETS2, unsafe.Pointer(&t)); err != nil {
+		return fmt.Errorf("set %s to %d baud: %w", d, mode.baud, err)
+	}
+	if half != nil {
+		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(half)); err != nil {
+			return fmt.Errorf("RS-485 on %s: %w: this driver cannot switch the direction", d, err)
+		}
+	}
+	return ioctlInt(fd, unix.TCFLSH, unix.TCIOFLUSH)
+}
+
+// termios is a raw line with any baud rate, no flow control, and no echo.
+func termios(m serialMode) unix.Termios {
+	t := unix.Termios{Cflag: unix.CREAD | unix.CLOCAL | unix.BOTHER, Ispeed: m.baud, Ospeed: m.baud}
+	t.Cflag |= []uint32{unix.CS5, unix.CS6, unix.CS7, unix.CS8}[m.bits-5]
+	switch m.parity {
+	case 'E':
+		t.Cflag |= unix.PARENB
+		t.Iflag |= unix.INPCK
+	case 'O':
+		t.Cflag |= unix.PARENB | unix.PARODD
+		t.Iflag |= unix.INPCK
+	}
+	if m.stop == 2 {
+		t.Cflag |= unix.CSTOPB
+	}
+	t.Cc[unix.VMIN] = 1
+	return t
+}
+
+// write puts all bytes out within the context's time; drained waits until they have left the wire.
+func (t *tty) write(ctx context.Context, b []byte) error {
+	if err := t.file.SetWriteDeadline(deadlineOf(ctx)); err != nil {
+		return err
+	}
+	_, err := t.file.Write(b)
+	return err
+}
+
+// readSome waits for at least one byte until a moment.
+func (t *tty) readSome(b []byte, until time.Time) (int, error) {
+	if err := t.file.SetReadDeadline(until); err != nil {
+		return 0, err
+	}
+	return t.file.Read(b)
+}
+
+// discard throws away what came in unasked.
+func (t *tty) discard() error {
+	raw, err := t.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = ioctlInt(int(fd), unix.TCFLSH, unix.TCIFLUSH) })
+	return errors.Join(err, inner)
+}
+
+func (t *tty) Close() error { return t.file.Close() }
+
+// deadlineOf is the moment at which a context ends; a context without one has no deadline.
+func deadlineOf(ctx context.Context) time.Time {
+	d, _ := ctx.Deadline()
+	return d
+}

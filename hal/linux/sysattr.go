@@ -1,0 +1,171 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// attribute is one sysfs value whose descriptor is kept: reading again costs one call instead of three, and the
+// device's number can change under its name without harm. A device that goes answers ENODEV.
+type attribute struct {
+	file *os.File
+	path string
+	buf  [64]byte // the kernel's numbers are short
+}
+
+func openAttribute(path string) (*attribute, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &attribute{file: f, path: path}, nil
+}
+
+// number reads the value. One goroutine at a time.
+func (a *attribute) number() (float64, error) {
+	n, err := a.file.ReadAt(a.buf[:], 0)
+	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
+	v, err := number(string(a.buf[:n]))
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", filepath.Base(a.path), err)
+	}
+	return v, nil
+}
+
+func (a *attribute) Close() error { return a.file.Close() }
+
+// classDevice is one device of a class whose number changes between boots: hwmon, thermal zone, power supply.
+type classDevice struct {
+	dir    string // its folder now
+	name   string // the driver's name for it
+	parent string
+	of     string
+}
+
+func (d classDevice) String() string {
+	if d.parent == "" {
+		return d.name
+	}
+	return d.name + " (" + d.parent + ")"
+}
+
+// classKind says where a class keeps its devices' names.
+type classKind struct{ what, class, nameAttr string }
+
+var (
+	hwmonClass   = classKind{"hwmon device", "hwmon", "name"}
+	thermalClass = classKind{"thermal zone", "thermal", "type"}
+	powerClass   = classKind{"power supply", "power_supply", ""}
+)
+
+func (h host) classDevices(k classKind) []classDevice {
+	var list []classDevice
+	for _, n := range h.class(k.class) {
+		if k.class == "thermal" && !strings.HasPrefix(n, "thermal_zone") {
+			continue // cooling devices
+		}
+		dir := h.path("sys/class", k.class, n)
+		d := classDevice{dir: dir, name: n, parent: nameOfParent(dir), of: nodeName(dir)}
+		if k.nameAttr != "" {
+			d.name = attrOr(dir, k.nameAttr)
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// findClass is the device with that name ("lm75") or device path ("i2c-1-0048"); name and path together tell twins
+// apart.
+func (h host) findClass(k classKind, name, path string) (classDevice, error) {
+	all := h.classDevices(k)
+	var fit []classDevice
+	known := make([]string, 0, len(all))
+	for _, d := range all {
+		known = append(known, d.String())
+		if name != "" && d.name != name || path != "" && !sameParent(d.parent, path) && d.of != path {
+			continue
+		}
+		fit = append(fit, d)
+	}
+	want := name
+	if want == "" {
+		want = path
+	}
+	return oneOf(k.what, want, fit, classDevice.String, known)
+}
+
+// attrOf checks that a name is one attribute of a folder and not a way out of it.
+func attrOf(dir, name string) (string, error) {
+	if name == "" || len(name) > 64 || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
+		return "", fmt.Errorf("%q is no name of a sysfs attribute", clip(name))
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// numbersOf lists the attributes of a folder that hold a number and fit, for a scan.
+func numbersOf(dir string, fit func(string) bool) []string {
+	var list []string
+	for _, n := range names(dir) {
+		if fit(n) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// notNow reports a sensor that has no value at this moment, which is normal: it is not ready, or switched off.
+func notNow(err error) bool {
+	e := errnoOf(err)
+	return e == unix.ENODATA || e == unix.EAGAIN || e == unix.EBUSY
+}
+
+// hwmonScale is what brings a hwmon attribute to volts, degrees Celsius, amperes, watts, joules, metres or
+// percent, with the UCUM code, by the attribute's name (Documentation/hwmon/sysfs-interface).
+func hwmonScale(name string) (scale float64, unit string) {
+	switch {
+	case strings.HasPrefix(name, "temp"):
+		return 1e-3, "Cel"
+	case strings.HasPrefix(name, "in"):
+		return 1e-3, "V"
+	case strings.HasPrefix(name, "curr"):
+		return 1e-3, "A"
+	case strings.HasPrefix(name, "power"):
+		return 1e-6, "W"
+	case strings.HasPrefix(name, "energy"):
+		return 1e-6, "J"
+	case strings.HasPrefix(name, "humidity"):
+		return 1e-3, "%"
+	case strings.HasPrefix(name, "fan"):
+		return 1, "/min"
+	}
+	return 1, ""
+}
+
+// powerScale is the same for power supplies (Documentation/ABI/testing/sysfs-class-power): µV, µA, µW, µAh, 0.1 °C.
+func powerScale(name string) (scale float64, unit string) {
+	switch {
+	case strings.HasPrefix(name, "voltage"):
+		return 1e-6, "V"
+	case strings.HasPrefix(name, "current"):
+		return 1e-6, "A"
+	case strings.HasPrefix(name, "power"):
+		return 1e-6, "W"
+	case strings.HasPrefix(name, "charge"):
+		return 1e-6, "A.h"
+	case strings.HasPrefix(name, "energy"):
+		return 1e-6, "W.h"
+	case name == "capacity":
+		return 1, "%"
+	case strings.HasPrefix(name, "temp"):
+		return 0.1, "Cel"
+	}
+	return 1, ""
+}

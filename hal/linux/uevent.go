@@ -1,0 +1,109 @@
+package linux
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// uevent is the kernel's word that a device came, went or got a driver.
+type uevent struct {
+	action    string // add, remove, change, bind, unbind, move
+	devpath   string // below /sys
+	subsystem string
+	devname   string // below /dev
+	driver    string
+}
+
+// maxUevent is the kernel's buffer for one message (UEVENT_BUFFER_SIZE), with room for the head.
+const maxUevent = 4096
+
+var errUevent = errors.New("not a message of the kernel")
+
+// parseUevent reads "add@/devices/…" and the assignments after it, each ended by a zero byte.
+func parseUevent(b []byte) (uevent, error) {
+	if len(b) > maxUevent {
+		return uevent{}, fmt.Errorf("%d bytes: %w", len(b), errUevent)
+	}
+	head, rest, ok := bytes.Cut(b, []byte{0})
+	action, path, at := strings.Cut(string(head), "@")
+	if !ok || !at || action == "" || !strings.HasPrefix(path, "/") {
+		return uevent{}, errUevent
+	}
+	u := uevent{action: action, devpath: path}
+	for len(rest) > 0 {
+		var field []byte
+		if field, rest, ok = bytes.Cut(rest, []byte{0}); !ok {
+			return uevent{}, fmt.Errorf("field without an end: %w", errUevent)
+		}
+		key, value, _ := strings.Cut(string(field), "=")
+		switch key {
+		case "SUBSYSTEM":
+			u.subsystem = value
+		case "DEVNAME":
+			u.devname = value
+		case "DRIVER":
+			u.driver = value
+		}
+	}
+	return u, nil
+}
+
+// ueventSocket listens to the kernel; no right is needed for that. Anybody in the namespace may send to the group,
+// so only messages of port 0, the kernel's, are read.
+type ueventSocket struct {
+	file *os.File
+	buf  [2 * maxUevent]byte
+}
+
+func openUevents() (*ueventSocket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("uevent socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind the uevent socket: %w", err), unix.Close(fd))
+	}
+	return &ueventSocket{file: os.NewFile(uintptr(fd), "uevent")}, nil
+}
+
+// errMissed says that messages were lost: the caller looks at the board again.
+var errMissed = errors.New("uevents were lost")
+
+// read waits for the kernel's next message. It ends with os.ErrClosed after Close.
+func (s *ueventSocket) read() (uevent, error) {
+	raw, err := s.file.SyscallConn()
+	if err != nil {
+		return uevent{}, err
+	}
+	for {
+		var n int
+		var from unix.Sockaddr
+		var inner error
+		err := raw.Read(func(fd uintptr) bool {
+			n, from, inner = unix.Recvfrom(int(fd), s.buf[:], 0)
+			return inner != unix.EAGAIN && inner != unix.EINTR
+		})
+		if err != nil {
+			return uevent{}, err
+		}
+		if inner == unix.ENOBUFS {
+			return uevent{}, errMissed
+		}
+		if inner != nil {
+			return uevent{}, inner
+		}
+		if a, ok := from.(*unix.SockaddrNetlink); !ok || a.Pid != 0 {
+			continue
+		}
+		if u, err := parseUevent(s.buf[:n]); err == nil {
+			return u, nil
+		}
+	}
+}
+
+func (s *ueventSocket) Close() error { return s.file.Close() }

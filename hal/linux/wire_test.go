@@ -1,0 +1,141 @@
+package linux
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSMBusCallsPutTheSameBytesOnTheWire(t *testing.T) {
+	t.Parallel()
+	all := uint32(funcReadByte | funcWriteByte | funcReadByteD | funcWriteByteD | funcReadWordD | funcWriteWordD | funcReadI2CBlk | funcWriteI2CBlk)
+	for name, c := range map[string]struct {
+		funcs uint32
+		w, r  int
+		size  uint32
+		ok    bool
+	}{
+		"bare read":              {all, 0, 1, smbusByte, true},
+		"command":                {all, 1, 0, smbusByte, true},
+		"register":               {all, 1, 1, smbusByteData, true},
+		"two registers":          {all, 1, 2, smbusWordData, true},
+		"two without words":      {all &^ funcReadWordD, 1, 2, smbusI2CBlock, true},
+		"block":                  {all, 1, 32, smbusI2CBlock, true},
+		"write register":         {all, 2, 0, smbusByteData, true},
+		"write two":              {all, 3, 0, smbusWordData, true},
+		"write two without word": {all &^ funcWriteWordD, 3, 0, smbusI2CBlock, true},
+		"write block":            {all, 33, 0, smbusI2CBlock, true},
+		"block too long":         {all, 1, 33, 0, false},
+		"write too long":         {all, 34, 0, 0, false},
+		"two address bytes":      {all, 2, 1, 0, false},
+		"two bare bytes":         {all, 0, 2, 0, false},
+		"nothing":                {all, 0, 0, 0, false},
+		"function missing":       {funcReadByte, 1, 1, 0, false},
+	} {
+		p := piece{w: make([]byte, c.w), r: make([]byte, c.r)}
+		got, err := smbusCall(c.funcs, p)
+		if got.size != c.size || (err == nil) != c.ok || err != nil && !errors.Is(err, errShape) {
+			t.Errorf("%s: got size %d, %v, want %d, ok %v", name, got.size, err, c.size, c.ok)
+		}
+		if err == nil && got.write != (c.r == 0) {
+			t.Errorf("%s: got write %v", name, got.write)
+		}
+	}
+}
+
+func TestUeventsOfTheKernel(t *testing.T) {
+	t.Parallel()
+	b := []byte("add@/devices/platform/gpio-sim.0/gpiochip1\x00ACTION=add\x00DEVPATH=/devices/platform/gpio-sim.0/gpiochip1\x00SUBSYSTEM=gpio\x00DEVNAME=gpiochip1\x00DRIVER=x\x00SEQNUM=4711\x00")
+	want := uevent{action: "add", devpath: "/devices/platform/gpio-sim.0/gpiochip1", subsystem: "gpio", devname: "gpiochip1", driver: "x"}
+	if got, err := parseUevent(b); got != want || err != nil {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for name, b := range map[string][]byte{
+		"empty":              nil,
+		"udev's own":         []byte("libudev\x00\xfe\xed\xca\xfe"),
+		"no path":            []byte("add@\x00"),
+		"no end":             []byte("add@/devices/x"),
+		"field without end":  []byte("add@/devices/x\x00SUBSYSTEM=gpio"),
+		"longer than a page": bytes.Repeat([]byte("a"), maxUevent+1),
+	} {
+		if got, err := parseUevent(b); err == nil {
+			t.Errorf("%s: passed as %+v", name, got)
+		}
+	}
+}
+
+func FuzzUevent(f *testing.F) {
+	f.Add([]byte("add@/devices/x\x00SUBSYSTEM=gpio\x00DEVNAME=gpiochip1\x00"))
+	f.Add([]byte("libudev\x00"))
+	f.Add([]byte("@/\x00=\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		u, err := parseUevent(b)
+		if err == nil && (u.action == "" || u.devpath == "" || u.devpath[0] != '/') {
+			t.Fatalf("%q passed as %+v", b, u)
+		}
+	})
+}
+
+func TestCANFramesSurviveTheirEncoding(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]canFrame{
+		"standard": {id: 0x321, data: []byte{1, 2, 3}},
+		"extended": {id: 0x1fffffff, extended: true, data: []byte("12345678")},
+		"remote":   {id: 1, remote: true, data: []byte{}},
+		"FD":       {id: 7, fd: true, data: bytes.Repeat([]byte{9}, 64)},
+	} {
+		b, err := f.encode(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := decodeCAN(b)
+		if !ok || got.id != f.id || got.extended != f.extended || got.remote != f.remote || got.fd != f.fd || !bytes.Equal(got.data, f.data) {
+			t.Errorf("%s: got %+v, %v, want %+v", name, got, ok, f)
+		}
+	}
+	for name, f := range map[string]canFrame{
+		"identifier above 11 bits":    {id: 0x800},
+		"identifier above 29 bits":    {id: 0x20000000, extended: true},
+		"flag bits in the identifier": {id: canEFF | 1},
+		"nine bytes":                  {id: 1, data: make([]byte, 9)},
+		"65 bytes":                    {id: 1, fd: true, data: make([]byte, 65)},
+		"remote FD":                   {id: 1, fd: true, remote: true},
+	} {
+		if _, err := f.encode(nil); !errors.Is(err, unix.ERANGE) {
+			t.Errorf("%s: got %v, want out of range", name, err)
+		}
+	}
+	if _, ok := decodeCAN(make([]byte, 15)); ok {
+		t.Error("half a frame passed")
+	}
+}
+
+func FuzzCANFrame(f *testing.F) {
+	f.Add(make([]byte, canFrameSize))
+	f.Add(make([]byte, canFDFrameSize))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, ok := decodeCAN(b)
+		if !ok {
+			return
+		}
+		if _, err := got.encode(nil); err != nil && !(got.fd && got.remote) && len(got.data) <= 8 {
+			t.Fatalf("%x decodes to what cannot be sent: %v", b, err)
+		}
+	})
+}
+
+func TestEdgesAreDecodedFromWholeEventsOnly(t *testing.T) {
+	t.Parallel()
+	b := make([]byte, 2*gpioEventSize+10)
+	b[8], b[20] = edgeRising, 7
+	b[gpioEventSize+8], b[gpioEventSize+20] = edgeFalling, 8
+	var out [4]edge
+	if n := decodeEdges(b, out[:]); n != 2 || out[0] != (edge{rising: true, seq: 7}) || out[1] != (edge{seq: 8}) {
+		t.Errorf("got %d edges %+v, want a rising 7 and a falling 8", n, out)
+	}
+	if n := decodeEdges(b, out[:1]); n != 1 {
+		t.Errorf("room for one: got %d", n)
+	}
+}
