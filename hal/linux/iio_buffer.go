@@ -71,12 +71,14 @@ func (c *capture) choose(channels []string) error {
 		want[strings.TrimPrefix(n, "in_")] = true
 	}
 	found := 0
+	var known []string
 	for _, n := range names(dir) {
 		name, ok := strings.CutSuffix(n, "_en")
 		if !ok {
 			continue
 		}
 		name = strings.TrimPrefix(name, "in_")
+		known = append(known, name)
 		on := "0"
 		if want[name] {
 			on = "1"
@@ -95,7 +97,7 @@ func (c *capture) choose(channels []string) error {
 		}
 	}
 	if found != len(channels) || found == 0 {
-		return fmt.Errorf("channels %s of %s: %w for a buffer", strings.Join(channels, ", "), c.dev, fs.ErrNotExist)
+		return fmt.Errorf("channels %s of %s: %w in its buffer; there are: %s", strings.Join(channels, ", "), c.dev, fs.ErrNotExist, strings.Join(known, ", "))
 	}
 	sort.Slice(c.list, func(i, j int) bool { return c.list[i].index < c.list[j].index })
 	var err error

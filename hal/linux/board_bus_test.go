@@ -1,0 +1,252 @@
+package linux
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func boardI2C(t *testing.T, name string) *i2cBus {
+	t.Helper()
+	a, err := host{}.findAdapter(name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := host{}.openI2C(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+const (
+	labI2C  = "sandpiper-lab-i2c"
+	stubI2C = "SMBus stub driver"
+)
+
+func TestBoardI2CCombinedTransferReadsWhatWasWritten(t *testing.T) {
+	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50 width=1,1")
+	b := boardI2C(t, labI2C)
+	if err := b.do(0x50, []piece{{w: []byte{0x10, 1, 2, 3}}}); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 3)
+	if err := b.do(0x50, []piece{{w: []byte{0x10}, r: got}}); err != nil || !bytes.Equal(got, []byte{1, 2, 3}) {
+		t.Errorf("got %v, %v, want 1 2 3", got, err)
+	}
+	if err := b.do(0x33, []piece{{w: []byte{0}}}); !isNAK(errnoOf(err)) {
+		t.Errorf("nobody there: got %v, want a NAK", err)
+	}
+	put(t, "/sys/module/lab_i2c/parameters/err", "110")
+	put(t, "/sys/module/lab_i2c/parameters/fail", "1")
+	if err := b.do(0x50, []piece{{w: []byte{0}}}); !errors.Is(err, unix.ETIMEDOUT) {
+		t.Errorf("stuck: got %v, want ETIMEDOUT", err)
+	}
+	if err := b.do(0x50, []piece{{w: []byte{0}}}); err != nil {
+		t.Errorf("healed: got %v", err)
+	}
+	if err := b.do(0x50, []piece{{r: make([]byte, maxI2CLength+1)}}); !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("too long: got %v", err)
+	}
+	if err := b.setTimeout(50 * time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	there, err := b.probe(0x50)
+	if err != nil || !there {
+		t.Errorf("probe 0x50: got %v, %v, want a chip", there, err)
+	}
+	if there, err := b.probe(0x21); err != nil || there {
+		t.Errorf("probe 0x21: got %v, %v, want none", there, err)
+	}
+}
+
+func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
+	onBoard(t, "i2c_dev", "i2c_stub chip_addr=0x51")
+	b := boardI2C(t, stubI2C)
+	if b.funcs&funcI2C != 0 {
+		t.Fatal("the stub knows I2C: this test tests nothing")
+	}
+	for _, n := range []int{1, 2, 8, 32} {
+		w := append([]byte{0x20}, bytes.Repeat([]byte{byte(n)}, n)...)
+		w[1] = 0xab
+		if err := b.do(0x51, []piece{{w: w}}); err != nil {
+			t.Fatalf("write %d: %v", n, err)
+		}
+		r := make([]byte, n)
+		if err := b.do(0x51, []piece{{w: w[:1], r: r}}); err != nil || (n != 2 && !bytes.Equal(r, w[1:])) {
+			t.Errorf("read %d: got %x, %v, want %x", n, r, err, w[1:])
+		}
+		// The stub keeps a word register apart from its byte registers, so only the order within the word counts.
+		if n == 2 && !bytes.Equal(r, w[1:]) {
+			t.Errorf("word: got %x, want %x: the low byte is first on the wire", r, w[1:])
+		}
+	}
+	if err := b.do(0x51, []piece{{w: []byte{1, 2}, r: make([]byte, 1)}}); !errors.Is(err, errShape) {
+		t.Errorf("two address bytes: got %v, want an unsupported shape", err)
+	}
+	if err := b.do(0x52, []piece{{w: []byte{1}, r: make([]byte, 1)}}); !isNAK(errnoOf(err)) {
+		t.Errorf("nobody there: got %v", err)
+	}
+}
+
+func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
+	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50 width=1,1", "lm75")
+	b := boardI2C(t, labI2C)
+	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.number)
+	put(t, bus+"/new_device", "lm75 0x48")
+	t.Cleanup(func() { put(t, bus+"/delete_device", "0x48") })
+	var busy *busyError
+	if err := b.free(0x48); !errors.As(err, &busy) || !strings.Contains(busy.holder, "lm75") {
+		t.Errorf("got %v, want the driver's name", err)
+	}
+	if err := b.free(0x50); err != nil {
+		t.Errorf("free address: got %v", err)
+	}
+	d, err := host{}.findClass(hwmonClass, "lm75", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := openAttribute(d.dir + "/temp1_input")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := a.number(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBoardSPILoopbackReturnsWhatIsSent(t *testing.T) {
+	onBoard(t, "lab_spi")
+	all := host{}.spiDevices()
+	if len(all) == 0 {
+		t.Fatal("no spidev")
+	}
+	d, err := host{}.findSPI(all[0].controllerName(), "", all[0].cs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := host{}.openSPI(d, spiConfig{mode: 1, speed: 1_000_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	w, r, apart := []byte{1, 2, 3}, make([]byte, 3), make([]byte, 2)
+	if err := p.do([]piece{{w: w, r: r}, {w: []byte{9}}, {r: apart}}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(w, r) || !bytes.Equal(apart, []byte{0xff, 0xff}) {
+		t.Errorf("got %x and %x, want %x and ffff", r, apart, w)
+	}
+	if err := p.do([]piece{{w: make([]byte, p.bufSize+1)}}); !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("too long: got %v", err)
+	}
+	put(t, "/sys/module/lab_spi/parameters/fail", "1")
+	if err := p.do([]piece{{w: w}}); errnoOf(err) == 0 {
+		t.Errorf("fault: got %v", err)
+	}
+}
+
+func TestBoardCANFiltersAndCountsWhatIsLost(t *testing.T) {
+	onBoard(t, "vcan", "can_raw")
+	if out, err := command(t, "ip", "link", "add", "vcan7", "type", "vcan"); err != nil {
+		t.Skipf("SKIPPED: no vcan interface: %s", out)
+	}
+	t.Cleanup(func() { command(t, "ip", "link", "del", "vcan7") })
+	if out, err := command(t, "ip", "link", "set", "vcan7", "up"); err != nil {
+		t.Fatal(out)
+	}
+	rx, err := openCAN("vcan7", []canFilter{{id: 0x100, mask: 0x700}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rx.Close()
+	tx, err := openCAN("vcan7", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	for _, f := range []canFrame{{id: 0x123, data: []byte{1}}, {id: 0x321, data: []byte{2}}, {id: 0x1ff, data: []byte{3}}} {
+		if err := tx.send(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []uint32{0x123, 0x1ff} {
+		f, err := rx.receive()
+		if err != nil || f.id != want || time.Since(time.Unix(0, f.wall)) > time.Minute {
+			t.Errorf("got %+v, %v, want id %#x with its time", f, err, want)
+		}
+	}
+	for range 20000 {
+		_ = tx.send(canFrame{id: 0x101, data: []byte("12345678")})
+	}
+	for {
+		f, err := rx.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.lost > 0 {
+			break
+		}
+		if err := tx.send(canFrame{id: 0x102}); err != nil && errnoOf(err) != unix.ENOBUFS {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openCAN("can9", nil); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("no interface: got %v", err)
+	}
+}
+
+func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
+	onBoard(t, "industrialio", "iio_dummy", "iio_trig_hrtimer")
+	const dummy = "/sys/kernel/config/iio/devices/dummy/tank"
+	if err := os.Mkdir(dummy, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(dummy) })
+	d, err := host{}.findIIO("tank", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.openChannel("voltage0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := c.read()
+	c.Close()
+	if err != nil || v == 0 || c.unit != "V" {
+		t.Errorf("got %v %s, %v, want volts", v, c.unit, err)
+	}
+	const trigger = "/sys/kernel/config/iio/triggers/hrtimer/beat"
+	if err := os.Mkdir(trigger, 0o755); err != nil {
+		t.Skipf("SKIPPED: no hrtimer trigger: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(trigger) })
+	run, err := d.capture([]string{"voltage0", "accel_x"}, "beat", 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run.file.SetReadDeadline(time.Now().Add(10*time.Second)) != nil {
+		t.Error("the buffer is not pollable")
+	}
+	got, err := run.read()
+	if err != nil || len(got) == 0 || len(got[0].values) != 2 || got[0].mono == 0 {
+		t.Errorf("got %+v, %v, want samples of two channels with a time", got, err)
+	}
+	if c, err := d.openChannel("voltage0"); err == nil {
+		if _, err := c.read(); !notNow(err) {
+			t.Errorf("one-shot while the buffer runs: got %v, want not now", err)
+		}
+		c.Close()
+	}
+	if err := run.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
