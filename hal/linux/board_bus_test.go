@@ -241,8 +241,8 @@ func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
 		t.Errorf("got %+v, %v, want samples of two channels with a time", got, err)
 	}
 	if c, err := d.openChannel("voltage0"); err == nil {
-		if _, err := c.read(); !notNow(err) {
-			t.Errorf("one-shot while the buffer runs: got %v, want not now", err)
+		if _, err := c.read(); err != nil && !notNow(err) { // the dummy of 6.1 answers
+			t.Errorf("one-shot while the buffer runs: got %v, want an answer or not now", err)
 		}
 		c.Close()
 	}

@@ -142,17 +142,6 @@ func TestBoardUnpluggedChipSaysSo(t *testing.T) {
 	}
 	defer u.Close()
 	put(t, s.config+"/live", "0")
-	select {
-	case err := <-got:
-		if !errors.Is(err, unix.ENODEV) {
-			t.Errorf("reader: got %v, want ENODEV", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("the reader did not notice")
-	}
-	if _, err := r.get(); !errors.Is(err, unix.ENODEV) {
-		t.Errorf("get: got %v, want ENODEV", err)
-	}
 	if err := u.file.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +153,14 @@ func TestBoardUnpluggedChipSaysSo(t *testing.T) {
 		if e.action == "remove" && e.subsystem == "gpio" {
 			break
 		}
+	}
+	if _, err := r.get(); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("get: got %v, want ENODEV", err)
+	}
+	// Linux 6.12 wakes a waiting reader; 6.1 does not, so whoever hears the uevent closes the line.
+	r.Close()
+	if err := <-got; !errors.Is(err, unix.ENODEV) && !errors.Is(err, os.ErrClosed) {
+		t.Errorf("reader: got %v, want ENODEV or the close", err)
 	}
 }
 

@@ -1,0 +1,222 @@
+package linux
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// thing is what a scan found: how the owner would name it, and what there is to know.
+type thing struct {
+	kind   string // line, i2c, spi, serial, can, pwm, led, sensor
+	match  [][2]string
+	detail string // for people
+	holder string // driver or program that has it
+	unit   string // of a sensor's value
+	scale  float64
+}
+
+// scanner walks the board; every list is bounded by what the kernel shows.
+type scanner struct {
+	host
+	list []thing
+}
+
+func (s *scanner) add(kind, detail string, match ...string) *thing {
+	t := thing{kind: kind, detail: detail, scale: 1}
+	for i := 0; i+1 < len(match); i += 2 {
+		t.match = append(t.match, [2]string{match[i], match[i+1]})
+	}
+	s.list = append(s.list, t)
+	return &s.list[len(s.list)-1]
+}
+
+// scan looks at everything that can be looked at without touching a bus; probe also asks I2C addresses.
+func (h host) scan(ctx context.Context, probe bool) ([]thing, error) {
+	s := &scanner{host: h}
+	if err := s.lines(); err != nil {
+		return nil, err
+	}
+	if err := s.i2c(ctx, probe); err != nil {
+		return nil, err
+	}
+	s.buses()
+	s.sensors()
+	s.outputs()
+	return s.list, ctx.Err()
+}
+
+func (s *scanner) lines() error {
+	chips, err := s.chips()
+	if err != nil {
+		return err
+	}
+	twins := map[string]int{}
+	for _, c := range chips {
+		twins[c.label]++
+	}
+	for _, c := range chips {
+		lines, err := c.listLines()
+		if err != nil {
+			continue // unplugged meanwhile
+		}
+		names := map[string]int{}
+		for _, l := range lines {
+			names[l.name]++
+		}
+		for _, l := range lines {
+			match := []string{"chip", c.label}
+			if twins[c.label] > 1 {
+				match = []string{"path", c.parent}
+			}
+			if l.name != "" && names[l.name] == 1 {
+				match = append(match, "line", l.name)
+			} else {
+				match = append(match, "offset", strconv.Itoa(int(l.offset)))
+			}
+			t := s.add("line", lineFlags(l), match...)
+			t.holder = l.consumer
+			if l.used() && l.consumer == "" {
+				t.holder = "the kernel"
+			}
+		}
+	}
+	return nil
+}
+
+func lineFlags(l lineInfo) string {
+	words := []string{"in"}
+	if l.flags&flagOutput != 0 {
+		words[0] = "out"
+	}
+	for _, f := range []struct {
+		bit  uint64
+		word string
+	}{
+		{flagActiveLow, "active-low"}, {flagOpenDrain, "open-drain"}, {flagOpenSource, "open-source"},
+		{flagBiasPullUp, "pull-up"}, {flagBiasPullDown, "pull-down"}, {flagBiasDisabled, "no-bias"},
+	} {
+		if l.flags&f.bit != 0 {
+			words = append(words, f.word)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func (s *scanner) i2c(ctx context.Context, probe bool) error {
+	for _, a := range s.adapters() {
+		match := []string{"adapter", a.String()}
+		detail := a.name
+		b, err := s.openI2C(a)
+		if err == nil {
+			detail += ", " + funcWords(b.funcs)
+		}
+		s.add("i2c", detail, match...)
+		for _, n := range s.bus("i2c") {
+			bus, addr, ok := strings.Cut(n, "-")
+			if ok && bus == strconv.Itoa(a.number) && len(addr) == 4 {
+				dir := s.path("sys/bus/i2c/devices", n)
+				t := s.add("i2c", attrOr(dir, "name"), append(match, "addr", "0x"+addr[2:])...)
+				if d := driver(dir); d != "" {
+					t.holder = "driver " + d
+				}
+			}
+		}
+		if err != nil {
+			continue
+		}
+		for addr := uint16(0x08); probe && addr <= 0x77 && ctx.Err() == nil; addr++ {
+			if there, err := b.probe(addr); err == nil && there {
+				s.add("i2c", "answers", append(match, "addr", fmt.Sprintf("%#02x", addr))...)
+			}
+		}
+		if err := b.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func funcWords(f uint32) string {
+	switch {
+	case f&funcI2C != 0:
+		return "combined transfers"
+	case f&funcReadI2CBlk != 0:
+		return "SMBus only, with blocks"
+	}
+	return "SMBus only"
+}
+
+func (s *scanner) buses() {
+	for _, d := range s.spiDevices() {
+		s.add("spi", d.name, "controller", d.controllerName(), "cs", strconv.Itoa(d.cs))
+	}
+	for _, d := range s.ttys() {
+		match := []string{"path", "/dev/" + filepath.Base(d.node)}
+		switch {
+		case d.usbSerial != "" && d.usbPort != "":
+			match = []string{"usb.port", d.usbPort, "usb.serial", d.usbSerial}
+		case d.usbPort != "":
+			match = []string{"usb.port", d.usbPort}
+		}
+		s.add("serial", d.String(), match...)
+	}
+	list, err := net.Interfaces()
+	if err != nil {
+		return
+	}
+	for _, i := range list {
+		if attrOr(s.path("sys/class/net", i.Name, "type")) == "280" { // ARPHRD_CAN
+			s.add("can", i.Flags.String(), "interface", i.Name)
+		}
+	}
+}
+
+func (s *scanner) sensors() {
+	for _, d := range s.classDevices(hwmonClass) {
+		for _, a := range numbersOf(d.dir, func(n string) bool { return strings.HasSuffix(n, "_input") }) {
+			t := s.add("sensor", d.String(), "hwmon", d.name, "attr", a)
+			t.scale, t.unit = hwmonScale(a)
+		}
+	}
+	for _, d := range s.classDevices(thermalClass) {
+		t := s.add("sensor", d.String(), "thermal", d.name)
+		t.scale, t.unit = 1e-3, "Cel"
+	}
+	for _, d := range s.classDevices(powerClass) {
+		for _, a := range numbersOf(d.dir, func(n string) bool { _, unit := powerScale(n); return unit != "" }) {
+			t := s.add("sensor", d.String(), "power", d.name, "attr", a)
+			t.scale, t.unit = powerScale(a)
+		}
+	}
+	for _, d := range s.w1Devices() {
+		if d.temperature {
+			t := s.add("sensor", "1-wire thermometer on "+d.master, "w1", d.id)
+			t.scale, t.unit = 1e-3, "Cel"
+		}
+	}
+	for _, d := range s.iioDevices() {
+		name := d.label
+		if name == "" {
+			name = d.name
+		}
+		for _, c := range d.channels() {
+			t := s.add("sensor", d.String(), "iio", name, "channel", c)
+			t.scale, t.unit = iioUnit(c)
+		}
+	}
+}
+
+func (s *scanner) outputs() {
+	for _, c := range s.pwmChips() {
+		for i := range c.channels {
+			s.add("pwm", c.String(), "chip", c.String(), "channel", strconv.Itoa(i))
+		}
+	}
+	for _, n := range s.class("leds") {
+		s.add("led", strings.TrimSpace(attrOr(s.path("sys/class/leds", n), "trigger")), "led", n)
+	}
+}
