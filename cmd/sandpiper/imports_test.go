@@ -142,6 +142,9 @@ func TestTheDeviceBinaryHoldsNoHub(t *testing.T) {
 		"github.com/nats-io/nats-server/v2/server": "the hub's state engine costs 10 MB",
 		"text/template":                            "it drags in reflection by method name",
 		"net/rpc":                                  "it looks methods up by name",
+		"periph.io/x/host/v3":                      "it opens every chip at the start and costs 0.5 MB",
+		"periph.io/x/conn/v3/i2c/i2creg":           "a global registry of buses",
+		modulePath + "/hal/linux/conn":             "it is for modules",
 	} {
 		if slices.Contains(deps, path) && path != "text/template" {
 			t.Errorf("the device binary holds %s: %s", path, why)
@@ -176,6 +179,8 @@ var homes = map[string][]string{
 	"golang.org/x/sync":                     {"*"},
 	"golang.org/x/sys":                      {"*"},
 	"golang.org/x/term":                     {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
+	"periph.io/x/conn/v3":                   {"hal/linux", "hal/linux/conn"},
+	"periph.io/x/devices/v3":                {"hal/linux"},
 }
 
 func TestOneForeignLibraryOneRoom(t *testing.T) {

@@ -175,5 +175,8 @@ func oneOf[T any](what, want string, found []T, name func(T) string, all []strin
 	return none, fmt.Errorf("%s %q: %w: %s", what, want, errAmbiguous, strings.Join(list, ", "))
 }
 
+// errSettings is one device that two entries of the configuration set up differently.
+var errSettings = errors.New("different settings for one device")
+
 // errAmbiguous is a name that fits several things of the board.
 var errAmbiguous = errors.New("ambiguous")

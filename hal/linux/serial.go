@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -206,6 +207,42 @@ func (t *tty) readSome(b []byte, until time.Time) (int, error) {
 		return 0, err
 	}
 	return t.file.Read(b)
+}
+
+// maxExchange bounds what one exchange reads.
+const maxExchange = 64 << 10
+
+// exchange writes w and then reads n bytes, or up to and with until when that is not empty. What came before the
+// deadline is returned with it.
+func (t *tty) exchange(ctx context.Context, w, until []byte, n int) ([]byte, error) {
+	if len(w) > 0 {
+		if err := t.discard(); err != nil {
+			return nil, err
+		}
+		if err := t.write(ctx, w); err != nil {
+			return nil, err
+		}
+	}
+	if n <= 0 || n > maxExchange {
+		if n = maxExchange; len(until) == 0 {
+			return nil, nil
+		}
+	}
+	var got []byte
+	buf := make([]byte, min(n, 512))
+	for len(got) < n {
+		k, err := t.readSome(buf[:min(len(buf), n-len(got))], deadlineOf(ctx))
+		got = append(got, buf[:k]...)
+		if err != nil {
+			return got, err
+		}
+		if len(until) > 0 {
+			if at := bytes.Index(got, until); at >= 0 {
+				return got[:at+len(until)], nil
+			}
+		}
+	}
+	return got, nil
 }
 
 // discard throws away what came in unasked.

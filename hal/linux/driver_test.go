@@ -1,0 +1,141 @@
+package linux
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// registers is a chip that is a row of registers: the first byte written is where the rest goes, or where a read
+// begins.
+type registers struct {
+	addr  uint16
+	b     [256]byte
+	fail  error
+	moved int
+}
+
+func (r *registers) do(addr uint16, pieces []piece) error {
+	if r.fail != nil {
+		return r.fail
+	}
+	if addr != r.addr {
+		return unix.EREMOTEIO
+	}
+	for _, p := range pieces {
+		r.moved++
+		if len(p.w)%2 == 0 { // Bosch: pairs of a register and its value
+			for i := 0; i < len(p.w); i += 2 {
+				r.b[p.w[i]] = p.w[i+1]
+			}
+		} else {
+			copy(r.b[p.w[0]:], p.w[1:])
+		}
+		if len(p.r) > 0 {
+			copy(p.r, r.b[p.w[0]:])
+		}
+	}
+	return nil
+}
+
+// bmp280 has the calibration and the raw values of the data sheet's example (BST-BMP280-DS001, 8.1).
+func bmp280() *registers {
+	r := &registers{addr: 0x76}
+	r.b[0xd0] = 0x58
+	put := func(at int, v int) { binary.LittleEndian.PutUint16(r.b[at:], uint16(v)) }
+	for i, v := range []int{27504, 26435, -1000, 36477, -10685, 3024, 2855, 140, -7, 15500, -14600, 6000} {
+		put(0x88+2*i, v)
+	}
+	raw := func(at, v int) { r.b[at], r.b[at+1], r.b[at+2] = byte(v>>12), byte(v>>4), byte(v<<4) }
+	raw(0xf7, 415148)
+	raw(0xfa, 519888)
+	return r
+}
+
+func sensorOn(t *testing.T, word string, chip *registers) *chipSensor {
+	t.Helper()
+	d, option, err := findDriver(word)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &chipSensor{driver: d, option: option, bus: &chipBus{name: "main", do: chip.do, addr: chip.addr}}
+}
+
+func TestUnmodifiedDriverReadsTheDataSheetsExample(t *testing.T) {
+	t.Parallel()
+	chip := bmp280()
+	s := sensorOn(t, "bmp280", chip)
+	for quantity, want := range map[string]float64{"temperature": 25.08, "pressure": 100653.3} {
+		if v, err := s.value(t.Context(), quantity); math.Abs(v-want) > want/1e4 || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", quantity, v, err, want)
+		}
+	}
+	moved := chip.moved
+	if _, err := s.value(t.Context(), "pressure"); err != nil || chip.moved != moved {
+		t.Errorf("a fresh conversion was not shared: %d transfers more, %v", chip.moved-moved, err)
+	}
+	if _, err := s.value(t.Context(), "humour"); !errors.Is(err, unix.ENODATA) {
+		t.Errorf("got %v for a quantity that the chip lacks", err)
+	}
+}
+
+func TestDriverErrorsKeepTheKernelsCauseAndTheChipComesBack(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"bmp280", "ina219", "ads1115"} {
+		chip := bmp280()
+		s := sensorOn(t, word, chip)
+		if word == "ina219" {
+			chip.addr, s.bus.addr = 0x40, 0x40
+		}
+		quantity := s.driver.quantities[0]
+		chip.fail = unix.EREMOTEIO
+		if _, err := s.value(t.Context(), quantity); !errors.Is(err, unix.EREMOTEIO) {
+			t.Errorf("%s: got %v, want the NAK", word, err)
+		}
+		chip.fail = nil
+		if _, err := s.value(t.Context(), quantity); err != nil {
+			t.Errorf("%s: after the chip came back: got %v", word, err)
+		}
+	}
+}
+
+func TestDriverThatWaitsForItsChipEndsWithTheDeadline(t *testing.T) {
+	t.Parallel()
+	chip := bmp280()
+	chip.b[0xf3] = 0x08 // measuring, for ever
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := sensorOn(t, "bmp280", chip).value(ctx, "temperature"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the deadline", err)
+	}
+}
+
+func TestChipBusRefusesOtherAddressesAndUnknownDrivers(t *testing.T) {
+	t.Parallel()
+	b := &chipBus{do: func(uint16, []piece) error { return nil }, addr: 0x76}
+	if err := b.Tx(0x77, []byte{0}, nil); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("another address: got %v", err)
+	}
+	if b.SetSpeed(1) == nil {
+		t.Error("the speed of the whole adapter was set")
+	}
+	if _, _, err := findDriver("lm75"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bme280") {
+		t.Errorf("got %v, want the drivers that there are", err)
+	}
+	for _, word := range []string{"ina219:-1", "ina219:x", "ads1115:7", "ads1115:NaN"} {
+		d, option, err := findDriver(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.start(b, d.name, option); err == nil {
+			t.Errorf("%s was taken", word)
+		}
+	}
+}

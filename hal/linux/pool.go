@@ -1,0 +1,77 @@
+package linux
+
+import (
+	"io"
+	"sync"
+)
+
+// pool shares one open adapter, port or connection between the resources that sit on it: the first opens it, the
+// last closes it. The zero value is empty.
+type pool[T io.Closer] struct {
+	mu   sync.Mutex
+	open map[string]*pooled[T] // by the device's node or address
+}
+
+type pooled[T io.Closer] struct {
+	it    T
+	users int
+	set   string // how it was opened; others must want the same
+}
+
+// get opens key with f unless it is open already, and refuses to share what was opened in another way.
+func (p *pool[T]) get(key, set string, f func() (T, error)) (*share[T], error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.open[key]
+	if e != nil && e.set != set {
+		return nil, &busyError{what: key, holder: "another entry of the configuration, as " + e.set, err: errSettings}
+	}
+	if e == nil {
+		it, err := f()
+		if err != nil {
+			return nil, err
+		}
+		e = &pooled[T]{it: it, set: set}
+		if p.open == nil {
+			p.open = map[string]*pooled[T]{}
+		}
+		p.open[key] = e
+	}
+	e.users++
+	return &share[T]{pool: p, key: key, entry: e}, nil
+}
+
+// share is one user's part of an open thing.
+type share[T io.Closer] struct {
+	pool  *pool[T]
+	key   string
+	entry *pooled[T]
+	once  sync.Once
+}
+
+func (s *share[T]) it() T { return s.entry.it }
+
+// Close gives the part back; closing twice does nothing.
+func (s *share[T]) Close() (err error) {
+	s.once.Do(func() {
+		s.pool.mu.Lock()
+		defer s.pool.mu.Unlock()
+		if s.entry.users--; s.entry.users > 0 {
+			return
+		}
+		if s.pool.open[s.key] == s.entry {
+			delete(s.pool.open, s.key)
+		}
+		err = s.entry.it.Close()
+	})
+	return err
+}
+
+// forget makes the next get open the thing anew, as after its device was plugged out; present users keep theirs.
+func (s *share[T]) forget() {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	if s.pool.open[s.key] == s.entry {
+		delete(s.pool.open, s.key)
+	}
+}

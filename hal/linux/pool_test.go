@@ -1,0 +1,60 @@
+package linux
+
+import (
+	"errors"
+	"testing"
+)
+
+type closer struct{ closed *int }
+
+func (c closer) Close() error { *c.closed++; return nil }
+
+func TestOneDeviceIsOpenedOnceAndClosedByItsLastUser(t *testing.T) {
+	t.Parallel()
+	var p pool[closer]
+	opened, closed := 0, 0
+	open := func() (closer, error) { opened++; return closer{&closed}, nil }
+	a, err := p.get("/dev/ttyS1", "9600-8N1", open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := p.get("/dev/ttyS1", "9600-8N1", open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.get("/dev/ttyS1", "19200-8N1", open); !errors.Is(err, errSettings) {
+		t.Errorf("another mode: got %v, want a refusal", err)
+	}
+	for range 2 {
+		a.Close()
+	}
+	if opened != 1 || closed != 0 {
+		t.Errorf("one user left: got opened %d closed %d, want 1 and 0", opened, closed)
+	}
+	b.forget()
+	c, err := p.get("/dev/ttyS1", "19200-8N1", open)
+	if err != nil || opened != 2 {
+		t.Fatalf("after it was plugged out: got %v, opened %d, want a second open", err, opened)
+	}
+	b.Close()
+	if closed != 1 {
+		t.Errorf("got closed %d, want the forgotten one closed by its last user", closed)
+	}
+	c.Close()
+	if closed != 2 {
+		t.Errorf("got closed %d, want 2", closed)
+	}
+}
+
+func TestSerialExchangeReadsUpToItsEndMark(t *testing.T) {
+	t.Parallel()
+	port, far := ptyPair(t, "9600-8N1")
+	unit(t, far, func(got []byte) []byte { return []byte("21.5 C\nrest") })
+	got, err := port.exchange(t.Context(), []byte("T?\n"), []byte("\n"), 0)
+	if string(got) != "21.5 C\n" || err != nil {
+		t.Errorf("got %q, %v, want the line", got, err)
+	}
+	if got, err := port.exchange(t.Context(), []byte("T?\n"), nil, 4); string(got) != "21.5" || err != nil {
+		t.Errorf("got %q, %v, want four bytes", got, err)
+	}
+}
