@@ -74,6 +74,11 @@ var rules = []struct {
 		"the kernel's side of the pins knows the contract and nothing above it",
 	},
 	{
+		[]string{"hal/linux/conn"},
+		nil,
+		"module authors import it: nothing of the agent comes along",
+	},
+	{
 		[]string{"sandbox"},
 		nil,
 		"the sandbox contract stands alone",
