@@ -32,7 +32,7 @@ const (
 )
 
 func TestBoardI2CCombinedTransferReadsWhatWasWritten(t *testing.T) {
-	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50 width=1,1")
+	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1")
 	b := boardI2C(t, labI2C)
 	if err := b.do(0x50, []piece{{w: []byte{0x10, 1, 2, 3}}}); err != nil {
 		t.Fatal(err)
@@ -97,7 +97,7 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 }
 
 func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
-	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50 width=1,1", "lm75")
+	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1", "lm75")
 	b := boardI2C(t, labI2C)
 	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.number)
 	put(t, bus+"/new_device", "lm75 0x48")

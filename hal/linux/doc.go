@@ -6,7 +6,11 @@
 // and never by the kernel's numbers, which change at each start. A name that fits two things is an error that names
 // both. Descriptors are kept open: a device that is plugged out answers ENODEV, and uevents tell when it is back.
 //
-// Nothing here starts a goroutine of its own except a reader that its caller asked for; each bus is driven by one
+// A Backend opens a Resource, found by its Match and wired as its Wiring says, as a Line, Level, Bus, Receiver or Sensor.
+// Each error has a Code of the module API. An output is a Holder: its descriptor and its SafeAction are what a process
+// that outlives the agent needs to keep it, and Adopt takes it back without a move on the pin.
+//
+// Nothing here starts a goroutine of its own except the one behind Changes; each bus is driven by one
 // worker of package hal, so a call that hangs in the kernel costs that bus and no other.
 //
 // The trap: a line's release is not a safe state. What the pin does when its last descriptor closes is the

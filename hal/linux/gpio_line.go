@@ -143,8 +143,8 @@ func (r *requested) control(f func(fd int) error) error {
 		return err
 	}
 	var inner error
-	if err := raw.Control(func(fd uintptr) { inner = f(int(fd)) }); err != nil {
-		return err
+	if raw.Control(func(fd uintptr) { inner = f(int(fd)) }) != nil {
+		return os.ErrClosed
 	}
 	return inner
 }

@@ -91,8 +91,8 @@ func (d iioDevice) outChannels() []string {
 	return list
 }
 
-// iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI, times
-// what brings that to the SI.
+// iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI; times milli
+// it is in unit.
 type iioChannel struct {
 	value         *attribute
 	scale, offset float64
@@ -133,7 +133,7 @@ func (d iioDevice) shared(channel, what string, or float64) float64 {
 	return or
 }
 
-// read is one conversion, in the SI unit.
+// read is one conversion, in the unit of the kernel's ABI.
 func (c *iioChannel) read() (float64, error) {
 	raw, err := c.value.number()
 	if err != nil {
@@ -142,7 +142,7 @@ func (c *iioChannel) read() (float64, error) {
 	return c.convert(raw), nil
 }
 
-func (c *iioChannel) convert(raw float64) float64 { return (raw + c.offset) * c.scale * c.milli }
+func (c *iioChannel) convert(raw float64) float64 { return (raw + c.offset) * c.scale }
 
 func (c *iioChannel) Close() error { return c.value.Close() }
 

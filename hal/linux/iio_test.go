@@ -77,7 +77,7 @@ func TestOneConversionIsScaledToTheUnit(t *testing.T) {
 		v    float64
 		unit string
 	}{
-		"voltage0": {2.97, "V"}, "in_voltage0_raw": {2.97, "V"}, "temp": {21.25, "Cel"}, "accel_x": {0.9806, "m/s2"},
+		"voltage0": {2970, "V"}, "in_voltage0_raw": {2970, "V"}, "temp": {21250, "Cel"}, "accel_x": {0.9806, "m/s2"},
 	} {
 		c, err := d.openChannel(channel)
 		if err != nil {

@@ -105,7 +105,7 @@ func (h host) findClass(k classKind, name, path string) (classDevice, error) {
 // attrOf checks that a name is one attribute of a folder and not a way out of it.
 func attrOf(dir, name string) (string, error) {
 	if name == "" || len(name) > 64 || strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
-		return "", fmt.Errorf("%q is no name of a sysfs attribute", clip(name))
+		return "", fmt.Errorf("%q is no name of a sysfs attribute: %w", clip(name), unix.EINVAL)
 	}
 	return filepath.Join(dir, name), nil
 }

@@ -86,9 +86,9 @@ func TestPowerOnValueOfAThermometerIsRefusedUnlessTheChipCanTell(t *testing.T) {
 		want float64
 		err  error
 	}{
-		"a temperature":                 {id: "28-0316a279d4ff", want: 23.187},
+		"a temperature":                 {id: "28-0316a279d4ff", want: 23187},
 		"85 °C from a chip that cannot": {id: "28-0316a279d4aa", err: errPowerOn},
-		"85 °C from a chip that can":    {id: "28-0316a279d4bb", want: 85},
+		"85 °C from a chip that can":    {id: "28-0316a279d4bb", want: 85000},
 		"a chip that is not there":      {id: "28-000000000000", err: fs.ErrNotExist},
 	} {
 		th, err := h.openW1(c.id)

@@ -63,7 +63,7 @@ var errPowerOn = errors.New("85 °C is the chip's value before its first convers
 
 func (h host) openW1(id string) (*thermometer, error) {
 	if !w1Name(id) {
-		return nil, fmt.Errorf("%q is no 1-wire id; want family and serial number, as in 28-0316a279d4ff", clip(id))
+		return nil, fmt.Errorf("%q is no 1-wire id; want family and serial number, as in 28-0316a279d4ff: %w", clip(id), unix.EINVAL)
 	}
 	dir := h.path("sys/bus/w1/devices", id)
 	a, err := openAttribute(dir + "/temperature")
@@ -84,8 +84,8 @@ func (h host) openW1(id string) (*thermometer, error) {
 	return t, nil
 }
 
-// read converts and returns degrees Celsius; it takes up to a second.
-func (t *thermometer) read() (celsius float64, err error) {
+// read converts and returns m°C; it takes up to a second.
+func (t *thermometer) read() (float64, error) {
 	v, err := t.temp.number()
 	if err != nil {
 		return 0, err
@@ -93,7 +93,7 @@ func (t *thermometer) read() (celsius float64, err error) {
 	if v == w1PowerOn && !t.detects {
 		return 0, fmt.Errorf("%w: %w", errPowerOn, unix.ENODATA)
 	}
-	return v / 1000, nil
+	return v, nil
 }
 
 func (t *thermometer) Close() error { return t.temp.Close() }

@@ -1,0 +1,144 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The child of TestBoardKilledHoldersNeverMoveTheLine: it requests the relay, or adopts the descriptor that comes over
+// the socket, holds it high, gives a copy away, and waits to be killed.
+const holderVar = "SANDPIPER_TEST_HOLDER"
+
+func TestMain(m *testing.M) {
+	if mode := os.Getenv(holderVar); mode != "" {
+		if err := hold(mode); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var killRelay = Resource{Name: "relay", Kind: KindLine, Match: Match{Chip: "kill", Line: "RELAY"}, Wiring: Wiring{Out: true}}
+
+func hold(mode string) error {
+	const socket = 3
+	b, err := New(Config{})
+	if err != nil {
+		return err
+	}
+	var l Line
+	if mode == "first" {
+		got, err := b.Open(killRelay)
+		if err != nil {
+			return err
+		}
+		l = got.(Line)
+		if err := l.Set(context.Background(), true); err != nil {
+			return err
+		}
+	} else {
+		fd, err := receiveFD(socket)
+		if err != nil {
+			return err
+		}
+		if l, err = b.Adopt(killRelay, fd); err != nil {
+			return err
+		}
+	}
+	if on, err := l.Get(context.Background()); !on || err != nil {
+		return fmt.Errorf("the relay is %v: %w", on, err)
+	}
+	fd, _, err := l.(Holder).FD()
+	if err != nil {
+		return err
+	}
+	if err := unix.Sendmsg(socket, []byte("held"), unix.UnixRights(fd), nil, 0); err != nil {
+		return err
+	}
+	select {}
+}
+
+func receiveFD(socket int) (int, error) {
+	buf, oob := make([]byte, 16), make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := unix.Recvmsg(socket, buf, oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	list, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(list) != 1 {
+		return -1, fmt.Errorf("%d bytes and %d messages: %w", n, len(list), errors.Join(err, unix.EPROTO))
+	}
+	fds, err := unix.ParseUnixRights(&list[0])
+	if err != nil || len(fds) != 1 {
+		return -1, errors.Join(err, unix.EPROTO)
+	}
+	return fds[0], nil
+}
+
+// One process after the other holds the relay high and is killed with SIGKILL; a keeper has a copy of the descriptor
+// in between. The kernel's trace of the pin may show one rise and nothing after it.
+func TestBoardKilledHoldersNeverMoveTheLine(t *testing.T) {
+	s := newSimChip(t, "kill", "RELAY")
+	tr := s.trace(t)
+	kills := 200
+	if n, err := strconv.Atoi(os.Getenv("LAB_TEST_KILLS")); err == nil {
+		kills = n
+	}
+	kept := -1
+	for i := range kills {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		far := os.NewFile(uintptr(pair[1]), "far")
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), holderVar+"=adopt")
+		if i == 0 {
+			cmd.Env = append(os.Environ(), holderVar+"=first")
+		}
+		cmd.ExtraFiles, cmd.Stderr = []*os.File{far}, os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		far.Close()
+		if kept >= 0 {
+			if err := unix.Sendmsg(pair[0], []byte("take"), unix.UnixRights(kept), nil, 0); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(kept)
+		}
+		if kept, err = receiveFD(pair[0]); err != nil {
+			t.Fatalf("holder %d: %v", i, err)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed, as it should be
+		unix.Close(pair[0])
+		if !s.level(t, 0) {
+			t.Fatalf("the pin fell with holder %d", i)
+		}
+	}
+	got := tr.of(t, 0)
+	if len(got) != 3 || got[2] != "set 1" {
+		t.Errorf("trace over %d kills: got %v, want the request and one rise", kills, got)
+	}
+	t.Logf("%d holders killed, trace %v", kills, got)
+	// The keeper's own act when nobody comes: the safe level, by the action alone.
+	v := gpioValues{mask: 1}
+	if err := setSafe(kept, v); err != nil || s.level(t, 0) {
+		t.Errorf("safe action: got %v, the pin %v", err, s.level(t, 0))
+	}
+	unix.Close(kept)
+}
+
+func setSafe(fd int, v gpioValues) error { return setValue(fd, v.bits&1 != 0) }

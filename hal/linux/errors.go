@@ -1,0 +1,106 @@
+package linux
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Code is the word of the module API for what went wrong.
+type Code string
+
+// The codes that a board can give.
+const (
+	CodeBusy        Code = "busy"        // a driver or another program has it, or it has no value now
+	CodeRange       Code = "range"       // what was asked does not fit
+	CodeNACK        Code = "nack"        // the unit did not acknowledge, or refused, or answered nonsense
+	CodeStuck       Code = "stuck"       // the bus does not move
+	CodeGone        Code = "gone"        // plugged out, or not there
+	CodeTimeout     Code = "timeout"     // the unit did not answer in time
+	CodeUnsupported Code = "unsupported" // neither this controller nor this driver can do it
+	CodeDenied      Code = "denied"      // the agent itself may not
+)
+
+// ErrAmbiguous is a name that fits several things: an error of the configuration, found at the start.
+var ErrAmbiguous = errAmbiguous
+
+// Error is an error of the board with its word. What it wraps names the thing and holds the kernel's number.
+type Error struct {
+	Code Code
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// coded gives err its word by the kernel's number, as a kind of resource means it. An error that has one keeps it.
+func coded(k Kind, err error) error {
+	if err == nil {
+		return nil
+	}
+	var have *Error
+	if errors.As(err, &have) || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return &Error{Code: codeOf(k, err), Err: err}
+}
+
+func codeOf(k Kind, err error) Code {
+	var busy *busyError
+	var refused *modbusException
+	switch {
+	case errors.As(err, &busy):
+		return CodeBusy
+	case errors.As(err, &refused), errors.Is(err, errModbusAnswer):
+		return CodeNACK
+	case errors.Is(err, errModbusRange), errors.Is(err, errNoLine):
+		return CodeRange
+	case errors.Is(err, errShape), errors.Is(err, errors.ErrUnsupported):
+		return CodeUnsupported
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return CodeTimeout
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errAmbiguous):
+		return CodeGone
+	case errors.Is(err, fs.ErrPermission):
+		return CodeDenied
+	}
+	return codeOfErrno(k, errnoOf(err))
+}
+
+func codeOfErrno(k Kind, e unix.Errno) Code {
+	switch e {
+	case unix.EREMOTEIO:
+		return CodeNACK
+	case unix.ENXIO, unix.EIO:
+		switch k {
+		case KindI2C:
+			return CodeNACK
+		case KindLine: // a line without an interrupt
+			return CodeUnsupported
+		case KindSPI, KindSensor:
+			return CodeNACK
+		}
+		return CodeGone // a port whose adapter went
+	case unix.EPROTO:
+		return CodeNACK
+	case unix.EBUSY, unix.ENOBUFS, unix.ENODATA:
+		return CodeBusy
+	case unix.EAGAIN:
+		if k == KindSensor {
+			return CodeBusy
+		}
+		return CodeStuck
+	case unix.ETIMEDOUT:
+		return CodeTimeout
+	case unix.ENODEV, unix.ENETDOWN, unix.ESHUTDOWN, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE:
+		return CodeGone
+	case unix.EMSGSIZE, unix.ERANGE, unix.EINVAL:
+		return CodeRange
+	case unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, 524: // 524 is the kernel's own ENOTSUPP, which escapes from some drivers
+		return CodeUnsupported
+	}
+	return CodeNACK
+}
