@@ -22,7 +22,6 @@ type Backend struct {
 	host
 	log *slog.Logger
 
-	ports pool[*tty]
 	rtus  pool[*modbusRTU]
 	tcps  pool[*modbusTCP]
 	i2cs  pool[*i2cBus]

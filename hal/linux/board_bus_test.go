@@ -211,42 +211,58 @@ func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(dummy) })
-	d, err := host{}.findIIO("tank", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := d.openChannel("voltage0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := c.read()
-	c.Close()
-	if err != nil || v == 0 || c.unit != "V" {
-		t.Errorf("got %v %s, %v, want volts", v, c.unit, err)
+	b := newBackend(t, "")
+	level := opened[Sensor](t, b, Resource{Name: "level", Kind: KindSensor, Match: Match{Source: "iio", Device: "tank", Channel: "voltage0"}})
+	v, err := level.Read(t.Context())
+	if _, unit := level.Unit(); err != nil || v == 0 || unit != "V" {
+		t.Errorf("got %v %s, %v, want millivolts", v, unit, err)
 	}
 	const trigger = "/sys/kernel/config/iio/triggers/hrtimer/beat"
 	if err := os.Mkdir(trigger, 0o755); err != nil {
 		t.Skipf("SKIPPED: no hrtimer trigger: %v", err)
 	}
 	t.Cleanup(func() { os.Remove(trigger) })
-	run, err := d.capture([]string{"voltage0", "accel_x"}, "beat", 16)
+	before := monotonic()
+	run, err := level.(Capturer).Capture("beat", 16)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if run.file.SetReadDeadline(time.Now().Add(10*time.Second)) != nil {
-		t.Error("the buffer is not pollable")
+	got, err := run.Read()
+	if err != nil || len(got) == 0 || got[0].Mono < before || got[0].Mono > monotonic() {
+		t.Errorf("got %+v, %v, want samples with the kernel's monotonic time after %d", got, err, before)
 	}
-	got, err := run.read()
-	if err != nil || len(got) == 0 || len(got[0].values) != 2 || got[0].mono == 0 {
-		t.Errorf("got %+v, %v, want samples of two channels with a time", got, err)
+	if _, err := level.Read(t.Context()); err != nil && !codeIs(err, CodeBusy) { // the dummy of 6.1 answers
+		t.Errorf("one-shot while the buffer runs: got %v, want an answer or busy", err)
 	}
-	if c, err := d.openChannel("voltage0"); err == nil {
-		if _, err := c.read(); err != nil && !notNow(err) { // the dummy of 6.1 answers
-			t.Errorf("one-shot while the buffer runs: got %v, want an answer or not now", err)
+	done := make(chan error, 1)
+	go func() {
+		for {
+			if _, err := run.Read(); err != nil {
+				done <- err
+				return
+			}
 		}
-		c.Close()
-	}
+	}()
 	if err := run.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: got %v", err)
+	}
+	if _, err := level.Read(t.Context()); err != nil {
+		t.Errorf("one-shot after the buffer: got %v", err)
+	}
+	two, err := (host{}).findIIO("tank", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := two.capture([]string{"voltage0", "accel_x"}, "", 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	points, err := both.read()
+	if err != nil || len(points) == 0 || len(points[0].values) != 2 {
+		t.Errorf("got %+v, %v, want two channels a sample", points, err)
+	}
+	both.Close()
 }

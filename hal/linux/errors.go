@@ -70,37 +70,31 @@ func codeOf(k Kind, err error) Code {
 	return codeOfErrno(k, errnoOf(err))
 }
 
+// errnoCodes are the numbers that mean the same for every kind. 524 is the kernel's own ENOTSUPP, which escapes from
+// some drivers.
+var errnoCodes = map[unix.Errno]Code{
+	unix.EREMOTEIO: CodeNACK, unix.EPROTO: CodeNACK,
+	unix.EBUSY: CodeBusy, unix.ENOBUFS: CodeBusy, unix.ENODATA: CodeBusy,
+	unix.EAGAIN: CodeStuck, unix.ETIMEDOUT: CodeTimeout,
+	unix.ENODEV: CodeGone, unix.ENETDOWN: CodeGone, unix.ESHUTDOWN: CodeGone, unix.ECONNREFUSED: CodeGone,
+	unix.EHOSTUNREACH: CodeGone, unix.ENETUNREACH: CodeGone, unix.ECONNRESET: CodeGone, unix.EPIPE: CodeGone,
+	unix.EMSGSIZE: CodeRange, unix.ERANGE: CodeRange, unix.EINVAL: CodeRange,
+	unix.EOPNOTSUPP: CodeUnsupported, unix.ENOTTY: CodeUnsupported, unix.ENOSYS: CodeUnsupported, 524: CodeUnsupported,
+}
+
 func codeOfErrno(k Kind, e unix.Errno) Code {
-	switch e {
-	case unix.EREMOTEIO:
-		return CodeNACK
-	case unix.ENXIO, unix.EIO:
-		switch k {
-		case KindI2C:
-			return CodeNACK
-		case KindLine: // a line without an interrupt
-			return CodeUnsupported
-		case KindSPI, KindSensor:
-			return CodeNACK
-		}
-		return CodeGone // a port whose adapter went
-	case unix.EPROTO:
-		return CodeNACK
-	case unix.EBUSY, unix.ENOBUFS, unix.ENODATA:
-		return CodeBusy
-	case unix.EAGAIN:
-		if k == KindSensor {
-			return CodeBusy
-		}
-		return CodeStuck
-	case unix.ETIMEDOUT:
-		return CodeTimeout
-	case unix.ENODEV, unix.ENETDOWN, unix.ESHUTDOWN, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE:
-		return CodeGone
-	case unix.EMSGSIZE, unix.ERANGE, unix.EINVAL:
-		return CodeRange
-	case unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, 524: // 524 is the kernel's own ENOTSUPP, which escapes from some drivers
+	switch {
+	case (e == unix.ENXIO || e == unix.EIO) && k == KindLine: // a line without an interrupt
 		return CodeUnsupported
+	case (e == unix.ENXIO || e == unix.EIO) && (k == KindI2C || k == KindSPI || k == KindSensor):
+		return CodeNACK
+	case e == unix.ENXIO || e == unix.EIO: // a port whose adapter went
+		return CodeGone
+	case e == unix.EAGAIN && k == KindSensor: // it has no value yet
+		return CodeBusy
+	}
+	if c, ok := errnoCodes[e]; ok {
+		return c
 	}
 	return CodeNACK
 }

@@ -108,7 +108,7 @@ func (c chip) listLines() ([]lineInfo, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	list := make([]lineInfo, 0, min(c.lines, 1024))
 	for off := range c.lines {
 		l, err := lineAt(fd, off)

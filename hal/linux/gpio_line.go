@@ -53,7 +53,7 @@ func (c chip) requestLine(l lineInfo, cfg lineConfig) (*requested, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	req := gpioRequest{num: 1, fifo: uint32(min(max(cfg.fifo, 0), maxFIFO))}
 	req.offsets[0] = l.offset
 	copy(req.consumer[:31], cfg.consumer)
@@ -201,9 +201,9 @@ func decodeEdges(b []byte, out []edge) int {
 	count := 0
 	for len(b) >= gpioEventSize && count < len(out) {
 		out[count] = edge{
-			mono:   int64(binary.NativeEndian.Uint64(b)),
-			rising: binary.NativeEndian.Uint32(b[8:]) == edgeRising,
-			seq:    binary.NativeEndian.Uint32(b[20:]),
+			mono:   int64(binary.NativeEndian.Uint64(b[unsafe.Offsetof(gpioEvent{}.time):])),
+			rising: binary.NativeEndian.Uint32(b[unsafe.Offsetof(gpioEvent{}.id):]) == edgeRising,
+			seq:    binary.NativeEndian.Uint32(b[unsafe.Offsetof(gpioEvent{}.lineSeq):]),
 		}
 		b, count = b[gpioEventSize:], count+1
 	}

@@ -96,8 +96,8 @@ type gpioValues struct{ bits, mask uint64 }
 type gpioEvent struct {
 	time    uint64 // ns, CLOCK_MONOTONIC
 	id      uint32 // 1 rising, 2 falling
-	offset  uint32
-	seq     uint32 // of the request
+	_       uint32 // offset
+	_       uint32 // sequence of the request
 	lineSeq uint32
 	_       [6]uint32
 }
@@ -156,6 +156,9 @@ func setValue(fd int, on bool) error {
 	}
 	return ioctl(fd, gpioSetValues, unsafe.Pointer(&v))
 }
+
+// closeFD closes what was only asked: nothing can be done about an error, and nothing was written.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 // openChip opens a chip's node only for as long as lines are looked up and requested.
 func openChip(path string) (int, error) {

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func (b *i2cBus) smbus(addr uint16, pieces []piece) error {
 	}
 	// Never I2C_SLAVE_FORCE: a bound driver answers EBUSY here.
 	if err := ioctlInt(b.fd, i2cSlave, uintptr(addr)); err != nil {
-		if err == unix.EBUSY {
+		if errors.Is(err, unix.EBUSY) {
 			if busy := b.free(addr); busy != nil {
 				return busy
 			}

@@ -77,20 +77,6 @@ func (d iioDevice) channels() []string {
 	return list
 }
 
-// outChannels lists what can be written.
-func (d iioDevice) outChannels() []string {
-	var list []string
-	for _, n := range names(d.dir) {
-		if c, ok := strings.CutPrefix(n, "out_"); ok {
-			if c, ok = strings.CutSuffix(c, "_raw"); ok {
-				list = append(list, c)
-			}
-		}
-	}
-	sort.Strings(list)
-	return list
-}
-
 // iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI; times milli
 // it is in unit.
 type iioChannel struct {

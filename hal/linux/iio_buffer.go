@@ -26,7 +26,7 @@ type capture struct {
 
 // point is one sample of the device.
 type point struct {
-	mono   int64 // the device's time in ns, 0 without a timestamp channel; its clock is the owner's choice
+	mono   int64 // ns of CLOCK_MONOTONIC, 0 without a timestamp channel
 	values []float64
 }
 
@@ -42,6 +42,12 @@ func (d iioDevice) capture(channels []string, trigger string, length int) (*capt
 	}
 	if err := c.choose(channels); err != nil {
 		return nil, c.fail(err)
+	}
+	// Without this the driver's time is the wall clock's, which jumps; kernels before 4.8 have no choice.
+	if exists(d.dir, "current_timestamp_clock") {
+		if err := setAttr("monotonic", d.dir, "current_timestamp_clock"); err != nil {
+			return nil, c.fail(fmt.Errorf("clock of %s: %w", d, err))
+		}
 	}
 	if trigger != "" {
 		if err := setAttr(trigger, d.dir, "trigger", "current_trigger"); err != nil {
@@ -126,17 +132,6 @@ func (c *capture) element(dir, file, name string) error {
 	}
 	c.list = append(c.list, element{index: index, name: name, typ: t})
 	return nil
-}
-
-// channels names the values of a point in their order.
-func (c *capture) channels() []string {
-	var list []string
-	for _, e := range c.list {
-		if e.name != "timestamp" {
-			list = append(list, e.name)
-		}
-	}
-	return list
 }
 
 // read waits for samples and returns at least one. It ends with os.ErrClosed after Close.

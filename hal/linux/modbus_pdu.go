@@ -117,8 +117,8 @@ func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 	if pdu[0] != byte(r.fn) {
 		return nil, fmt.Errorf("function %d for %d: %w", pdu[0], r.fn, errModbusAnswer)
 	}
-	switch r.fn {
-	case readCoils, readDiscrete:
+	switch {
+	case r.fn == readCoils || r.fn == readDiscrete:
 		if want := (r.count + 7) / 8; int(pdu[1]) != want || len(pdu) != 2+want {
 			return nil, fmt.Errorf("byte count %d in %d bytes for %d coils: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
 		}
@@ -127,7 +127,7 @@ func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 			out[i] = pdu[2+i/8] >> (i % 8) & 1
 		}
 		return out, nil
-	case readHolding, readInput:
+	case r.fn == readHolding || r.fn == readInput:
 		if want := 2 * r.count; int(pdu[1]) != want || len(pdu) != 2+want {
 			return nil, fmt.Errorf("byte count %d in %d bytes for %d registers: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
 		}

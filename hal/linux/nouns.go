@@ -165,6 +165,24 @@ type Sensor interface {
 	Close() error
 }
 
+// Capturer is a Sensor that the kernel can read by itself at each beat of a trigger; Read answers busy meanwhile.
+type Capturer interface {
+	// Capture starts with a trigger by its name, "" for the one that is set, and room for length samples.
+	Capture(trigger string, length int) (SampleReader, error)
+}
+
+// SampleReader gives the samples in their order. Read waits for at least one; it ends with os.ErrClosed after Close.
+type SampleReader interface {
+	Read() ([]Sample, error)
+	Close() error
+}
+
+// Sample is a number as Sensor.Read gives it, at a moment of CLOCK_MONOTONIC in ns; 0 when the driver tells no time.
+type Sample struct {
+	Value float64
+	Mono  int64
+}
+
 // Holder is an output worth keeping while the agent is away: its descriptor and what makes it safe. The descriptor
 // belongs to the Holder; copy it.
 type Holder interface {

@@ -42,27 +42,46 @@ func plain(f func() (float64, error)) func(context.Context) (float64, error) {
 	}
 }
 
-func (b *Backend) openSensor(r Resource) (*sensorResource, error) {
+// iioSensor is a channel that can be captured too.
+type iioSensor struct {
+	*sensorResource
+	dev     iioDevice
+	channel string
+}
+
+// Capture is for one reader of the device: its other channels cannot be captured meanwhile.
+func (s *iioSensor) Capture(trigger string, length int) (SampleReader, error) {
+	c, err := s.dev.capture([]string{s.channel}, trigger, length)
+	if err != nil {
+		return nil, coded(KindSensor, err)
+	}
+	return &captured{c}, nil
+}
+
+type captured struct{ run *capture }
+
+func (c *captured) Read() ([]Sample, error) {
+	points, err := c.run.read()
+	list := make([]Sample, len(points))
+	for i, p := range points {
+		list[i] = Sample{Value: p.values[0], Mono: p.mono}
+	}
+	return list, coded(KindSensor, err)
+}
+
+func (c *captured) Close() error { return c.run.Close() }
+
+func (b *Backend) openSensor(r Resource) (Sensor, error) {
 	m := r.Match
 	switch m.Source {
 	case "hwmon":
-		s, err := b.classSensor(hwmonClass, m, m.Channel)
-		if err == nil {
-			s.scale, s.unit = hwmonScale(m.Channel)
-		}
-		return s, err
+		scale, unit := hwmonScale(m.Channel)
+		return b.classSensor(hwmonClass, m, m.Channel, scale, unit)
 	case "thermal":
-		s, err := b.classSensor(thermalClass, m, "temp")
-		if err == nil {
-			s.scale, s.unit = 1e-3, "Cel"
-		}
-		return s, err
+		return b.classSensor(thermalClass, m, "temp", 1e-3, "Cel")
 	case "power":
-		s, err := b.classSensor(powerClass, m, m.Channel)
-		if err == nil {
-			s.scale, s.unit = powerScale(m.Channel)
-		}
-		return s, err
+		scale, unit := powerScale(m.Channel)
+		return b.classSensor(powerClass, m, m.Channel, scale, unit)
 	case "w1":
 		t, err := b.openW1(m.Device)
 		if err != nil {
@@ -78,14 +97,15 @@ func (b *Backend) openSensor(r Resource) (*sensorResource, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &sensorResource{read: plain(c.read), scale: c.milli, unit: c.unit, close: []io.Closer{c}}, nil
+		s := &sensorResource{read: plain(c.read), scale: c.milli, unit: c.unit, close: []io.Closer{c}}
+		return &iioSensor{s, d, m.Channel}, nil
 	case "driver":
 		return b.driverSensor(r)
 	}
 	return nil, fmt.Errorf("source %q: %w", clip(m.Source), errors.ErrUnsupported)
 }
 
-func (b *Backend) classSensor(k classKind, m Match, attribute string) (*sensorResource, error) {
+func (b *Backend) classSensor(k classKind, m Match, attribute string, scale float64, unit string) (Sensor, error) {
 	d, err := b.findClass(k, m.Device, m.Path)
 	if err != nil {
 		return nil, err
@@ -98,11 +118,11 @@ func (b *Backend) classSensor(k classKind, m Match, attribute string) (*sensorRe
 	if err != nil {
 		return nil, err
 	}
-	return &sensorResource{read: plain(a.number), close: []io.Closer{a}}, nil
+	return &sensorResource{read: plain(a.number), scale: scale, unit: unit, close: []io.Closer{a}}, nil
 }
 
 // driverSensor shares one chip between the resources that name its quantities.
-func (b *Backend) driverSensor(r Resource) (*sensorResource, error) {
+func (b *Backend) driverSensor(r Resource) (Sensor, error) {
 	d, option, err := findDriver(r.Match.Device)
 	if err != nil {
 		return nil, err

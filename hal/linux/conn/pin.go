@@ -77,7 +77,7 @@ func (p *pin) In(pull gpio.Pull, edge gpio.Edge) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	res, err := p.board.send(ctx, http.MethodGet, path(p.name, "/events"), nil)
+	res, err := p.board.send(ctx, http.MethodGet, path(p.name, "/events"), nil) //nolint:bodyclose // the goroutine below closes it
 	if err != nil {
 		cancel()
 		return err
