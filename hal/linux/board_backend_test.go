@@ -127,7 +127,7 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(a.number)
+	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(a.n)
 	put(t, bus+"/new_device", "lm75 0x48")
 	if err := chip.Do(t.Context(), ops); !codeIs(err, CodeBusy) || !strings.Contains(err.Error(), "lm75") {
 		t.Errorf("while granted: got %v, want busy by lm75", err)

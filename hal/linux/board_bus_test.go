@@ -99,7 +99,7 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1", "lm75")
 	b := boardI2C(t, labI2C)
-	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.number)
+	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.n)
 	put(t, bus+"/new_device", "lm75 0x48")
 	t.Cleanup(func() { put(t, bus+"/delete_device", "0x48") })
 	var busy *busyError
@@ -129,7 +129,7 @@ func TestBoardSPILoopbackReturnsWhatIsSent(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no spidev")
 	}
-	d, err := host{}.findSPI(all[0].controllerName(), "", all[0].cs)
+	d, err := host{}.findSPI(all[0].key(), "", all[0].n)
 	if err != nil {
 		t.Fatal(err)
 	}

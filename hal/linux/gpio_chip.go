@@ -5,27 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// chip is a GPIO controller of the board.
-type chip struct {
-	node   string // path of its device node; a number, so never a name for people
-	label  string
-	parent string // "platform-fe200000.gpio"
-	lines  uint32
-}
-
-func (c chip) String() string {
-	if c.parent == "" {
-		return c.label
-	}
-	return c.label + " (" + c.parent + ")"
-}
 
 // lineInfo is what the kernel says of one line.
 type lineInfo struct {
@@ -38,15 +21,17 @@ type lineInfo struct {
 
 func (l lineInfo) used() bool { return l.flags&flagUsed != 0 }
 
+// chip is a GPIO controller of the board; n is its number of lines.
+type chip struct{ device }
+
 // chips lists the board's controllers in the order of their nodes. A chip that vanishes meanwhile is left out;
 // an error is one that would hide all of them, as a missing right does.
-func (h host) chips() ([]chip, error) {
+func (h host) chips() ([]device, error) {
 	nodes, err := filepath.Glob(h.dev("gpiochip*"))
 	if err != nil {
 		return nil, err
 	}
-	sort.Slice(nodes, func(i, j int) bool { return naturalLess(nodes[i], nodes[j]) })
-	var list []chip
+	var list []device
 	for _, node := range nodes {
 		fd, err := openChip(node)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
@@ -56,27 +41,15 @@ func (h host) chips() ([]chip, error) {
 			return nil, &os.PathError{Op: "open", Path: node, Err: err}
 		}
 		info, err := getChipInfo(fd)
-		_ = unix.Close(fd)
+		closeFD(fd)
 		if err != nil {
 			continue
 		}
-		dir := h.path("sys/bus/gpio/devices", filepath.Base(node))
-		list = append(list, chip{node: node, label: ctext(info.label[:]), parent: chipParent(dir), lines: info.lines})
+		d := deviceOf(h.path("sys/bus/gpio/devices", filepath.Base(node)), true)
+		d.node, d.label, d.n = node, ctext(info.label[:]), int(info.lines)
+		list = append(list, d)
 	}
-	return list, nil
-}
-
-// chipParent names the device of a chip: on the gpio bus the chip's folder lies inside its device's folder.
-func chipParent(dir string) string {
-	real, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return ""
-	}
-	parent := filepath.Dir(real)
-	if sub, err := os.Readlink(filepath.Join(parent, "subsystem")); err == nil {
-		return filepath.Base(sub) + "-" + filepath.Base(parent)
-	}
-	return ""
+	return sorted(list), nil
 }
 
 // findChip is the chip with that label or that device path; exactly one must fit.
@@ -85,21 +58,8 @@ func (h host) findChip(label, path string) (chip, error) {
 	if err != nil {
 		return chip{}, err
 	}
-	var fit []chip
-	known := make([]string, 0, len(all))
-	for _, c := range all {
-		known = append(known, c.String())
-		switch {
-		case label != "" && c.label != label, path != "" && !sameParent(c.parent, path) && c.node != h.under(path):
-		default:
-			fit = append(fit, c)
-		}
-	}
-	want := label
-	if want == "" {
-		want = path
-	}
-	return oneOf("GPIO chip", want, fit, chip.String, known)
+	d, err := h.find("GPIO chip", label, path, all, nil)
+	return chip{d}, err
 }
 
 // listLines asks for every line of a chip.
@@ -109,9 +69,9 @@ func (c chip) listLines() ([]lineInfo, error) {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
 	}
 	defer closeFD(fd)
-	list := make([]lineInfo, 0, min(c.lines, 1024))
-	for off := range c.lines {
-		l, err := lineAt(fd, off)
+	list := make([]lineInfo, 0, min(c.n, 1024))
+	for off := range c.n {
+		l, err := lineAt(fd, uint32(off))
 		if err != nil {
 			return list, fmt.Errorf("line %d of %s: %w", off, c, err)
 		}
@@ -131,8 +91,8 @@ func lineAt(fd int, offset uint32) (lineInfo, error) {
 // findLine is the offset of the line with that name, or of a number when there is no name. A name that the chip
 // gives to two lines is refused: the owner says the offset then.
 func (c chip) findLine(name string, offset int) (lineInfo, error) {
-	if name == "" && (offset < 0 || uint32(offset) >= c.lines) {
-		return lineInfo{}, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, errNoLine, int(c.lines)-1)
+	if name == "" && (offset < 0 || offset >= c.n) {
+		return lineInfo{}, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, errNoLine, c.n-1)
 	}
 	lines, err := c.listLines()
 	if err != nil {
@@ -141,36 +101,18 @@ func (c chip) findLine(name string, offset int) (lineInfo, error) {
 	if name == "" {
 		return lines[offset], nil
 	}
-	var fit []lineInfo
-	var known []string
+	var fit, known []string
+	var got lineInfo
 	for _, l := range lines {
 		if l.name == name {
-			fit = append(fit, l)
+			got = l
+			fit = append(fit, "offset "+strconv.Itoa(int(l.offset)))
 		}
-		if l.name != "" && len(known) < 60 {
+		if l.name != "" {
 			known = append(known, l.name)
 		}
 	}
-	return oneOf("line of "+c.label, name, fit, func(l lineInfo) string { return "offset " + strconv.Itoa(int(l.offset)) }, known)
+	return got, only("line of "+c.key(), name, fit, known)
 }
 
 var errNoLine = errors.New("no such line")
-
-// naturalLess orders "gpiochip2" before "gpiochip10".
-func naturalLess(a, b string) bool {
-	pa, na := trailing(a)
-	pb, nb := trailing(b)
-	if pa != pb {
-		return pa < pb
-	}
-	return na < nb
-}
-
-func trailing(s string) (string, int) {
-	p := strings.TrimRight(s, "0123456789")
-	n, err := strconv.Atoi(s[len(p):])
-	if err != nil {
-		return s, -1
-	}
-	return p, n
-}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -98,42 +97,6 @@ func driver(dir string) string {
 	return filepath.Base(link)
 }
 
-// nameOfParent is a stable name for the device that a class device hangs from: the device's bus and name joined
-// with a dash, as udev's by-path names are ("platform-fe200000.gpio"); "" when the kernel knows no parent.
-func nameOfParent(dir string) string {
-	parent, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
-	if err != nil {
-		return ""
-	}
-	name := filepath.Base(parent)
-	if sub, err := os.Readlink(filepath.Join(parent, "subsystem")); err == nil {
-		return filepath.Base(sub) + "-" + name
-	}
-	return name
-}
-
-// sameParent reports whether want, with or without the bus in front, names the parent device.
-func sameParent(parent, want string) bool {
-	if parent == "" || want == "" {
-		return false
-	}
-	if parent == want {
-		return true
-	}
-	_, bare, ok := strings.Cut(parent, "-")
-	return ok && bare == want
-}
-
-// nodeName is the device tree's name of a device ("i2c@7e804000"), "" without a device tree.
-func nodeName(dir string) string {
-	for _, link := range []string{"of_node", "device/of_node"} {
-		if node, err := filepath.EvalSymlinks(filepath.Join(dir, link)); err == nil {
-			return filepath.Base(node)
-		}
-	}
-	return ""
-}
-
 // number parses a kernel number: decimal, an optional sign, surrounding blanks.
 func number(s string) (float64, error) {
 	s = strings.TrimSpace(s)
@@ -155,28 +118,3 @@ func clip(s string) string {
 	}
 	return s
 }
-
-// oneOf is the only match of a search; none and several are errors that name the choices.
-func oneOf[T any](what, want string, found []T, name func(T) string, all []string) (T, error) {
-	var none T
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		if len(all) == 0 {
-			return none, fmt.Errorf("%s %q: %w: this board has no %s", what, want, fs.ErrNotExist, what)
-		}
-		return none, fmt.Errorf("%s %q: %w; there are: %s", what, want, fs.ErrNotExist, strings.Join(all, ", "))
-	}
-	list := make([]string, len(found))
-	for i, f := range found {
-		list[i] = name(f)
-	}
-	return none, fmt.Errorf("%s %q: %w: %s", what, want, errAmbiguous, strings.Join(list, ", "))
-}
-
-// errSettings is one device that two entries of the configuration set up differently.
-var errSettings = errors.New("different settings for one device")
-
-// errAmbiguous is a name that fits several things of the board.
-var errAmbiguous = errors.New("ambiguous")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -14,83 +13,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// adapter is an I2C bus of the board.
-type adapter struct {
-	number int
-	node   string // /dev/i2c-N: a number, so never a name for people
-	name   string // the driver's, "bcm2835 (i2c@7e804000)"
-	of     string // the device tree's, "i2c@7e804000"
-	parent string
-}
-
-func (a adapter) String() string {
-	for _, s := range []string{a.of, a.name, a.parent} {
-		if s != "" {
-			return s
-		}
-	}
-	return filepath.Base(a.node)
-}
-
-func (h host) adapters() []adapter {
-	var list []adapter
+// adapters lists the board's I2C buses; n is the kernel's number.
+func (h host) adapters() []device {
+	var list []device
 	for _, name := range h.class("i2c-dev") {
 		n, err := strconv.Atoi(strings.TrimPrefix(name, "i2c-"))
 		if err != nil {
 			continue
 		}
+		// The class device hangs from the adapter, and the adapter from its controller.
 		dir := h.path("sys/class/i2c-dev", name)
-		a := adapter{number: n, node: h.dev(name), name: attrOr(dir, "name"), of: nodeName(dir)}
-		// The class device hangs from the adapter, the adapter from its controller.
-		if up, err := filepath.EvalSymlinks(filepath.Join(dir, "device")); err == nil {
-			a.parent = filepath.Base(filepath.Dir(up))
-			if sub, err := os.Readlink(filepath.Join(filepath.Dir(up), "subsystem")); err == nil {
-				a.parent = filepath.Base(sub) + "-" + a.parent
-			}
-		}
-		list = append(list, a)
+		d := deviceOf(filepath.Join(dir, "device"), true)
+		d.node, d.dir, d.name, d.n = h.dev(name), dir, attrOr(dir, "name"), n
+		list = append(list, d)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].number < list[j].number })
-	return list
+	return sorted(list)
 }
 
-// findAdapter is the bus with that name (the driver's, the device tree's, or the one in parentheses of the
-// driver's), or with that device path or node.
-func (h host) findAdapter(name, path string) (adapter, error) {
-	all := h.adapters()
-	var fit []adapter
-	known := make([]string, 0, len(all))
-	for _, a := range all {
-		known = append(known, a.String())
-		if name != "" && a.name != name && a.of != name && !strings.Contains(a.name, "("+name+")") {
-			continue
-		}
-		if path != "" && !sameParent(a.parent, path) && a.node != h.under(path) {
-			continue
-		}
-		fit = append(fit, a)
-	}
-	want := name
-	if want == "" {
-		want = path
-	}
-	return oneOf("I2C adapter", want, fit, func(a adapter) string { return a.String() + " (" + a.parent + ")" }, known)
+// findAdapter is the bus with that name: the driver's, the device tree's, or the one in parentheses of the driver's.
+func (h host) findAdapter(name, path string) (device, error) {
+	return h.find("I2C adapter", name, path, h.adapters(), nil)
 }
 
 // i2cBus is an open adapter. Its user, a bus worker, calls it from one goroutine at a time.
 type i2cBus struct {
-	adapter
+	device
 	h     host
 	fd    int
 	funcs uint32
 }
 
-func (h host) openI2C(a adapter) (*i2cBus, error) {
+func (h host) openI2C(a device) (*i2cBus, error) {
 	fd, err := unix.Open(a.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: a.node, Err: err}
 	}
-	b := &i2cBus{adapter: a, h: h, fd: fd}
+	b := &i2cBus{device: a, h: h, fd: fd}
 	var funcs uintptr // unsigned long
 	if err := ioctl(fd, i2cFuncs, unsafe.Pointer(&funcs)); err != nil {
 		_ = unix.Close(fd)
@@ -111,7 +69,7 @@ func (b *i2cBus) setTimeout(d time.Duration) error {
 
 // boundDriver is the kernel driver that owns an address, "" when none does. RDWR itself checks nothing.
 func (b *i2cBus) boundDriver(addr uint16) string {
-	return driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.number, addr)))
+	return driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.n, addr)))
 }
 
 // free refuses an address that a kernel driver owns, naming the driver and what it offers instead.

@@ -9,52 +9,24 @@ import (
 )
 
 // iioDevice is one converter or sensor of the industrial I/O subsystem.
-type iioDevice struct {
-	dir, node           string
-	name, label, parent string
-}
+type iioDevice struct{ device }
 
-func (d iioDevice) String() string {
-	s := d.name
-	if d.label != "" {
-		s = d.label
-	}
-	if d.parent != "" {
-		s += " (" + d.parent + ")"
-	}
-	return s
-}
-
-func (h host) iioDevices() []iioDevice {
-	var list []iioDevice
+func (h host) iioDevices() []device {
+	var list []device
 	for _, n := range h.bus("iio") {
-		if !strings.HasPrefix(n, "iio:device") {
-			continue
+		if strings.HasPrefix(n, "iio:device") {
+			d := deviceOf(h.path("sys/bus/iio/devices", n), true)
+			d.node = h.dev(n)
+			list = append(list, d)
 		}
-		dir := h.path("sys/bus/iio/devices", n)
-		list = append(list, iioDevice{dir: dir, node: h.dev(n), name: attrOr(dir, "name"), label: attrOr(dir, "label"), parent: chipParent(dir)})
 	}
-	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].dir, list[j].dir) })
-	return list
+	return sorted(list)
 }
 
 // findIIO is the device with that label or name, or at that device path.
 func (h host) findIIO(name, path string) (iioDevice, error) {
-	all := h.iioDevices()
-	var fit []iioDevice
-	known := make([]string, 0, len(all))
-	for _, d := range all {
-		known = append(known, d.String())
-		if name != "" && d.label != name && d.name != name || path != "" && !sameParent(d.parent, path) {
-			continue
-		}
-		fit = append(fit, d)
-	}
-	want := name
-	if want == "" {
-		want = path
-	}
-	return oneOf("IIO device", want, fit, iioDevice.String, known)
+	d, err := h.find("IIO device", name, path, h.iioDevices(), nil)
+	return iioDevice{d}, err
 }
 
 // channels lists what can be read of a device: "voltage0", "temp".

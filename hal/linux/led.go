@@ -31,7 +31,7 @@ func (h host) openLED(name string) (*led, error) {
 			fit = append(fit, n)
 		}
 	}
-	if _, err := oneOf("LED", name, fit, func(s string) string { return s }, all); err != nil {
+	if err := only("LED", name, fit, all); err != nil {
 		return nil, err
 	}
 	l := &led{name: name, max: 255}

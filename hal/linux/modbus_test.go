@@ -125,7 +125,7 @@ func ptyPair(t *testing.T, mode string) (*tty, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := host{}.openTTY(ttyDevice{node: path, parent: path}, m, nil)
+	port, err := host{}.openTTY(device{node: path, name: path}, m, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestModbusFramesKeepTheSilenceBetweenThem(t *testing.T) {
 func TestSerialPortIsForOneUser(t *testing.T) {
 	t.Parallel()
 	_, path := newPTY(t)
-	d := ttyDevice{node: path, parent: path}
+	d := device{node: path, name: path}
 	m, err := parseSerialMode("9600-7E2")
 	if err != nil {
 		t.Fatal(err)

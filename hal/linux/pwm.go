@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -13,48 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pwmChip is a controller of /sys/class/pwm.
-type pwmChip struct {
-	dir, parent, of string
-	channels        int
-}
+// pwmChip is a controller of /sys/class/pwm; n is its number of channels.
+type pwmChip struct{ device }
 
-func (c pwmChip) String() string {
-	if c.of != "" {
-		return c.of
-	}
-	return c.parent
-}
-
-func (h host) pwmChips() []pwmChip {
-	var list []pwmChip
+func (h host) pwmChips() []device {
+	var list []device
 	for _, n := range h.class("pwm") {
-		if !strings.HasPrefix(n, "pwmchip") {
-			continue
+		if strings.HasPrefix(n, "pwmchip") {
+			d := deviceOf(h.path("sys/class/pwm", n), false)
+			d.n, _ = strconv.Atoi(attrOr(d.dir, "npwm"))
+			list = append(list, d)
 		}
-		dir := h.path("sys/class/pwm", n)
-		c := pwmChip{dir: dir, parent: nameOfParent(dir), of: nodeName(dir)}
-		c.channels, _ = strconv.Atoi(attrOr(dir, "npwm"))
-		list = append(list, c)
 	}
-	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].dir, list[j].dir) })
-	return list
+	return sorted(list)
 }
 
 func (h host) findPWM(name, path string) (pwmChip, error) {
-	want := name
-	if want == "" {
-		want = path
-	}
-	var fit []pwmChip
-	var known []string
-	for _, c := range h.pwmChips() {
-		known = append(known, c.String())
-		if c.of == want || sameParent(c.parent, want) {
-			fit = append(fit, c)
-		}
-	}
-	return oneOf("PWM controller", want, fit, pwmChip.String, known)
+	d, err := h.find("PWM controller", name, path, h.pwmChips(), nil)
+	return pwmChip{d}, err
 }
 
 // pwm is one exported channel. Its state outlives the process: only a write ends it. Each attribute's descriptor is
@@ -70,8 +45,8 @@ type pwm struct {
 // openPWM exports a channel and sets its period. The order keeps duty ≤ period at every step, and the polarity is
 // written only while the channel is off. A channel that already runs with this period and polarity is left alone.
 func (c pwmChip) openPWM(channel int, period time.Duration, inverted bool) (*pwm, error) {
-	if channel < 0 || c.channels > 0 && channel >= c.channels {
-		return nil, fmt.Errorf("channel %d of %s: %w: it has channels 0 to %d", channel, c, fs.ErrNotExist, c.channels-1)
+	if channel < 0 || c.n > 0 && channel >= c.n {
+		return nil, fmt.Errorf("channel %d of %s: %w: it has channels 0 to %d", channel, c, fs.ErrNotExist, c.n-1)
 	}
 	if period <= 0 {
 		return nil, fmt.Errorf("period %s of %s: %w", period, c, unix.EINVAL)

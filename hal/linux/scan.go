@@ -59,7 +59,7 @@ func (s *scanner) lines() error {
 		twins[c.label]++
 	}
 	for _, c := range chips {
-		lines, err := c.listLines()
+		lines, err := chip{c}.listLines()
 		if err != nil {
 			continue // unplugged meanwhile
 		}
@@ -108,7 +108,7 @@ func lineFlags(l lineInfo) string {
 
 func (s *scanner) i2c(ctx context.Context, probe bool) error {
 	for _, a := range s.adapters() {
-		match := []string{"adapter", a.String()}
+		match := []string{"adapter", a.key()}
 		detail := a.name
 		b, err := s.openI2C(a)
 		if err == nil {
@@ -117,7 +117,7 @@ func (s *scanner) i2c(ctx context.Context, probe bool) error {
 		s.add("i2c", detail, match...)
 		for _, n := range s.bus("i2c") {
 			bus, addr, ok := strings.Cut(n, "-")
-			if ok && bus == strconv.Itoa(a.number) && len(addr) == 4 {
+			if ok && bus == strconv.Itoa(a.n) && len(addr) == 4 {
 				dir := s.path("sys/bus/i2c/devices", n)
 				t := s.add("i2c", attrOr(dir, "name"), append(match, "addr", "0x"+addr[2:])...)
 				if d := driver(dir); d != "" {
@@ -152,7 +152,7 @@ func funcWords(f uint32) string {
 
 func (s *scanner) buses() {
 	for _, d := range s.spiDevices() {
-		s.add("spi", d.name, "controller", d.controllerName(), "cs", strconv.Itoa(d.cs))
+		s.add("spi", attrOr(d.dir, "device", "modalias"), "controller", d.key(), "cs", strconv.Itoa(d.n))
 	}
 	for _, d := range s.ttys() {
 		match := []string{"path", "/dev/" + filepath.Base(d.node)}
@@ -199,12 +199,8 @@ func (s *scanner) sensors() {
 		}
 	}
 	for _, d := range s.iioDevices() {
-		name := d.label
-		if name == "" {
-			name = d.name
-		}
-		for _, c := range d.channels() {
-			t := s.add("sensor", d.String(), "iio", name, "channel", c)
+		for _, c := range (iioDevice{d}).channels() {
+			t := s.add("sensor", d.String(), "iio", d.key(), "channel", c)
 			t.scale, t.unit = iioUnit(c)
 		}
 	}
@@ -212,8 +208,8 @@ func (s *scanner) sensors() {
 
 func (s *scanner) outputs() {
 	for _, c := range s.pwmChips() {
-		for i := range c.channels {
-			s.add("pwm", c.String(), "chip", c.String(), "channel", strconv.Itoa(i))
+		for i := range c.n {
+			s.add("pwm", c.String(), "chip", c.key(), "channel", strconv.Itoa(i))
 		}
 	}
 	for _, n := range s.class("leds") {

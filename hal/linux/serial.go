@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -64,39 +63,18 @@ const (
 	tiocSRS485 = 0x542f
 )
 
-// ttyDevice is a serial port of the board: its USB port or serial number stays when its number changes.
-type ttyDevice struct {
-	node, parent, of string
-	usbPort          string // "1-1.3", the USB device's place
-	usbInterface     string // "1-1.3:1.0": tells the ports of one adapter apart
-	usbSerial        string
-}
-
-func (d ttyDevice) String() string {
-	switch {
-	case d.usbPort != "":
-		return "USB port " + d.usbInterface
-	case d.of != "":
-		return d.of
-	case d.parent != "":
-		return d.parent
-	}
-	return filepath.Base(d.node)
-}
-
-func (h host) ttys() []ttyDevice {
-	var list []ttyDevice
+// ttys lists the serial ports of the board: a USB port or serial number stays when the port's number changes.
+func (h host) ttys() []device {
+	var list []device
 	for _, n := range h.class("tty") {
 		dir := h.path("sys/class/tty", n)
-		dev, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
-		if err != nil {
-			continue // consoles, ptys: no hardware behind them
+		up, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+		if err != nil || attrOr(dir, "type") == "0" {
+			continue // consoles, ptys, and places for a port that is not there
 		}
-		if n := attrOr(dir, "type"); n == "0" {
-			continue // a place for a port that is not there
-		}
-		d := ttyDevice{node: h.dev(n), parent: nameOfParent(dir), of: nodeName(dir)}
-		for up := dev; len(up) > len(h.path("sys")); up = filepath.Dir(up) {
+		d := deviceOf(dir, false)
+		d.node = h.dev(n)
+		for ; len(up) > len(h.path("sys")); up = filepath.Dir(up) {
 			if d.usbInterface == "" && exists(up, "bInterfaceNumber") {
 				d.usbInterface = filepath.Base(up)
 			}
@@ -107,29 +85,21 @@ func (h host) ttys() []ttyDevice {
 		}
 		list = append(list, d)
 	}
-	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].node, list[j].node) })
-	return list
+	return sorted(list)
 }
 
 // findTTY is the port at that node or device, USB port or USB serial number.
-func (h host) findTTY(path, usbPort, usbSerial string) (ttyDevice, error) {
+func (h host) findTTY(path, usbPort, usbSerial string) (device, error) {
 	if strings.HasPrefix(path, "/dev/") {
-		return ttyDevice{node: h.under(path), parent: path}, nil // the owner's own links under /dev/serial/by-path too
+		return device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
 	}
-	var fit []ttyDevice
-	var known []string
-	for _, d := range h.ttys() {
-		known = append(known, d.String())
-		switch {
-		case path != "" && !sameParent(d.parent, path) && d.of != path:
-		case usbPort != "" && d.usbPort != usbPort && d.usbInterface != usbPort:
-		case usbSerial != "" && d.usbSerial != usbSerial:
-		default:
-			fit = append(fit, d)
-		}
+	d, err := h.find("serial port", "", path, h.ttys(), func(d device) bool {
+		return (usbPort == "" || d.usbPort == usbPort || d.usbInterface == usbPort) && (usbSerial == "" || d.usbSerial == usbSerial)
+	})
+	if err != nil && path == "" {
+		err = fmt.Errorf("USB port %q, serial number %q: %w", usbPort, usbSerial, err)
 	}
-	want := path + usbPort + usbSerial
-	return oneOf("serial port", want, fit, ttyDevice.String, known)
+	return d, err
 }
 
 // tty is an open port that nobody else uses: an exclusive open stops ordinary users, the lock stops programs that
@@ -140,7 +110,7 @@ type tty struct {
 	mode  serialMode
 }
 
-func (h host) openTTY(d ttyDevice, mode serialMode, half *rs485) (*tty, error) {
+func (h host) openTTY(d device, mode serialMode, half *rs485) (*tty, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if err == unix.EBUSY {
@@ -154,7 +124,7 @@ func (h host) openTTY(d ttyDevice, mode serialMode, half *rs485) (*tty, error) {
 	return &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}, nil
 }
 
-func setupTTY(fd int, d ttyDevice, mode serialMode, half *rs485) error {
+func setupTTY(fd int, d device, mode serialMode, half *rs485) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return &busyError{what: d.String(), holder: "another program that locks it", err: unix.EBUSY}
 	}

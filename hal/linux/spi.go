@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sort"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -39,79 +38,34 @@ type spiTransfer struct {
 	padding   uint8
 }
 
-// spiDevice is one chip select of the board.
-type spiDevice struct {
-	node       string // /dev/spidevB.C
-	controller string // parent of the controller, or its device tree name
-	of         string
-	cs         int
-	name       string // what sits there by the kernel's table
-}
-
-func (d spiDevice) String() string {
-	return fmt.Sprintf("chip select %d of %s", d.cs, d.controllerName())
-}
-
-func (d spiDevice) controllerName() string {
-	if d.of != "" {
-		return d.of
-	}
-	return d.controller
-}
-
-func (h host) spiDevices() []spiDevice {
-	var list []spiDevice
+// spiDevices lists the chip selects that the kernel gives to programs; n is the number of the chip select, and the
+// names are the controller's.
+func (h host) spiDevices() []device {
+	var list []device
 	for _, name := range h.class("spidev") {
-		dir := h.path("sys/class/spidev", name)
 		_, cs, ok := strings.Cut(strings.TrimPrefix(name, "spidev"), ".")
 		n, err := strconv.Atoi(cs)
 		if !ok || err != nil {
 			continue
 		}
-		d := spiDevice{node: h.dev(name), cs: n, name: attrOr(dir, "device", "modalias")}
+		d := device{}
+		dir := h.path("sys/class/spidev", name)
 		if dev, err := filepath.EvalSymlinks(filepath.Join(dir, "device")); err == nil {
-			up := filepath.Dir(filepath.Dir(dev)) // …/CONTROLLER/spi_master/spi0/spi0.0 or …/CONTROLLER/spi0/spi0.0
-			if filepath.Base(up) == "spi_master" {
+			up := filepath.Dir(dev) // …/CONTROLLER/spi_master/spi0/spi0.0 or …/CONTROLLER/spi0/spi0.0
+			if filepath.Base(filepath.Dir(up)) == "spi_master" {
 				up = filepath.Dir(up)
 			}
-			d.controller = filepath.Base(up)
-			if sub, err := os.Readlink(filepath.Join(up, "subsystem")); err == nil {
-				d.controller = filepath.Base(sub) + "-" + d.controller
-			}
-			if node, err := filepath.EvalSymlinks(filepath.Join(up, "of_node")); err == nil {
-				d.of = filepath.Base(node)
-			}
+			d = deviceOf(up, true)
 		}
+		d.node, d.dir, d.n, d.name, d.label = h.dev(name), dir, n, "", ""
 		list = append(list, d)
 	}
-	sort.Slice(list, func(i, j int) bool { return naturalLess(list[i].node, list[j].node) })
-	return list
+	return sorted(list)
 }
 
 // findSPI is the device at that controller (device tree name or device path) and chip select, or at that node.
-func (h host) findSPI(controller, path string, cs int) (spiDevice, error) {
-	all := h.spiDevices()
-	var fit []spiDevice
-	known := make([]string, 0, len(all))
-	for _, d := range all {
-		known = append(known, d.String())
-		if path != "" && d.node == h.under(path) {
-			fit = append(fit, d)
-			continue
-		}
-		want := controller
-		if want == "" {
-			want = path
-		}
-		if d.cs == cs && (d.of == want || sameParent(d.controller, want)) {
-			fit = append(fit, d)
-		}
-	}
-	want := controller
-	if want == "" {
-		want = path
-	}
-	return oneOf("SPI device", want, fit, spiDevice.String, known)
+func (h host) findSPI(controller, path string, cs int) (device, error) {
+	return h.find("SPI device", controller, path, h.spiDevices(), func(d device) bool { return d.n == cs || d.node == h.under(path) })
 }
 
 // spiConfig is how a device is talked to. The kernel keeps it per device, so nothing else may open the node.
@@ -122,13 +76,13 @@ type spiConfig struct {
 }
 
 type spiPort struct {
-	spiDevice
+	device
 	fd      int
 	cfg     spiConfig
 	bufSize int
 }
 
-func (h host) openSPI(d spiDevice, cfg spiConfig) (*spiPort, error) {
+func (h host) openSPI(d device, cfg spiConfig) (*spiPort, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
@@ -136,7 +90,7 @@ func (h host) openSPI(d spiDevice, cfg spiConfig) (*spiPort, error) {
 	if cfg.bits == 0 {
 		cfg.bits = 8
 	}
-	p := &spiPort{spiDevice: d, fd: fd, cfg: cfg, bufSize: spiBufSize}
+	p := &spiPort{device: d, fd: fd, cfg: cfg, bufSize: spiBufSize}
 	if n, err := strconv.Atoi(attrOr(h.path("sys/module/spidev/parameters/bufsiz"))); err == nil && n > 0 {
 		p.bufSize = n
 	}

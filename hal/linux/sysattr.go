@@ -42,21 +42,6 @@ func (a *attribute) number() (float64, error) {
 
 func (a *attribute) Close() error { return a.file.Close() }
 
-// classDevice is one device of a class whose number changes between boots: hwmon, thermal zone, power supply.
-type classDevice struct {
-	dir    string // its folder now
-	name   string // the driver's name for it
-	parent string
-	of     string
-}
-
-func (d classDevice) String() string {
-	if d.parent == "" {
-		return d.name
-	}
-	return d.name + " (" + d.parent + ")"
-}
-
 // classKind says where a class keeps its devices' names.
 type classKind struct{ what, class, nameAttr string }
 
@@ -66,16 +51,16 @@ var (
 	powerClass   = classKind{"power supply", "power_supply", ""}
 )
 
-func (h host) classDevices(k classKind) []classDevice {
-	var list []classDevice
+// classDevices lists the devices of a class whose numbers change between boots.
+func (h host) classDevices(k classKind) []device {
+	var list []device
 	for _, n := range h.class(k.class) {
 		if k.class == "thermal" && !strings.HasPrefix(n, "thermal_zone") {
 			continue // cooling devices
 		}
-		dir := h.path("sys/class", k.class, n)
-		d := classDevice{dir: dir, name: n, parent: nameOfParent(dir), of: nodeName(dir)}
-		if k.nameAttr != "" {
-			d.name = attrOr(dir, k.nameAttr)
+		d := deviceOf(h.path("sys/class", k.class, n), false)
+		if d.name = n; k.nameAttr != "" {
+			d.name = attrOr(d.dir, k.nameAttr)
 		}
 		list = append(list, d)
 	}
@@ -84,22 +69,8 @@ func (h host) classDevices(k classKind) []classDevice {
 
 // findClass is the device with that name ("lm75") or device path ("i2c-1-0048"); name and path together tell twins
 // apart.
-func (h host) findClass(k classKind, name, path string) (classDevice, error) {
-	all := h.classDevices(k)
-	var fit []classDevice
-	known := make([]string, 0, len(all))
-	for _, d := range all {
-		known = append(known, d.String())
-		if name != "" && d.name != name || path != "" && !sameParent(d.parent, path) && d.of != path {
-			continue
-		}
-		fit = append(fit, d)
-	}
-	want := name
-	if want == "" {
-		want = path
-	}
-	return oneOf(k.what, want, fit, classDevice.String, known)
+func (h host) findClass(k classKind, name, path string) (device, error) {
+	return h.find(k.what, name, path, h.classDevices(k), nil)
 }
 
 // attrOf checks that a name is one attribute of a folder and not a way out of it.
