@@ -62,7 +62,7 @@ size: ## the device binary against its budget, and no reflection by method name 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz
 
-bench: ## side-by-side benchmarks; BENCH=name runs a part; writes build/bench.json
+bench: ## side-by-side benchmarks; BENCH=name runs a part, BENCH_SCALE=0.02 a quick look; writes build/bench.json
 	@scripts/bench/run
 
 sdk: ## conformance on the real SDK packages

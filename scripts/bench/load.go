@@ -15,7 +15,7 @@ import (
 // load is a publisher that keeps a window of QoS 1 publishes in flight: the same for every broker it is pointed at.
 type load struct {
 	addr     string
-	tls      *tls.Config
+	tls      *tls.Config // nil = in the clear
 	clients  int
 	window   int
 	messages int // of all clients together
@@ -58,10 +58,12 @@ type publisher struct {
 }
 
 func (l load) connect(i int) (*publisher, error) {
-	d := &tls.Dialer{Config: l.tls}
-	nc, err := d.Dial("tcp", l.addr)
+	nc, err := net.Dial("tcp", l.addr)
 	if err != nil {
 		return nil, err
+	}
+	if l.tls != nil {
+		nc = tls.Client(nc, l.tls)
 	}
 	id, user, password := l.login(i)
 	var body []byte

@@ -28,13 +28,26 @@ type row struct {
 	Note      string  `json:"note"`
 }
 
-// contest measures one thing on both sides. Each func makes one round and returns its figure.
+// contest measures one thing on every side. Each func makes one round and returns its figure.
 type contest struct {
 	name, unit, better string
-	peer               string
-	note               string
-	ours, theirs       func() (float64, error)
-	missing            string // why the peer cannot take part; empty = it can
+	ours               func() (float64, error)
+	peers              []peer
+}
+
+// peer is one that ours is held against.
+type peer struct {
+	name, note string
+	run        func() (float64, error)
+	missing    string // why it cannot take part; empty = it can
+}
+
+// goal is the peer of a row that has none: the figure that the row is meant to reach.
+const goal = "goal"
+
+// against makes a row of a figure that has a goal instead of a peer.
+func against(name, unit, better string, ours, want float64, note string) row {
+	return row{Name: name, Unit: unit, Better: better, Ours: ours, Peer: goal, PeerValue: want, Ratio: ours / want, Rounds: 1, Note: note}
 }
 
 func main() {
@@ -45,18 +58,31 @@ func main() {
 		}
 		return
 	}
-	only := flag.String("only", "", "part to run (wire); empty = all")
+	only := flag.String("only", "", "part to run (store, wire); empty = all")
 	out := flag.String("out", "bench.json", "file to write")
 	rounds := flag.Int("rounds", 5, "rounds of each side")
+	scale := flag.Float64("scale", 1, "size of a run: 0.01 is a quick look, 1 what the figures are stated for")
 	flag.Parse()
-	if err := run(*only, *out, *rounds); err != nil {
+	if err := run(*only, *out, size{rounds: *rounds, scale: *scale}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(only, out string, rounds int) error {
-	parts := map[string]func() ([]contest, error){"wire": wire}
+// size is how much of everything a run does.
+type size struct {
+	rounds int
+	scale  float64
+}
+
+// of scales a count, but not below least.
+func (s size) of(n, least int) int { return max(least, int(float64(n)*s.scale)) }
+
+func run(only, out string, s size) error {
+	if s.scale <= 0 || s.rounds < 1 {
+		return fmt.Errorf("scale %g and %d rounds: want more than nothing", s.scale, s.rounds)
+	}
+	parts := map[string]func(size) ([]row, error){"wire": wire, "store": storeRows}
 	var names []string
 	for name := range parts {
 		if only == "" || strings.HasPrefix(only, name) {
@@ -64,21 +90,20 @@ func run(only, out string, rounds int) error {
 		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("no part %q; there is: wire", only)
+		return fmt.Errorf("no part %q; there is: store, wire", only)
 	}
 	sort.Strings(names)
 	var rows []row
 	for _, name := range names {
-		contests, err := parts[name]()
+		more, err := parts[name](s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		for _, c := range contests {
-			r, err := c.measure(rounds)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
-			rows = append(rows, r)
+		rows = append(rows, more...)
+	}
+	if s.scale < 1 {
+		for i := range rows {
+			rows[i].Note = strings.TrimPrefix(rows[i].Note+fmt.Sprintf("; a run of %g of the full size", s.scale), "; ")
 		}
 	}
 	if err := write(out, rows); err != nil {
@@ -87,34 +112,71 @@ func run(only, out string, rounds int) error {
 	return print(rows)
 }
 
-// measure takes one warm-up round of each side and then rounds in turn, so that a slow minute of the machine hits both.
-func (c contest) measure(rounds int) (row, error) {
-	r := row{Name: c.name, Unit: c.unit, Better: c.better, Peer: c.peer, Rounds: rounds, Note: c.note}
-	if c.missing != "" {
-		r.Note = "peer missing: " + c.missing
+// measureAll measures contests one after another.
+func measureAll(contests []contest, rounds int) ([]row, error) {
+	var rows []row
+	for _, c := range contests {
+		more, err := c.measure(rounds)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		rows = append(rows, more...)
 	}
-	var ours, theirs []float64
+	return rows, nil
+}
+
+// measure takes one warm-up round of each side and then rounds in turn, so that a slow minute of the machine hits all.
+func (c contest) measure(rounds int) ([]row, error) {
+	var ours []float64
+	theirs := make([][]float64, len(c.peers))
 	for i := range rounds + 1 {
 		a, err := c.ours()
 		if err != nil {
-			return r, fmt.Errorf("ours: %w", err)
+			return nil, fmt.Errorf("ours: %w", err)
 		}
-		b := 0.0
-		if c.missing == "" {
-			if b, err = c.theirs(); err != nil {
-				return r, fmt.Errorf("%s: %w", c.peer, err)
+		fmt.Fprintf(os.Stderr, "%s round %d: ours %s", c.name, i, figure(a))
+		if i > 0 {
+			ours = append(ours, a)
+		}
+		for j, p := range c.peers {
+			if p.missing != "" {
+				continue
+			}
+			b, err := p.run()
+			if err != nil {
+				fmt.Fprintln(os.Stderr)
+				return nil, fmt.Errorf("%s: %w", p.name, err)
+			}
+			fmt.Fprintf(os.Stderr, ", %s %s", p.name, figure(b))
+			if i > 0 {
+				theirs[j] = append(theirs[j], b)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "%s round %d: ours %.0f, %s %.0f %s\n", c.name, i, a, c.peer, b, c.unit)
-		if i > 0 {
-			ours, theirs = append(ours, a), append(theirs, b)
+		fmt.Fprintln(os.Stderr, "", c.unit)
+	}
+	var rows []row
+	for j, p := range c.peers {
+		r := row{Name: c.name, Unit: c.unit, Better: c.better, Ours: median(ours), Peer: p.name, Rounds: rounds, Note: p.note}
+		if p.missing != "" {
+			r.Note = "peer missing"
+			fmt.Fprintf(os.Stderr, "%s: %s is missing: %s\n", c.name, p.name, p.missing)
+		} else if r.PeerValue = median(theirs[j]); r.PeerValue != 0 {
+			r.Ratio = r.Ours / r.PeerValue
 		}
+		rows = append(rows, r)
 	}
-	r.Ours, r.PeerValue = median(ours), median(theirs)
-	if r.PeerValue != 0 {
-		r.Ratio = r.Ours / r.PeerValue
+	return rows, nil
+}
+
+// figure prints a number with the digits that say something.
+func figure(v float64) string {
+	switch {
+	case v >= 1000 || v == 0:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
 	}
-	return r, nil
+	return fmt.Sprintf("%.3f", v)
 }
 
 func median(v []float64) float64 {
@@ -141,7 +203,7 @@ func print(rows []row) error {
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tOURS\tPEER\tPEER VALUE\tUNIT\tRATIO\tBETTER\tNOTE")
 	for _, r := range rows {
-		fmt.Fprintf(t, "%s\t%.0f\t%s\t%.0f\t%s\t%.2f\t%s\t%s\n", r.Name, r.Ours, r.Peer, r.PeerValue, r.Unit, r.Ratio, r.Better, r.Note)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", r.Name, figure(r.Ours), r.Peer, figure(r.PeerValue), r.Unit, r.Ratio, r.Better, r.Note)
 	}
 	return t.Flush()
 }

@@ -8,27 +8,30 @@ import (
 )
 
 // wire measures the publish path: 256 B, QoS 1, TLS on both sides.
-func wire() ([]contest, error) {
+func wire(s size) ([]row, error) {
+	missing := ""
+	if _, err := mosquittoPath(); err != nil {
+		missing = err.Error()
+	}
 	var list []contest
 	for _, c := range []struct {
 		name                      string
 		clients, window, messages int
 	}{
-		{"broker.publish/1x64", 1, 64, 100_000},
-		{"broker.publish/10x16", 10, 16, 150_000},
+		{"broker.publish/1x64", 1, 64, s.of(100_000, 1000)},
+		{"broker.publish/10x16", 10, 16, s.of(150_000, 1000)},
 	} {
-		k := contest{
-			name: c.name, unit: "acks/s", better: "higher", peer: "mosquitto",
-			note:   "256 B, QoS 1, TLS; ours acknowledges after fdatasync, the peer before (its acks are not durable)",
-			ours:   func() (float64, error) { return round(ours, c.clients, c.window, c.messages) },
-			theirs: func() (float64, error) { return round(mosquitto, c.clients, c.window, c.messages) },
-		}
-		if _, err := mosquittoPath(); err != nil {
-			k.missing = err.Error()
-		}
-		list = append(list, k)
+		list = append(list, contest{
+			name: c.name, unit: "acks/s", better: "higher",
+			ours: func() (float64, error) { return round(ours, c.clients, c.window, c.messages) },
+			peers: []peer{{
+				name: "mosquitto", missing: missing,
+				note: "256 B, QoS 1, TLS; ours acknowledges after fdatasync, the peer before (its acks are not durable)",
+				run:  func() (float64, error) { return round(mosquitto, c.clients, c.window, c.messages) },
+			}},
+		})
 	}
-	return list, nil
+	return measureAll(list, s.rounds)
 }
 
 // server is a broker under test: started for one round in a folder of its own.
@@ -68,7 +71,7 @@ func mosquittoPath() (string, error) {
 	return exec.LookPath("mosquitto")
 }
 
-// mosquitto starts the peer with persistence and the same certificate.
+// mosquitto starts the peer with persistence, with the same certificate or, without one, in the clear.
 func mosquitto(dir string, p pair) (server, error) {
 	path, err := mosquittoPath()
 	if err != nil {
@@ -78,8 +81,11 @@ func mosquitto(dir string, p pair) (server, error) {
 	if err != nil {
 		return server{}, err
 	}
-	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\ncertfile %s\nkeyfile %s\n"+
-		"max_inflight_messages 0\nmax_queued_messages 0\nlog_type error\nset_tcp_nodelay true\nuser root\n", port, dir, p.certFile, p.keyFile)
+	conf := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\n"+
+		"max_inflight_messages 0\nmax_queued_messages 0\nlog_type error\nset_tcp_nodelay true\nuser root\n", port, dir)
+	if p.client != nil {
+		conf += fmt.Sprintf("certfile %s\nkeyfile %s\n", p.certFile, p.keyFile)
+	}
 	file := filepath.Join(dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return server{}, err
