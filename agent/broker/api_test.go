@@ -17,7 +17,7 @@ func TestPublishIsDurableOnReturn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, settings{routes: []string{"FROM /messages/modules/mod1/outputs/out1 INTO $upstream"}})
 		bag := iothub.Bag{{Key: "$.on", Value: "ignored: the output is a parameter"}, {Key: "$.cmid", Value: "forged"}, {Key: "a", Value: "b"}}
-		if err := r.broker.Publish(r.ctx, mod1, "out1", bag, []byte("x")); err != nil {
+		if _, err := r.broker.Publish(r.ctx, mod1, "out1", bag, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		if got := r.store.Usage().Records; got != 1 {
@@ -34,7 +34,7 @@ func TestPublishIsDurableOnReturn(t *testing.T) {
 		if got, want := m.Upstream().String(), "%24.on=out1&a=b"; got != want || m.Source != mod1 {
 			t.Errorf("got %s of %s, want %s of %s", got, m.Source, want, mod1)
 		}
-		if err := r.broker.Publish(r.ctx, mod1, "unrouted", nil, nil); err != nil {
+		if _, err := r.broker.Publish(r.ctx, mod1, "unrouted", nil, nil); err != nil {
 			t.Errorf("got %v for a message without a route, want it dropped", err)
 		}
 	})
@@ -43,23 +43,23 @@ func TestPublishIsDurableOnReturn(t *testing.T) {
 func TestPublishSaysWhyNot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, settings{routes: []string{toHub}})
-		if err := r.broker.Publish(r.ctx, mod1, "", nil, make([]byte, iothub.MaxMessage+1)); !errors.Is(err, message.ErrTooLarge) {
+		if _, err := r.broker.Publish(r.ctx, mod1, "", nil, make([]byte, iothub.MaxMessage+1)); !errors.Is(err, message.ErrTooLarge) {
 			t.Errorf("got %v, want ErrTooLarge", err)
 		}
 		for _, output := range []string{"\xff", strings.Repeat("o", iothub.MaxMessage)} { // would be acknowledged and never be readable again
-			if err := r.broker.Publish(r.ctx, mod1, output, nil, []byte("x")); err == nil {
+			if _, err := r.broker.Publish(r.ctx, mod1, output, nil, []byte("x")); err == nil {
 				t.Errorf("got no error for an output of %d bytes that cannot be stored", len(output))
 			}
 		}
 		ended, cancel := context.WithCancel(r.ctx)
 		cancel()
-		if err := r.broker.Publish(ended, mod1, "", nil, nil); err != nil && !errors.Is(err, context.Canceled) {
+		if _, err := r.broker.Publish(ended, mod1, "", nil, nil); err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v after the caller went, want its context's error or none", err)
 		}
 		if err := r.store.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.broker.Publish(r.ctx, mod1, "", nil, nil); !errors.Is(err, store.ErrClosed) {
+		if _, err := r.broker.Publish(r.ctx, mod1, "", nil, nil); !errors.Is(err, store.ErrClosed) {
 			t.Errorf("got %v, want ErrClosed", err)
 		}
 	})

@@ -31,7 +31,10 @@ type client struct {
 	router  *route.Router  // the table that answered
 	routed  map[string][]store.Entry
 	buf     []byte
+	arrived uint64          // telemetry on this connection
 	scolded map[string]bool // what was logged once for this connection
+
+	held held // what the disk did not take
 
 	mu      sync.Mutex // guards what follows
 	conn    *mqtt.Conn // nil before Opened
@@ -39,7 +42,7 @@ type client struct {
 	doubts  []doubt    // what was sent at quality 0 not long ago
 	calls   bool       // the subscription to methods has been answered: calls may come
 	desired bool       // the same for desired properties
-	refused bool       // the connection is being closed because a publish cannot be stored
+	refused bool       // it was logged that a publish cannot be stored
 }
 
 // Resumed tells whether a stored session goes on.
@@ -78,6 +81,7 @@ func (c *client) Closed(err error) {
 		return
 	}
 	c.b.leave(c)
+	c.held.end()
 	if c.box != nil {
 		c.box.detach(c)
 	}

@@ -151,10 +151,10 @@ func TestAMessageThatFitsNoTopicDoesNotBlockTheLane(t *testing.T) {
 		c := r.connect(mod2)
 		r.subscribe(c, inputsFilter)
 		huge := iothub.Bag{{Key: "k", Value: strings.Repeat("x", 70_000)}}
-		if err := r.broker.Publish(r.ctx, mod1, "", huge, []byte("huge")); err != nil {
+		if _, err := r.broker.Publish(r.ctx, mod1, "", huge, []byte("huge")); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.broker.Publish(r.ctx, mod1, "", nil, []byte("next")); err != nil {
+		if _, err := r.broker.Publish(r.ctx, mod1, "", nil, []byte("next")); err != nil {
 			t.Fatal(err)
 		}
 		if got := string(r.next(c).Payload); got != "next" {

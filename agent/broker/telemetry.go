@@ -30,6 +30,10 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		c.close(fmt.Errorf("publish as %s by %s", pub.ID, c.id))
 		return
 	}
+	c.arrived++
+	if p.QoS > 0 && c.held.behind(p, c.arrived) {
+		return
+	}
 	c.bag = append(c.bag[:0], pub.Bag...) // the message takes its bag over, and the next one may come on the same topic
 	bag := c.bag
 	if p.Retain {
@@ -47,9 +51,10 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		return
 	}
 	c.buf = m.Append(c.buf[:0])
+	n := c.arrived
 	c.b.cfg.Queue.Enqueue(store.Record{Body: c.buf, Entries: entries}, func(err error) {
 		if err != nil {
-			c.notStored(err)
+			c.notStored(p, n, err)
 			return
 		}
 		p.Ack()
@@ -86,18 +91,6 @@ func (c *client) route(m message.Message) []store.Entry {
 	return entries
 }
 
-// notStored ends the connection of a client whose message did not reach the disk: without a PUBACK its SDK sends it again.
-func (c *client) notStored(err error) {
-	c.mu.Lock()
-	first := !c.refused
-	c.refused = true
-	c.mu.Unlock()
-	if first {
-		c.b.cfg.Logger.Error("message not stored, not acknowledged, connection closed", "identity", c.id.String(), "err", err)
-		c.close(fmt.Errorf("store message: %w", err))
-	}
-}
-
 // entries lists the lanes of a message and sees to it that each input lane has a pump.
 func (b *Broker) entries(router *route.Router, m message.Message, twinChange bool) []store.Entry {
 	if router == nil {
@@ -121,20 +114,23 @@ func (b *Broker) entries(router *route.Router, m message.Message, twinChange boo
 	return entries
 }
 
-// Publish stores a message of id as if it had come over MQTT; it is durable when Publish returns nil.
-func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error {
+// Publish stores a message of id as if it had come over MQTT; when the error is nil it is as safe as the promise says.
+func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) (route.Promise, error) {
 	if output != "" { // in the bag it is checked with the rest: what is acknowledged must be readable again
 		bag = bag.Set(iothub.PropOutput, output)
 	}
 	m, err := message.FromPublish(id, bag, body, b.cfg.Now())
 	if err != nil {
-		return err
+		return route.Promise{}, err
 	}
 	entries := b.entries(b.cfg.Router(), m, false)
 	if len(entries) == 0 {
-		return nil
+		return route.Promise{}, nil
 	}
-	return b.cfg.Queue.Append(ctx, store.Record{Body: m.Append(nil), Entries: entries})
+	if err := b.cfg.Queue.Append(ctx, store.Record{Body: m.Append(nil), Entries: entries}); err != nil {
+		return route.Promise{}, err
+	}
+	return route.Promise{Sinks: len(entries)}, nil
 }
 
 // reportedChanged routes a change of reported properties to those who asked for /twinChangeNotifications.

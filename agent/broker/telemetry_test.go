@@ -1,11 +1,14 @@
 package broker_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
@@ -53,21 +56,41 @@ func TestAPublishThatIsNotStoredIsNotAcknowledged(t *testing.T) {
 	})
 }
 
-func TestEveryAcknowledgedMessageIsThereWhenTheStoreFillsUp(t *testing.T) {
+func TestAFullStoreHoldsThePublishAndTakesItWhenThereIsRoom(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, settings{routes: []string{toHub}, max: 8 << 20})
 		c := r.connect(mod1)
 		body := strings.Repeat("x", 200<<10)
 		acked := 0
-		for c.Publish(r.ctx, events, []byte(body), 1) == nil {
+		publish := func() error {
+			ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+			defer cancel()
+			return c.Publish(ctx, events, []byte(fmt.Sprintf("%06d%s", acked, body)), 1)
+		}
+		for publish() == nil {
 			acked++
 		}
-		<-c.Ended()
+		select {
+		case <-c.Ended():
+			t.Fatal("the connection was closed, want it held")
+		default:
+		}
 		if got := len(r.waiting("upstream/mod1")); got != acked || acked == 0 {
 			t.Errorf("got %d messages in the store, want the %d acknowledged", got, acked)
 		}
 		if r.log.line("message not stored", "store is full") == "" {
 			t.Error("got no log line, want one")
+		}
+		if _, err := r.store.Queue().Purge(r.ctx, "upstream/mod1"); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(11 * time.Second) // of the bubble: longer than any pause between two tries
+		got := r.waiting("upstream/mod1")
+		if len(got) != 1 || got[0][:6] != fmt.Sprintf("%06d", acked) {
+			t.Errorf("got %d messages after there was room, want the one held", len(got))
+		}
+		if r.log.line("messages are stored again") == "" {
+			t.Error("got no log line that it goes on, want one")
 		}
 	})
 }
@@ -231,7 +254,7 @@ func TestAWillIsPublishedAfterABreakAlone(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				if err := r.broker.Publish(r.ctx, mod1, "", nil, []byte("after")); err != nil { // stored behind it
+				if _, err := r.broker.Publish(r.ctx, mod1, "", nil, []byte("after")); err != nil { // stored behind it
 					t.Fatal(err)
 				}
 				if got, want := r.waiting("upstream/mod1"), append(test.want, "after"); !slices.Equal(got, want) {

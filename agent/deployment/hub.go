@@ -76,7 +76,7 @@ func (p *parser) forward(h *Hub, o object) {
 	o.noteRest()
 }
 
-// rule reads one route: text, or an object with priority and time to live. Null and empty text delete.
+// rule reads one route: text, or an object with priority, time to live and what is asked of the store. Null and empty text delete.
 func (p *parser) rule(h *Hub, name string, routes object) {
 	at := routes.at(name)
 	if name == "" || strings.ContainsAny(name, ".$# ") {
@@ -106,6 +106,10 @@ func (p *parser) rule(h *Hub, name string, routes object) {
 				r.TTL = time.Duration(seconds) * time.Second
 			}
 		}
+		r.Terms = route.Terms{
+			Durability: term(o, "durability", route.ParseDurability), Eviction: term(o, "eviction", route.ParseEviction),
+			Clock: term(o, "timeToLiveClock", route.ParseClock),
+		}
 		o.noteRest()
 	default:
 		p.fail(at, kindOf(v), "a route as text or object")
@@ -121,6 +125,26 @@ func (p *parser) rule(h *Hub, name string, routes object) {
 	}
 	r.Route = parsed
 	h.Rules = append(h.Rules, r)
+}
+
+// term is a string member with a parser of its own; absent gives the zero value, which is the strictest.
+func term[T any](o object, key string, parse func(string) (T, error)) T {
+	var zero T
+	value := o.get(key)
+	if value == nil {
+		return zero
+	}
+	v, err := parse(o.p.text(o.at(key), value))
+	if err != nil {
+		var fault *route.ParseError
+		if errors.As(err, &fault) {
+			o.p.fail(o.at(key), fault.What, fault.Want)
+		} else {
+			o.p.fail(o.at(key), err.Error(), "")
+		}
+		return zero
+	}
+	return v
 }
 
 // routeError keeps where in the text the parser stopped.

@@ -77,7 +77,34 @@ func TestParseHubRefuses(t *testing.T) {
 	}
 }
 
+func TestARouteSaysWhatItAsksOfTheStore(t *testing.T) {
+	t.Parallel()
+	section := func(members string) string {
+		return `{"schemaVersion":"1.1","storeAndForwardConfiguration":{"timeToLiveSecs":7200},"routes":{"r":{"route":"FROM /* INTO $upstream"` + members + `}}}`
+	}
+	h, err := ParseHub([]byte(section(`,"durability":"relaxed(5s)","eviction":"newest-per-key(sensorId)","timeToLiveClock":"wall"`)))
+	want := route.Terms{Durability: route.Durability{Window: 5 * time.Second}, Eviction: route.Eviction{Key: "sensorId"}, Clock: route.Wall}
+	if err != nil || len(h.Rules) != 1 || h.Rules[0].Terms != want || len(h.Notes) != 0 {
+		t.Errorf("got %+v, %v, want %+v", h, err, want)
+	}
+	if h, err := ParseHub([]byte(section(``))); err != nil || h.Rules[0].Terms != (route.Terms{}) {
+		t.Errorf("nothing asked: got %+v, %v, want the strictest", h, err)
+	}
+	for members, want := range map[string]string{
+		`,"durability":"lazy"`:      `routes.r.durability: durability "lazy"; want "strict", or "relaxed(T)" with T from 100ms to 1m, such as "relaxed(5s)"`,
+		`,"durability":5`:           `routes.r.durability: number 5; want a string`,
+		`,"eviction":"random"`:      `routes.r.eviction: eviction "random"; want "oldest-first", or "newest-per-key(NAME)" with the name of a message property, such as "newest-per-key(sensorId)"`,
+		`,"timeToLiveClock":"moon"`: `routes.r.timeToLiveClock: clock "moon"; want "powered-on" or "wall"`,
+	} {
+		_, err := ParseHub([]byte(section(members)))
+		if got := refusal(t, err); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
 func FuzzParseHub(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":"1.1","routes":{"a":{"route":"FROM /* INTO $upstream","durability":"relaxed(5s)","eviction":"newest-per-key(k)"}},"storeAndForwardConfiguration":{"timeToLiveSecs":-1}}`))
 	f.Add([]byte(hub))
 	f.Add([]byte(`{"schemaVersion":"1.0","routes":{"a":"FROM /* INTO $upstream"},"storeAndForwardConfiguration":{"timeToLiveSecs":-1}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -93,6 +120,12 @@ func FuzzParseHub(f *testing.F) {
 			last = r.Name
 			if again, err := route.Parse(r.Route.String()); err != nil || again.String() != r.Route.String() {
 				t.Fatalf("%q prints back as %v, %v", r.Route, again, err)
+			}
+			if d, err := route.ParseDurability(r.Terms.Durability.String()); err != nil || d != r.Terms.Durability {
+				t.Fatalf("%q prints back as %v, %v", r.Terms.Durability, d, err)
+			}
+			if e, err := route.ParseEviction(r.Terms.Eviction.String()); err != nil || e != r.Terms.Eviction {
+				t.Fatalf("%q prints back as %v, %v", r.Terms.Eviction, e, err)
 			}
 		}
 	})

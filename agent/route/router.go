@@ -18,6 +18,7 @@ type Rule struct {
 	Route    Route
 	Priority uint8         // 0 (first) to 9, Lowest when unset
 	TTL      time.Duration // how long a message may wait; 0 = for ever
+	Terms    Terms
 }
 
 // Hop is one sink of one message.
@@ -25,7 +26,8 @@ type Hop struct {
 	Sink     Sink
 	Priority uint8
 	TTL      time.Duration
-	Rule     string // the name of the rule that decided priority and TTL
+	Rule     string // the name of the rule that decided priority, TTL and terms
+	Terms    Terms
 }
 
 // Router is the table of all rules. It never changes and is safe for concurrent use. The zero Router and the nil
@@ -51,7 +53,7 @@ func NewRouter(rules []Rule) *Router {
 	r := &Router{entries: make([]entry, 0, len(rules))}
 	for _, rule := range rules {
 		from, where := compile(rule.Route)
-		hop := Hop{Sink: rule.Route.Sink, Priority: rule.Priority, TTL: rule.TTL, Rule: rule.Name}
+		hop := Hop{Sink: rule.Route.Sink, Priority: rule.Priority, TTL: rule.TTL, Rule: rule.Name, Terms: rule.Terms}
 		r.entries = append(r.entries, entry{from: from, where: where, hops: []Hop{hop}})
 		r.conditional = r.conditional || where != nil
 	}

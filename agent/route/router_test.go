@@ -82,10 +82,10 @@ func TestEachSinkGetsItOnceByItsBestRule(t *testing.T) {
 		output string
 		want   []Hop
 	}{
-		"the alert": {a, "alert", []Hop{{Sink{}, 0, time.Minute, "hot"}, {filter, 5, time.Second, "y"}}},
-		"no output": {a, "", []Hop{{filter, 5, 0, "z"}, {Sink{}, Lowest, time.Hour, "all"}}},
-		"b":         {iothub.ID{Device: "d", Module: "b"}, "", []Hop{{Sink{"filter", "in2"}, 1, 0, "other"}, {Sink{}, Lowest, time.Hour, "all"}}},
-		"a device":  {iothub.ID{Device: "d"}, "", []Hop{{Sink{}, Lowest, time.Hour, "all"}}},
+		"the alert": {a, "alert", []Hop{{Sink{}, 0, time.Minute, "hot", Terms{}}, {filter, 5, time.Second, "y", Terms{}}}},
+		"no output": {a, "", []Hop{{filter, 5, 0, "z", Terms{}}, {Sink{}, Lowest, time.Hour, "all", Terms{}}}},
+		"b":         {iothub.ID{Device: "d", Module: "b"}, "", []Hop{{Sink{"filter", "in2"}, 1, 0, "other", Terms{}}, {Sink{}, Lowest, time.Hour, "all", Terms{}}}},
+		"a device":  {iothub.ID{Device: "d"}, "", []Hop{{Sink{}, Lowest, time.Hour, "all", Terms{}}}},
 	} {
 		forward, backward := NewRouter(rules), slices.Clone(rules)
 		slices.Reverse(backward)

@@ -19,7 +19,8 @@
 //
 // sends the body as one message. The query is the message's property bag, spelled as in an MQTT topic: percent-encoded,
 // "$."-keys are system properties, a plus is a plus. Content-Type becomes the content type of the message, unless it is curl's
-// default for forms. 204 means that the message is on disk. With Content-Type: application/x-ndjson each line is a message of
+// default for forms. 204 means that the message is as safe as the header Sandpiper-Durability says: "strict" (on disk),
+// "relaxed(T)" (on disk within T) or "none" (no route takes it; it was dropped). With Content-Type: application/x-ndjson each line is a message of
 // its own, JSON, sent in order; on an error "stored" says how many of them are on disk.
 //
 //	GET /v1/messages/inputs[?ackTimeoutInSeconds=30]
@@ -48,6 +49,6 @@
 //
 // reports {"healthy":bool,"note":text}; an empty body means healthy.
 //
-// The trap: a 204 on a message means durable on this device, not delivered to the hub; a module that must know more uses its own
+// The trap: a 204 on a message means kept on this device, not delivered to the hub; a module that must know more uses its own
 // acknowledgement end to end.
 package workload

@@ -10,11 +10,16 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/store"
 )
 
 // maxBatch bounds the body of a request that carries many messages.
 const maxBatch = 4 * iothub.MaxMessage
+
+// headerDurability of a 204 says what the message was given: "strict", "relaxed(T)", or "none" when no route takes it. Of several
+// messages it is the least that one was given.
+const headerDurability = "Sandpiper-Durability"
 
 // postOutput sends one message, or one per line.
 func (k *socket) postOutput(w http.ResponseWriter, r *http.Request) {
@@ -33,11 +38,13 @@ func (k *socket) postOutput(w http.ResponseWriter, r *http.Request) {
 	}
 	bag = typedBy(bag, r)
 	k.withBody(w, r, iothub.MaxMessage, func(body []byte) {
-		if err := k.cfg.Broker.Publish(r.Context(), k.caller.ID, output, bag, body); err != nil {
+		given, err := k.cfg.Broker.Publish(r.Context(), k.caller.ID, output, bag, body)
+		if err != nil {
 			status, text := publishFault(err)
 			fail(w, status, "%s", text)
 			return
 		}
+		w.Header().Set(headerDurability, given.String())
 		w.WriteHeader(http.StatusNoContent)
 	})
 }
@@ -51,13 +58,19 @@ func (k *socket) publishLines(w http.ResponseWriter, r *http.Request, output str
 			return
 		}
 	}
+	var least route.Promise
 	for i, line := range lines {
-		if err := k.cfg.Broker.Publish(r.Context(), k.caller.ID, output, bag, bytes.Clone(line)); err != nil {
+		given, err := k.cfg.Broker.Publish(r.Context(), k.caller.ID, output, bag, bytes.Clone(line))
+		if err != nil {
 			status, text := publishFault(err)
 			answer(w, status, map[string]any{"message": text, "stored": i})
 			return
 		}
+		if i == 0 || given.Weaker(least) {
+			least = given
+		}
 	}
+	w.Header().Set(headerDurability, least.String())
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -3,12 +3,14 @@ package workload
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/store"
 )
 
@@ -65,6 +67,34 @@ func TestPostOutput(t *testing.T) {
 			for i := range got {
 				if got[i] != tc.want[i] {
 					t.Errorf("message %d: got %+v, want %+v", i, got[i], tc.want[i])
+				}
+			}
+		})
+	}
+}
+
+func TestTheProducerIsToldWhatItsMessageWasGiven(t *testing.T) {
+	t.Parallel()
+	for want, promise := range map[string]route.Promise{
+		"none": {}, "strict": {Sinks: 2}, "relaxed(5s)": {Sinks: 1, Durability: route.Durability{Window: 5 * time.Second}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			b := serve(t, nil)
+			b.broker.promise = promise
+			for kind, body := range map[string]string{typeJSON: "{}", typeNDJSON: "1\n2"} {
+				req, err := http.NewRequestWithContext(t.Context(), "POST", "http://module/v1/messages/outputs/o", strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Content-Type", kind)
+				res, err := b.client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if got := res.Header.Get("Sandpiper-Durability"); res.StatusCode != 204 || got != want {
+					t.Errorf("%s: got %d, %q, want 204, %q", kind, res.StatusCode, got, want)
 				}
 			}
 		})

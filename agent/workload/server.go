@@ -12,6 +12,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
 
@@ -42,10 +43,10 @@ type Authority interface {
 	TrustBundle() []byte
 }
 
-// Broker carries messages and method calls, as it does for MQTT clients. Publish returns when the message is durable. Inputs calls
+// Broker carries messages and method calls, as it does for MQTT clients. Publish returns what the message was given when it is that safe. Inputs calls
 // fn for one message at a time until ctx ends; a nil error of fn acknowledges it, any other brings it again.
 type Broker interface {
-	Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error
+	Publish(ctx context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) (route.Promise, error)
 	Inputs(ctx context.Context, id iothub.ID, fn func(input string, m message.Message) error) error
 	Call(ctx context.Context, target iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error)
 	HandleMethod(id iothub.ID, fn func(ctx context.Context, req iothub.MethodRequest) iothub.MethodResult) (cancel func())

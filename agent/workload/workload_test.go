@@ -23,6 +23,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
 
@@ -83,21 +84,22 @@ type broker struct {
 	mu      sync.Mutex
 	taken   []published
 	refuse  func(n int) error // for the n-th publish, from 0
+	promise route.Promise     // of every publish
 	call    func(target iothub.ID, req iothub.MethodRequest) (iothub.MethodResult, error)
 	handler chan func(ctx context.Context, req iothub.MethodRequest) iothub.MethodResult // receives what HandleMethod is given, nil when it is cancelled
 	inputs  chan delivery
 }
 
-func (b *broker) Publish(_ context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) error {
+func (b *broker) Publish(_ context.Context, id iothub.ID, output string, bag iothub.Bag, body []byte) (route.Promise, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
 		if err := b.refuse(len(b.taken)); err != nil {
-			return err
+			return route.Promise{}, err
 		}
 	}
 	b.taken = append(b.taken, published{id, output, bag.String(), string(body)})
-	return nil
+	return b.promise, nil
 }
 
 func (b *broker) seen() []published {
