@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // thing is what a scan found: how the owner would name it, and what there is to know.
@@ -128,16 +130,34 @@ func (s *scanner) i2c(ctx context.Context, probe bool) error {
 		if err != nil {
 			continue
 		}
-		for addr := uint16(0x08); probe && addr <= 0x77 && ctx.Err() == nil; addr++ {
-			if there, err := b.probe(addr); err == nil && there {
-				s.add("i2c", "answers", append(match, "addr", fmt.Sprintf("%#02x", addr))...)
-			}
+		if probe {
+			s.probe(ctx, b, match)
 		}
 		if err := b.Close(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// maxSilent is how many addresses in a row may time out before a bus is left alone: each costs a second, and one whose
+// lines are stuck has a hundred.
+const maxSilent = 2
+
+func (s *scanner) probe(ctx context.Context, b *i2cBus, match []string) {
+	silent := 0
+	for addr := uint16(0x08); addr <= 0x77 && ctx.Err() == nil; addr++ {
+		there, err := b.probe(addr)
+		if e := errnoOf(err); e != unix.ETIMEDOUT && e != unix.EAGAIN {
+			silent = 0
+		} else if silent++; silent == maxSilent {
+			s.add("i2c", "stuck: the bus does not answer", match...)
+			return
+		}
+		if there && err == nil {
+			s.add("i2c", "answers", append(match, "addr", fmt.Sprintf("%#02x", addr))...)
+		}
+	}
 }
 
 func funcWords(f uint32) string {
