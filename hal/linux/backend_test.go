@@ -116,8 +116,14 @@ func TestOutputsBeginSafeAndCarryTheirSafeAction(t *testing.T) {
 		t.Fatal(err)
 	}
 	fd, safe, err := l.(Holder).FD()
-	if err != nil || fd < 0 || string(safe.Write) != "3" {
+	if err != nil || fd < 0 || string(safe.Write) != "3\n" {
 		t.Errorf("got descriptor %d, %q, %v, want 3 of 15 to be written", fd, safe.Write, err)
+	}
+	if err := safe.Do(fd); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Get(t.Context()); got != 0.2 || err != nil {
+		t.Errorf("after the safe action: got %v, %v, want 0.2", got, err)
 	}
 	if err := l.Set(t.Context(), 2); !codeIs(err, CodeRange) {
 		t.Errorf("brightness 2: got %v, want range", err)

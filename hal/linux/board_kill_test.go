@@ -134,11 +134,8 @@ func TestBoardKilledHoldersNeverMoveTheLine(t *testing.T) {
 	}
 	t.Logf("%d holders killed, trace %v", kills, got)
 	// The keeper's own act when nobody comes: the safe level, by the action alone.
-	v := gpioValues{mask: 1}
-	if err := setSafe(kept, v); err != nil || s.level(t, 0) {
+	if err := (SafeAction{Mask: 1}).Do(kept); err != nil || s.level(t, 0) {
 		t.Errorf("safe action: got %v, the pin %v", err, s.level(t, 0))
 	}
 	unix.Close(kept)
 }
-
-func setSafe(fd int, v gpioValues) error { return setValue(fd, v.bits&1 != 0) }

@@ -61,7 +61,7 @@ func (l *led) set(share float64) error {
 
 // bytes is what sets a brightness when written at offset 0 of the descriptor: the warden's safe action.
 func (l *led) bytes(share float64) []byte {
-	return strconv.AppendInt(nil, int64(share*float64(l.max)+0.5), 10)
+	return append(strconv.AppendInt(nil, int64(share*float64(l.max)+0.5), 10), '\n')
 }
 
 func (l *led) get() (float64, error) {

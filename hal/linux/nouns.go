@@ -3,6 +3,9 @@ package linux
 import (
 	"context"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kind says what a resource is, and with that what Backend.Open returns.
@@ -217,3 +220,16 @@ type Found struct {
 
 // Field is a key of the configuration with its value.
 type Field struct{ Key, Value string }
+
+// Do performs the action on a copy of the Holder's descriptor: all that a keeper has to know of an output.
+func (a SafeAction) Do(fd int) error {
+	if a.Write != nil {
+		_, err := unix.Pwrite(fd, a.Write, 0)
+		return err
+	}
+	v := gpioValues{bits: a.Bits, mask: a.Mask}
+	if v.mask == 0 {
+		return nil
+	}
+	return ioctl(fd, gpioSetValues, unsafe.Pointer(&v))
+}

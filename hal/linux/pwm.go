@@ -114,7 +114,7 @@ func (p *pwm) set(duty float64) error {
 
 // dutyBytes is what sets a duty cycle when written at offset 0 of the descriptor: the warden's safe action.
 func (p *pwm) dutyBytes(duty float64) []byte {
-	return strconv.AppendInt(nil, int64(duty*float64(p.period.Nanoseconds())+0.5), 10)
+	return append(strconv.AppendInt(nil, int64(duty*float64(p.period.Nanoseconds())+0.5), 10), '\n')
 }
 
 // get is the duty cycle now, 0 to 1; a disabled channel has none.

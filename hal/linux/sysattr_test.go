@@ -132,7 +132,7 @@ func TestLEDIsTakenFromItsTriggerAndScaled(t *testing.T) {
 	if err := l.set(1); err != nil {
 		t.Fatal(err)
 	}
-	if got := content(t, h.path("sys/class/leds/status/brightness")); got != "15" {
+	if got := content(t, h.path("sys/class/leds/status/brightness")); got != "15\n" {
 		t.Errorf("brightness: got %q, want 15", got)
 	}
 	if v, err := l.get(); v != 1 || err != nil {
