@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench sdk repro clean
+.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -67,6 +67,9 @@ bench: ## side-by-side benchmarks; BENCH=name runs a part, BENCH_SCALE=0.02 a qu
 
 sdk: ## conformance on the real SDK packages
 	@scripts/sdk
+
+soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 times under load and compares ledgers
+	@case "$(or $(SOAK),kill)" in kill) $(GO) run ./scripts/demo kill ;; *) echo "no soak $(SOAK); there is: kill" >&2; exit 2 ;; esac
 
 clean: ## remove build/
 	rm -rf build

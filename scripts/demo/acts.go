@@ -30,6 +30,7 @@ type module struct {
 	memory   string
 	hostView bool
 	env      []string
+	period   int // milliseconds between two messages; 0 = the module's own
 }
 
 // buildBundles makes, builds and signs a bundle for each module whose packages are there.
@@ -268,7 +269,11 @@ func (s *stage) deploy(ctx context.Context) error {
 			"storeAndForwardConfiguration": map[string]any{"timeToLiveSecs": 7200}}},
 	}
 	for _, m := range s.modules {
-		content[m.name] = map[string]any{"properties.desired": map[string]any{"phase": "one"}}
+		desired := map[string]any{"phase": "one"}
+		if m.period > 0 {
+			desired["periodMs"] = m.period
+		}
+		content[m.name] = map[string]any{"properties.desired": desired}
 	}
 	raw, err := json.Marshal(map[string]any{"modulesContent": content})
 	if err != nil {

@@ -14,10 +14,14 @@ type ledger struct {
 	mu    sync.Mutex
 	seen  map[string]map[int]int    // module → message number → how often
 	phase map[string]map[string]int // module → phase property → messages
+	last  map[string]int            // module → its highest message number
+
+	all      int // messages, duplicates included
+	disorder int // messages that came first behind a later one of their module
 }
 
 func newLedger() *ledger {
-	return &ledger{seen: map[string]map[int]int{}, phase: map[string]map[string]int{}}
+	return &ledger{seen: map[string]map[int]int{}, phase: map[string]map[string]int{}, last: map[string]int{}}
 }
 
 // add takes one event; events of others (no id of ours) are none of its business.
@@ -32,8 +36,19 @@ func (l *ledger) add(module, id, phase string) {
 	if l.seen[module] == nil {
 		l.seen[module], l.phase[module] = map[int]int{}, map[string]int{}
 	}
+	if l.seen[module][n] == 0 && n < l.last[module] {
+		l.disorder++
+	}
+	l.all, l.last[module] = l.all+1, max(n, l.last[module])
 	l.seen[module][n]++
 	l.phase[module][phase]++
+}
+
+// total is how many messages arrived, duplicates included.
+func (l *ledger) total() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
 }
 
 // count tells how many different messages of a module arrived, and in how many it said phase.

@@ -6,6 +6,8 @@
 //
 //	ledger: sent=N received=N duplicated=D lost=0
 //
+// With the argument "kill" it is the soak of `make soak SOAK=kill`: see playKill.
+//
 // DEMO=stay leaves everything running; DEMO_OUTAGE sets the length of the outage (default 22s).
 package main
 
@@ -16,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,7 +62,30 @@ func run(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, s.strike(err != nil))
 	}()
+	if len(os.Args) > 1 && os.Args[1] == "kill" {
+		kills, seed, err := killSize()
+		if err != nil {
+			return err
+		}
+		return s.playKill(ctx, kills, seed)
+	}
 	return s.play(ctx, outage)
+}
+
+// killSize reads SOAK_KILLS and SOAK_SEED.
+func killSize() (kills int, seed uint64, err error) {
+	kills, seed = 500, uint64(time.Now().UnixNano())
+	if text := os.Getenv("SOAK_KILLS"); text != "" {
+		if kills, err = strconv.Atoi(text); err != nil || kills < 1 {
+			return 0, 0, fmt.Errorf("SOAK_KILLS %q is not a number above 0", text)
+		}
+	}
+	if text := os.Getenv("SOAK_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return 0, 0, fmt.Errorf("SOAK_SEED %q is not a number", text)
+		}
+	}
+	return kills, seed, nil
 }
 
 // play is the story, a line per step with the time it took.
