@@ -17,8 +17,9 @@ import (
 // The size of the kill soak.
 const (
 	killModules = 16
-	// wardenEach is the share of kills that hit the warden, and with it the agent: an init system starts both again.
-	wardenEach = 25
+	// wardenEach is the share of kills that hit the warden, and with it the agent: an init system starts both again. It is often enough
+	// that the warden's pause for an agent that dies young again and again does not become most of the run.
+	wardenEach = 4
 )
 
 // playKill is `make soak SOAK=kill`: sixteen modules publish without pause while the agent is killed again and again, at any moment, its
