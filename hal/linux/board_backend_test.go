@@ -139,6 +139,39 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err := chip.Do(t.Context(), ops); err != nil {
 		t.Errorf("driver gone again: got %v", err)
 	}
+	narrow := r
+	narrow.Wiring.Filter = &Filter{RegBytes: 1, Read: []Range{{0x10, 0x11}}}
+	few := opened[Bus](t, b, narrow)
+	moved := line(t, "/sys/module/lab_i2c/parameters/xfers")
+	if err := few.Do(t.Context(), []Op{{W: []byte{0x10}, R: 3}}); !codeIs(err, CodeDenied) {
+		t.Errorf("one register past the range: got %v, want denied", err)
+	}
+	if now := line(t, "/sys/module/lab_i2c/parameters/xfers"); now != moved {
+		t.Errorf("a denied transfer reached the bus: %s transfers, then %s", moved, now)
+	}
+	if err := few.Do(t.Context(), []Op{{W: []byte{0x10}, R: 2}}); err != nil {
+		t.Errorf("the range itself: got %v", err)
+	}
+	safe := r
+	safe.Match.Addr, safe.SafeWrite = 0x50, []byte{0x20, 0x55}
+	out := opened[Bus](t, b, safe)
+	fd, action, err := out.(Holder).FD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg := []Op{{W: []byte{0x20, 0x99}}, {W: []byte{0x20}, R: 1}}
+	if err := out.Do(t.Context(), reg); err != nil || reg[1].Got[0] != 0x99 {
+		t.Errorf("before the safe action: got %x, %v", reg[1].Got, err)
+	}
+	if err := action.Do(fd); err != nil {
+		t.Errorf("safe action: %v", err)
+	}
+	if err := out.Do(t.Context(), reg[1:]); err != nil || reg[1].Got[0] != 0x55 {
+		t.Errorf("after the safe action: got %x, %v, want 55", reg[1].Got, err)
+	}
+	if _, _, err := chip.(Holder).FD(); !codeIs(err, CodeUnsupported) {
+		t.Errorf("a chip without safe bytes: got %v", err)
+	}
 	r.Match.Addr = 0x22
 	nobody := opened[Bus](t, b, r)
 	if err := nobody.Do(t.Context(), ops); !codeIs(err, CodeNACK) {

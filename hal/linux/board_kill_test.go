@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -84,6 +85,44 @@ func receiveFD(socket int) (int, error) {
 	return fds[0], nil
 }
 
+// holder starts a child and returns what keeps it: the copy of the descriptor that it gave away.
+func holder(t *testing.T, kept int) (cmd *exec.Cmd, copied int) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	far := os.NewFile(uintptr(pair[1]), "far")
+	cmd = exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), holderVar+"=first"), []*os.File{far}, os.Stderr
+	if kept >= 0 {
+		cmd.Env = append(os.Environ(), holderVar+"=adopt")
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	if kept >= 0 {
+		if err := unix.Sendmsg(pair[0], []byte("take"), unix.UnixRights(kept), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(kept)
+	}
+	if copied, err = receiveFD(pair[0]); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, copied
+}
+
+func end(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed, as it should be
+}
+
 // One process after the other holds the relay high and is killed with SIGKILL; a keeper has a copy of the descriptor
 // in between. The kernel's trace of the pin may show one rise and nothing after it.
 func TestBoardKilledHoldersNeverMoveTheLine(t *testing.T) {
@@ -95,47 +134,46 @@ func TestBoardKilledHoldersNeverMoveTheLine(t *testing.T) {
 	}
 	kept := -1
 	for i := range kills {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		far := os.NewFile(uintptr(pair[1]), "far")
-		cmd := exec.CommandContext(t.Context(), os.Args[0])
-		cmd.Env = append(os.Environ(), holderVar+"=adopt")
-		if i == 0 {
-			cmd.Env = append(os.Environ(), holderVar+"=first")
-		}
-		cmd.ExtraFiles, cmd.Stderr = []*os.File{far}, os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		far.Close()
-		if kept >= 0 {
-			if err := unix.Sendmsg(pair[0], []byte("take"), unix.UnixRights(kept), nil, 0); err != nil {
-				t.Fatal(err)
-			}
-			unix.Close(kept)
-		}
-		if kept, err = receiveFD(pair[0]); err != nil {
-			t.Fatalf("holder %d: %v", i, err)
-		}
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // killed, as it should be
-		unix.Close(pair[0])
+		var cmd *exec.Cmd
+		cmd, kept = holder(t, kept)
+		end(t, cmd)
 		if !s.level(t, 0) {
 			t.Fatalf("the pin fell with holder %d", i)
 		}
 	}
 	got := tr.of(t, 0)
-	if len(got) != 3 || got[2] != "set 1" {
+	if !slices.Equal(got, []string{"set 0", "out", "set 1"}) {
 		t.Errorf("trace over %d kills: got %v, want the request and one rise", kills, got)
 	}
 	t.Logf("%d holders killed, trace %v", kills, got)
-	// The keeper's own act when nobody comes: the safe level, by the action alone.
+	unix.Close(kept)
+}
+
+// A holder that hangs cannot keep the keeper from making the pin safe, once, and from holding it there; the holder's
+// end after that moves nothing, and the last copy's is the controller's choice.
+func TestBoardStoppedHolderIsMadeSafeByItsKeeper(t *testing.T) {
+	s := newSimChip(t, "kill", "RELAY")
+	tr := s.trace(t)
+	cmd, kept := holder(t, -1)
+	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if !s.level(t, 0) {
+		t.Error("the pin fell when its holder was stopped")
+	}
 	if err := (SafeAction{Mask: 1}).Do(kept); err != nil || s.level(t, 0) {
 		t.Errorf("safe action: got %v, the pin %v", err, s.level(t, 0))
+	}
+	end(t, cmd)
+	if got := tr.of(t, 0); !slices.Equal(got, []string{"set 0", "out", "set 1", "set 0"}) {
+		t.Errorf("trace: got %v, want one rise and one fall", got)
+	}
+	c, err := host{}.findChip("kill", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := c.findLine("RELAY", 0); err != nil || !l.used() {
+		t.Errorf("the keeper's line: got %+v, %v, want it still requested", l, err)
 	}
 	unix.Close(kept)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,7 +65,7 @@ func codeOf(k Kind, err error) Code {
 		return CodeTimeout
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errAmbiguous):
 		return CodeGone
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, ErrDenied):
 		return CodeDenied
 	}
 	return codeOfErrno(k, errnoOf(err))
@@ -72,14 +73,17 @@ func codeOf(k Kind, err error) Code {
 
 // errnoCodes are the numbers that mean the same for every kind. 524 is the kernel's own ENOTSUPP, which escapes from
 // some drivers.
-var errnoCodes = map[unix.Errno]Code{
-	unix.EREMOTEIO: CodeNACK, unix.EPROTO: CodeNACK,
-	unix.EBUSY: CodeBusy, unix.ENOBUFS: CodeBusy, unix.ENODATA: CodeBusy,
-	unix.EAGAIN: CodeStuck, unix.ETIMEDOUT: CodeTimeout,
-	unix.ENODEV: CodeGone, unix.ENETDOWN: CodeGone, unix.ESHUTDOWN: CodeGone, unix.ECONNREFUSED: CodeGone,
-	unix.EHOSTUNREACH: CodeGone, unix.ENETUNREACH: CodeGone, unix.ECONNRESET: CodeGone, unix.EPIPE: CodeGone,
-	unix.EMSGSIZE: CodeRange, unix.ERANGE: CodeRange, unix.EINVAL: CodeRange,
-	unix.EOPNOTSUPP: CodeUnsupported, unix.ENOTTY: CodeUnsupported, unix.ENOSYS: CodeUnsupported, 524: CodeUnsupported,
+var errnoCodes = [...]struct {
+	code Code
+	nums []unix.Errno
+}{
+	{CodeNACK, []unix.Errno{unix.EREMOTEIO, unix.EPROTO}},
+	{CodeBusy, []unix.Errno{unix.EBUSY, unix.ENOBUFS, unix.ENODATA}},
+	{CodeStuck, []unix.Errno{unix.EAGAIN}},
+	{CodeTimeout, []unix.Errno{unix.ETIMEDOUT}},
+	{CodeGone, []unix.Errno{unix.ENODEV, unix.ENETDOWN, unix.ESHUTDOWN, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE}},
+	{CodeRange, []unix.Errno{unix.EMSGSIZE, unix.ERANGE, unix.EINVAL}},
+	{CodeUnsupported, []unix.Errno{unix.EOPNOTSUPP, unix.ENOTTY, unix.ENOSYS, 524}},
 }
 
 func codeOfErrno(k Kind, e unix.Errno) Code {
@@ -93,8 +97,10 @@ func codeOfErrno(k Kind, e unix.Errno) Code {
 	case e == unix.EAGAIN && k == KindSensor: // it has no value yet
 		return CodeBusy
 	}
-	if c, ok := errnoCodes[e]; ok {
-		return c
+	for _, c := range errnoCodes {
+		if slices.Contains(c.nums, e) {
+			return c.code
+		}
 	}
 	return CodeNACK
 }

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -97,20 +96,14 @@ func (t scanType) bytes() int { return t.storage / 8 * t.repeat }
 
 // value decodes the first number of a channel.
 func (t scanType) value(b []byte) int64 {
-	var order binary.ByteOrder = binary.LittleEndian
-	if t.big {
-		order = binary.BigEndian
-	}
 	var u uint64
-	switch t.storage {
-	case 8:
-		u = uint64(b[0])
-	case 16:
-		u = uint64(order.Uint16(b))
-	case 32:
-		u = uint64(order.Uint32(b))
-	default:
-		u = order.Uint64(b)
+	size := t.storage / 8
+	for i := range size {
+		at := i
+		if !t.big {
+			at = size - 1 - i
+		}
+		u = u<<8 | uint64(b[at])
 	}
 	u >>= t.shift
 	if t.bits < 64 {

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"time"
 	"unsafe"
 
@@ -27,12 +28,13 @@ const (
 
 // Resource is one thing of the board as its owner names and wires it.
 type Resource struct {
-	Name   string
-	Kind   Kind
-	Match  Match
-	Wiring Wiring
-	Safe   float64 // of an output, logical: 0 or 1 of a line, 0 to 1 of PWM and LED
-	Who    string  // for the kernel's consumer label: "sp:" and this, cut to 31 bytes; "" is the name
+	Name      string
+	Kind      Kind
+	Match     Match
+	Wiring    Wiring
+	Safe      float64 // of an output, logical: 0 or 1 of a line, 0 to 1 of PWM and LED
+	SafeWrite []byte  // i2c: what makes the chip safe, written in one message; nil: it is no output
+	Who       string  // for the kernel's consumer label: "sp:" and this, cut to 31 bytes; "" is the name
 }
 
 // Match finds a resource by what stays the same. Fields that a kind does not use are empty.
@@ -72,6 +74,7 @@ type Wiring struct {
 	Buffer    int           // events that the kernel keeps, at most 1024
 
 	Timeout time.Duration // i2c: of the adapter, for all who use it
+	Filter  *Filter       // i2c: what may be touched; nil: everything
 
 	SPIMode uint32 // mode bits of linux/spi/spi.h
 	Bits    uint8  // of a word; 0 is 8
@@ -193,7 +196,7 @@ type Holder interface {
 }
 
 // SafeAction is data, so that whoever holds the descriptor needs no configuration: either SET_VALUES with bits and
-// mask on a line's descriptor, or bytes written at offset 0.
+// mask on a line's descriptor, or bytes written at once: at offset 0 of a file, or to a chip or port as they are.
 type SafeAction struct {
 	Bits, Mask uint64
 	Write      []byte // nil: a line
@@ -225,6 +228,9 @@ type Field struct{ Key, Value string }
 func (a SafeAction) Do(fd int) error {
 	if a.Write != nil {
 		_, err := unix.Pwrite(fd, a.Write, 0)
+		if errors.Is(err, unix.ESPIPE) { // a device without offsets
+			_, err = unix.Write(fd, a.Write)
+		}
 		return err
 	}
 	v := gpioValues{bits: a.Bits, mask: a.Mask}

@@ -45,6 +45,9 @@ func bounded(ops []Op) error {
 type i2cDevice struct {
 	bus  *share[*i2cBus]
 	addr uint16
+	rule *Filter
+	safe []byte
+	own  int // a descriptor of its own that speaks to this address only, for the safe action; -1 without
 }
 
 func (b *Backend) shareI2C(r Resource) (*share[*i2cBus], error) {
@@ -75,18 +78,54 @@ func (b *Backend) openI2CDevice(r Resource) (*i2cDevice, error) {
 	if err := s.it().free(r.Match.Addr); err != nil {
 		return nil, joinClose(err, s)
 	}
-	return &i2cDevice{bus: s, addr: r.Match.Addr}, nil
+	d := &i2cDevice{bus: s, addr: r.Match.Addr, rule: r.Wiring.Filter, safe: r.SafeWrite, own: -1}
+	if d.safe == nil {
+		return d, nil
+	}
+	if d.own, err = s.it().alone(d.addr); err != nil {
+		return nil, joinClose(err, s)
+	}
+	return d, nil
+}
+
+// alone opens the adapter once more for one address: plain writes to that descriptor reach it.
+func (b *i2cBus) alone(addr uint16) (int, error) {
+	if b.funcs&funcI2C == 0 {
+		return -1, fmt.Errorf("safe bytes for address %#02x on %s: %w", addr, b, errShape)
+	}
+	fd, err := unix.Open(b.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: b.node, Err: err}
+	}
+	if err := ioctlInt(fd, i2cSlave, uintptr(addr)); err != nil {
+		closeFD(fd)
+		return -1, fmt.Errorf("take address %#02x on %s: %w", addr, b, err)
+	}
+	return fd, nil
+}
+
+// FD is refused for a chip without safe bytes: there is nothing to keep of it.
+func (d *i2cDevice) FD() (int, SafeAction, error) {
+	if d.own < 0 {
+		return -1, SafeAction{}, coded(KindI2C, fmt.Errorf("address %#02x: no safe bytes: %w", d.addr, errors.ErrUnsupported))
+	}
+	return d.own, SafeAction{Write: d.safe}, nil
 }
 
 func (d *i2cDevice) Do(ctx context.Context, ops []Op) error {
 	if err := errors.Join(ctx.Err(), bounded(ops)); err != nil {
 		return coded(KindI2C, err)
 	}
-	return i2cError(d.bus, d.addr, d.bus.it().own(d.addr, pieces(ops)))
+	if d.rule != nil {
+		if err := d.rule.Check(ops); err != nil {
+			return coded(KindI2C, fmt.Errorf("address %#02x on %s: %w", d.addr, d.bus.it(), err))
+		}
+	}
+	return i2cError(d.bus, d.addr, d.bus.it().guarded(d.addr, pieces(ops)))
 }
 
-// own is do unless a driver of the kernel has come for the address meanwhile.
-func (b *i2cBus) own(addr uint16, p []piece) error {
+// guarded is do unless a driver of the kernel has come for the address meanwhile.
+func (b *i2cBus) guarded(addr uint16, p []piece) error {
 	if err := b.free(addr); err != nil {
 		return err
 	}
@@ -110,7 +149,13 @@ func i2cError(s *share[*i2cBus], addr uint16, err error) error {
 	return &Error{Code: CodeGone, Err: err}
 }
 
-func (d *i2cDevice) Close() error { return d.bus.Close() }
+func (d *i2cDevice) Close() error {
+	if d.own >= 0 {
+		closeFD(d.own)
+		d.own = -1
+	}
+	return d.bus.Close()
+}
 
 type spiUnit struct{ port *spiPort }
 
@@ -155,10 +200,14 @@ func (r *RS485) kernel() *rs485 {
 		return nil
 	}
 	k := &rs485{flags: rs485Enabled, before: uint32(r.Before.Milliseconds()), after: uint32(r.After.Milliseconds())}
-	for bit, on := range map[uint32]bool{rs485RTSOnSend: r.RTSOnSend, rs485RTSAfterSend: r.RTSAfterSend, rs485RXDuringTX: r.ReceiveWhileSending} {
-		if on {
-			k.flags |= bit
-		}
+	if r.RTSOnSend {
+		k.flags |= rs485RTSOnSend
+	}
+	if r.RTSAfterSend {
+		k.flags |= rs485RTSAfterSend
+	}
+	if r.ReceiveWhileSending {
+		k.flags |= rs485RXDuringTX
 	}
 	return k
 }

@@ -20,18 +20,25 @@ type lineResource struct {
 	gone atomic.Bool
 }
 
-func word(what, s string, words map[string]uint64) (uint64, error) {
-	v, ok := words[s]
-	if !ok {
-		return 0, fmt.Errorf("%s %q: %w", what, clip(s), errors.ErrUnsupported)
+// flagWord is one word of the configuration and its bits.
+type flagWord struct {
+	word string
+	bits uint64
+}
+
+func word(what, s string, words []flagWord) (uint64, error) {
+	for _, w := range words {
+		if w.word == s {
+			return w.bits, nil
+		}
 	}
-	return v, nil
+	return 0, fmt.Errorf("%s %q: %w", what, clip(s), errors.ErrUnsupported)
 }
 
 var (
-	driveWords = map[string]uint64{"": 0, "push-pull": 0, "open-drain": flagOpenDrain, "open-source": flagOpenSource}
-	biasWords  = map[string]uint64{"": 0, "as-is": 0, "disabled": flagBiasDisabled, "pull-up": flagBiasPullUp, "pull-down": flagBiasPullDown}
-	edgeWords  = map[string]uint64{"": 0, "rising": flagEdgeRising, "falling": flagEdgeFalling, "both": flagsEdges}
+	driveWords = []flagWord{{"", 0}, {"push-pull", 0}, {"open-drain", flagOpenDrain}, {"open-source", flagOpenSource}}
+	biasWords  = []flagWord{{"", 0}, {"as-is", 0}, {"disabled", flagBiasDisabled}, {"pull-up", flagBiasPullUp}, {"pull-down", flagBiasPullDown}}
+	edgeWords  = []flagWord{{"", 0}, {"rising", flagEdgeRising}, {"falling", flagEdgeFalling}, {"both", flagsEdges}}
 )
 
 func (r Resource) lineConfig() (cfg lineConfig, err error) {

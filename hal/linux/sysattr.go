@@ -92,12 +92,6 @@ func numbersOf(dir string, fit func(string) bool) []string {
 	return list
 }
 
-// notNow reports a sensor that has no value at this moment, which is normal: it is not ready, or switched off.
-func notNow(err error) bool {
-	e := errnoOf(err)
-	return e == unix.ENODATA || e == unix.EAGAIN || e == unix.EBUSY
-}
-
 // hwmonScale is what brings a hwmon attribute to volts, degrees Celsius, amperes, watts, joules, metres or
 // percent, with the UCUM code, by the attribute's name (Documentation/hwmon/sysfs-interface).
 func hwmonScale(name string) (scale float64, unit string) {
