@@ -16,8 +16,9 @@ type Config struct {
 	Logger *slog.Logger // default: discard
 }
 
-// Backend opens what the device owner named. Its methods may be called by any goroutine; what it opens is for one
-// goroutine at a time, except that Close and an EdgeReader's or Receiver's wait may run beside the others.
+// Backend opens what the device owner named. Its methods may be called by any goroutine. What it opens is for one
+// goroutine at a time, except that Close and an EdgeReader's or Receiver's wait may run beside the others; resources
+// on one adapter, port or chip take turns.
 type Backend struct {
 	host
 	log *slog.Logger
@@ -120,7 +121,10 @@ func (b *Backend) follow(s *ueventSocket, out chan Change) {
 		case errors.Is(err, errMissed):
 			c = Change{Lost: true}
 			b.dropGone()
+		case errors.Is(err, os.ErrClosed):
+			return
 		case err != nil:
+			b.log.Warn("hot-plug is not seen any more", "err", err)
 			return
 		case !matters(u.subsystem):
 			continue
@@ -146,7 +150,7 @@ func matters(subsystem string) bool {
 	return false
 }
 
-// dropGone ends the readers of lines whose chip was plugged out: Linux before 6.7 does not wake them.
+// dropGone ends the readers of lines whose chip was plugged out: Linux 6.1 does not wake them, 6.12 does.
 func (b *Backend) dropGone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

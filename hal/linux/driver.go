@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"periph.io/x/conn/v3/i2c"
@@ -170,6 +171,7 @@ func startADS(b *chipBus, name, option string) (sense, error) {
 // chipSensor is a chip with its driver, shared by the resources that name its quantities. It is set up at the first
 // read and again after an error, so that a chip that lost its supply comes back by itself.
 type chipSensor struct {
+	mu     sync.Mutex // held for a conversion
 	driver chipDriver
 	option string
 	bus    *chipBus
@@ -188,6 +190,8 @@ func (c *chipSensor) value(ctx context.Context, quantity string) (float64, error
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if _, ok := c.last[quantity]; !ok || time.Since(c.at) > chipFresh {
 		c.bus.until = deadlineOf(ctx)
 		if c.bus.until.IsZero() {

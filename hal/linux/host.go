@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,7 +57,7 @@ func attr(elem ...string) (string, error) {
 	defer f.Close()
 	b := make([]byte, maxAttr)
 	n, err := f.Read(b)
-	if n == 0 && err != nil && err.Error() != "EOF" {
+	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
 	return string(bytes.TrimRight(b[:n], "\x00\n")), nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -35,8 +36,9 @@ func (h host) findAdapter(name, path string) (device, error) {
 	return h.find("I2C adapter", name, path, h.adapters(), nil)
 }
 
-// i2cBus is an open adapter. Its user, a bus worker, calls it from one goroutine at a time.
+// i2cBus is an open adapter.
 type i2cBus struct {
+	mu sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
 	device
 	h     host
 	fd    int

@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// modbusRTU is the master of one serial line. The line's worker calls it from one goroutine at a time; the silence
-// between frames is kept here, whichever unit is meant.
+// modbusRTU is the master of one serial line: one request at a time, and the silence between frames is kept here,
+// whichever unit is meant.
 type modbusRTU struct {
+	mu   sync.Mutex // held for a request and its answer
 	port *tty
 	gap  time.Duration // silence beyond t3.5
 	last time.Time     // of the last byte in either direction
@@ -40,6 +42,8 @@ func (m *modbusRTU) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 	if unit == 0 && r.fn < writeCoil {
 		return nil, fmt.Errorf("read from unit 0: %w", errModbusRange)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if err := m.quiet(ctx); err != nil {
 		return nil, err
 	}

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
 // modbusTCP is the one connection to an address: many devices take only one. It is dialled at the first request
 // and again after an error.
 type modbusTCP struct {
+	mu      sync.Mutex // held for a request and its answer
 	address string
 	conn    net.Conn
 	id      uint16
@@ -30,6 +32,8 @@ func (m *modbusTCP) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 		ctx, cancel = context.WithTimeout(ctx, modbusAnswerTime)
 		defer cancel()
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.conn == nil {
 		var d net.Dialer
 		if m.conn, err = d.DialContext(ctx, "tcp", m.address); err != nil {
@@ -97,6 +101,8 @@ func readMBAP(r io.Reader, buf []byte) (id uint16, unit byte, pdu []byte, err er
 }
 
 func (m *modbusTCP) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.conn == nil {
 		return nil
 	}

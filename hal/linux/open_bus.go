@@ -126,6 +126,8 @@ func (d *i2cDevice) Do(ctx context.Context, ops []Op) error {
 
 // guarded is do unless a driver of the kernel has come for the address meanwhile.
 func (b *i2cBus) guarded(addr uint16, p []piece) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err := b.free(addr); err != nil {
 		return err
 	}

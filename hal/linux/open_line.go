@@ -113,7 +113,7 @@ func (b *Backend) adopt(r Resource, fd int) (*lineResource, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sameLine(fd, c, l); err != nil {
+	if err := sameLine(fd, c, l, cfg.consumer); err != nil {
 		return nil, err
 	}
 	if d := l.differs(cfg); d != "" {
@@ -132,14 +132,14 @@ func (b *Backend) adopt(r Resource, fd int) (*lineResource, error) {
 }
 
 // sameLine asks the kernel whether a descriptor is a request for this line: /proc names chip and lines of it.
-func sameLine(fd int, c chip, l lineInfo) error {
+func sameLine(fd int, c chip, l lineInfo, consumer string) error {
 	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
 		return err
 	}
 	name, line, ok := fdinfoLine(string(info))
-	if !ok { // kernels before 6.6 do not tell; that the line is in use by our label has to do
-		if l.used() {
+	if !ok { // older kernels do not tell; that the line is in use under our label has to do
+		if l.used() && l.consumer == consumer {
 			return nil
 		}
 		return fmt.Errorf("%s is not requested: %w", c.where(l), unix.ENODEV)

@@ -182,9 +182,17 @@ func (t *tty) readSome(b []byte, until time.Time) (int, error) {
 // maxExchange bounds what one exchange reads.
 const maxExchange = 64 << 10
 
+// serialTime is how long an exchange may take when the caller sets no deadline of its own.
+const serialTime = time.Second
+
 // exchange writes w and then reads n bytes, or up to and with until when that is not empty. What came before the
 // deadline is returned with it.
 func (t *tty) exchange(ctx context.Context, w, until []byte, n int) ([]byte, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, serialTime)
+		defer cancel()
+	}
 	if len(w) > 0 {
 		if err := t.discard(); err != nil {
 			return nil, err
