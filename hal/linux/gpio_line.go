@@ -17,6 +17,7 @@ import (
 type lineConfig struct {
 	consumer  string // ≤ 31 bytes; longer ones are cut
 	out       bool
+	asIs      bool // neither direction: only look
 	keep      bool // output: the level that the pin has now, instead of value
 	value     bool // output: the first logical level
 	activeLow bool
@@ -31,6 +32,9 @@ func (c lineConfig) flags() uint64 {
 	f := c.bias
 	if c.activeLow {
 		f |= flagActiveLow
+	}
+	if c.asIs {
+		return f
 	}
 	if c.out {
 		return f | flagOutput | c.drive

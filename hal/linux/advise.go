@@ -1,0 +1,95 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// release is what a controller does to an output when the last descriptor of its request closes: the kernel's document
+// promises nothing, so it goes by the driver.
+type release string
+
+const (
+	releaseInput   release = "makes it an input"
+	releaseKeep    release = "keeps its level"
+	releasePull    release = "lets its pull decide"
+	releaseUnknown release = "may do anything"
+)
+
+// released is known of the drivers that somebody looked at; a release is never a safe state all the same.
+func (h host) released(c chip) release {
+	real, err := filepath.EvalSymlinks(c.dir)
+	if err != nil {
+		return releaseUnknown
+	}
+	switch driver(filepath.Dir(real)) {
+	case "gpio-sim":
+		return releasePull
+	case "pinctrl-bcm2835":
+		if attrOr(h.path("sys/module/pinctrl_bcm2835/parameters/persist_gpio_outputs")) == "Y" {
+			return releaseKeep
+		}
+		return releaseInput
+	}
+	return releaseUnknown
+}
+
+// Advise looks at an output line without moving it and says, one line each, what about the board disagrees with its
+// safe level: how the pin stands before anybody drives it, and what the controller does when nobody does any more.
+func (b *Backend) Advise(r Resource) ([]string, error) {
+	if r.Kind != KindLine || !r.Wiring.Out {
+		return nil, nil
+	}
+	c, l, err := b.findLine(r)
+	if err != nil {
+		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
+	}
+	high := (r.Safe != 0) != r.Wiring.ActiveLow // the safe level on the pin
+	var list []string
+	say := func(format string, args ...any) {
+		list = append(list, r.Name+" ("+c.where(l)+"): "+fmt.Sprintf(format, args...))
+	}
+	idle, known, err := c.idle(l)
+	if err != nil {
+		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
+	}
+	if known && idle != high {
+		say("stands %s until the agent drives it, and is safe %s: add a pull resistor or a gpio-hog", level(idle), level(high))
+	}
+	if how := b.released(c); how != releaseKeep {
+		say("its controller %s when the warden dies: a pull resistor to %s makes that safe", how, level(high))
+	}
+	return list, nil
+}
+
+func level(high bool) string {
+	if high {
+		return "high"
+	}
+	return "low"
+}
+
+// idle is the level of a line that nobody has: its pull when the kernel knows of one, else what can be read of it as
+// it is. A line in use tells its pull only.
+func (c chip) idle(l lineInfo) (high, known bool, err error) {
+	switch {
+	case l.flags&flagBiasPullUp != 0:
+		return true, true, nil
+	case l.flags&flagBiasPullDown != 0:
+		return false, true, nil
+	case l.used():
+		return false, false, nil
+	}
+	r, err := c.requestLine(l, lineConfig{consumer: "sp:check", asIs: true})
+	if errors.Is(err, unix.EBUSY) { // meanwhile
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	on, err := r.get()
+	return on, err == nil, joinClose(err, r)
+}
