@@ -70,6 +70,7 @@ type Hub struct {
 	bundles  *os.Root       // nil: none
 	sockets  sync.WaitGroup // MQTT connections over WebSocket
 	started  chan struct{}  // closed when all is served
+	imports  sync.Mutex     // held while an export is taken
 
 	mu      sync.Mutex // guards what follows
 	clients map[iothub.ID]*client

@@ -55,7 +55,7 @@ func (h *Hub) serveHTTPS(ctx context.Context) error {
 	return err
 }
 
-// routes are the real service's paths, and ours: /events and /bundles/.
+// routes are the real service's paths, and ours: /events, /imports and /bundles/.
 func (h *Hub) routes(ctx context.Context) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(iothub.WebSocketPath, mqtt.WebSocket(func(nc net.Conn, _ *http.Request) {
@@ -89,8 +89,11 @@ func (h *Hub) routes(ctx context.Context) http.Handler {
 		"GET /statistics/devices":                          {RightRegistryRead, h.statistics},
 		"GET /events":                                      {RightServiceConnect, h.streamEvents},
 	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.handle(w, r, act) })
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { h.handle(w, r, maxBody, act) })
 	}
+	mux.HandleFunc("POST /imports", func(w http.ResponseWriter, r *http.Request) {
+		h.handle(w, r, maxImport, action{RightServiceConnect, h.importQueue})
+	})
 	return mux
 }
 
@@ -101,8 +104,8 @@ type action struct {
 }
 
 // handle checks who asks, for what identity, and answers errors in the service's shape.
-func (h *Hub) handle(w http.ResponseWriter, r *http.Request, act action) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+func (h *Hub) handle(w http.ResponseWriter, r *http.Request, limit int64, act action) {
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	id, err := pathID(r)
 	if err == nil {
 		err = h.authorize(r, act.right, id)

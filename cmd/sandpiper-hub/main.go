@@ -78,7 +78,7 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&s.dir, "dir", "hub", "the hub's directory: its state, and how to reach it")
-	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand())
+	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand(), s.importCommand())
 	return root
 }
 

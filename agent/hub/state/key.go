@@ -16,6 +16,7 @@ const (
 	KindService  = "svc" // the service's half of a twin: tags, desired, the ring of last patches
 	KindReported = "rep" // the device's half of a twin
 	KindSession  = "ses" // MQTT subscription set and what was last delivered
+	KindImports  = "imp" // how far each lane of each of the device's stores came by exports
 )
 
 // Kinds of document that belong to the hub itself. KindRecord has no name, KindPolicy is named by its policy.
@@ -65,7 +66,7 @@ func ParseKey(text string) (Key, error) {
 		return Key{}, fmt.Errorf("parse key %q: %w", text, err)
 	}
 	switch k.Kind {
-	case KindIdentity, KindService, KindReported, KindSession:
+	case KindIdentity, KindService, KindReported, KindSession, KindImports:
 		return k, nil
 	}
 	return Key{}, fmt.Errorf("parse key %q: %w", text, ErrKey)
