@@ -152,7 +152,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Logger: a.log,
+		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Logger: a.log,
 	})
 	a.twins.OnDesired(func(c twin.Change) {
 		if c.ID == a.edgeHub() {

@@ -34,6 +34,7 @@ type Config struct {
 	Plan       func(ctx context.Context, manifest []byte) (Plan, error)
 	Apply      func(ctx context.Context, manifest []byte) (Plan, error)
 	Deployment func(ctx context.Context) (json.RawMessage, error)
+	Queue      QueueFuncs
 	Logger     *slog.Logger // default: discard
 }
 
@@ -56,6 +57,7 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /deployment", s.deployment)
 	s.mux.HandleFunc("POST /deployment/plan", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Plan) })
 	s.mux.HandleFunc("POST /deployment", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Apply) })
+	s.queueRoutes()
 	return s
 }
 
