@@ -61,13 +61,13 @@ func TestAnExportIsTakenOnceHoweverOftenItComes(t *testing.T) {
 		{exported(t, head, cs.Key, 1, 5), 5, 0}, // replayed
 		{exported(t, head, cs.Key, 3, 8), 6, 3}, // made again before the receipt was there
 	} {
-		raw, err := h.Owner.Import(t.Context(), bytes.NewReader(c.raw))
+		took, err := h.Owner.Import(t.Context(), bytes.NewReader(c.raw))
 		if err != nil {
 			t.Fatalf("import %d: %v", i, err)
 		}
-		r, err := message.ParseReceipt(raw)
+		r, err := message.ParseReceipt(took.Receipt)
 		if err != nil || r.Verify(message.VerifyWithKeys(cs.Key)) != nil {
-			t.Fatalf("import %d: got receipt %s, %v, want one that verifies", i, raw, err)
+			t.Fatalf("import %d: got receipt %s, %v, want one that verifies", i, took.Receipt, err)
 		}
 		if len(r.Lanes) != 1 || r.Lanes[0].Messages != c.messages || r.Lanes[0].New != c.news || r.Export != "1" || r.Device != "edge1" {
 			t.Errorf("import %d: got %+v, want %d messages, %d new", i, r, c.messages, c.news)

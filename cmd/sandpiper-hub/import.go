@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
-	"github.com/sandpiper-edge/sandpiper/agent/message"
 )
 
 func (s *shared) importCommand() *cobra.Command {
@@ -26,25 +25,17 @@ func (s *shared) importCommand() *cobra.Command {
 				out = args[0] + ".receipt"
 			}
 			return s.with(func(c *hub.Owner) error {
-				raw, err := c.Import(cmd.Context(), f)
+				took, err := c.Import(cmd.Context(), f)
 				if err != nil {
 					return fmt.Errorf("import %s: %w", args[0], err)
 				}
-				r, err := message.ParseReceipt(raw)
-				if err != nil {
-					return err
-				}
-				if err := os.WriteFile(out, raw, 0o644); err != nil {
+				if err := os.WriteFile(out, took.Receipt, 0o644); err != nil {
 					return err
 				}
 				if s.json {
-					return printJSON(s.out, r)
+					return printJSON(s.out, took)
 				}
-				var all, fresh uint64
-				for _, l := range r.Lanes {
-					all, fresh = all+l.Messages, fresh+l.New
-				}
-				fmt.Fprintf(s.out, "%s: %d messages, %d of them new; the receipt is in %s\n", r.Device, all, fresh, out)
+				fmt.Fprintf(s.out, "%s: %d messages, %d of them new; the receipt is in %s\n", took.Device, took.Messages, took.New, out)
 				return nil
 			})
 		},
