@@ -92,8 +92,11 @@ func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
 // build makes the engines in the order of their dependencies.
 func (a *Agent) build(ctx context.Context) (err error) {
 	docs := a.store.Docs()
-	if a.twins, err = twin.NewKeeper(docs); err != nil {
+	if a.twins, err = twin.NewKeeper(healed{docs, a.log}); err != nil {
 		return err
+	}
+	if a.dev.hub != "" && a.store.Usage().Recovered {
+		a.twins.AllLost()
 	}
 	roots, err := rootsFrom(a.cfg.Upstream.TrustedCA)
 	if err != nil {

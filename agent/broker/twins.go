@@ -22,6 +22,12 @@ func (c *client) twinGet(rid string) {
 	d := iothub.Delivery{Kind: iothub.TwinResult, Status: 200, RequestID: rid}
 	c.mu.Lock() // a patch must not overtake the older whole
 	snapshot := c.b.cfg.Twins.Snapshot(c.id)
+	if snapshot.Lost { // empty would be taken for the truth; SDKs ask again
+		c.mu.Unlock()
+		c.once("twin was lost by the disk, it is served when the hub has given it again")
+		c.fail(rid, iothub.CodeUnavailable, errors.New("the twin is not here yet"))
+		return
+	}
 	err := c.conn.Send(d.Topic(), snapshot.Client(), qos, nil)
 	seen := err == nil && snapshot.DesiredVersion != c.shown
 	if seen {

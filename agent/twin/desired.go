@@ -85,7 +85,7 @@ func (k *Keeper) SetDesired(ctx context.Context, id iothub.ID, section json.RawM
 	if err != nil {
 		return Change{}, err
 	}
-	have := t.desired.Load()
+	have := t.desired.Load().open()
 	difference := Diff(have.doc, doc)
 	if have.known && len(difference) == 0 {
 		t.release()
@@ -116,7 +116,7 @@ func (k *Keeper) ApplyDesired(ctx context.Context, id iothub.ID, patch json.RawM
 	if err != nil {
 		return false, err
 	}
-	have := t.desired.Load()
+	have := t.desired.Load().open()
 	if !have.known || version > have.version+1 {
 		t.release()
 		return true, nil
@@ -153,7 +153,7 @@ func (k *Keeper) Replace(ctx context.Context, id iothub.ID, whole json.RawMessag
 }
 
 func (k *Keeper) replaceDesired(ctx context.Context, t *twin, want section) error {
-	have := t.desired.Load()
+	have := t.desired.Load().open()
 	difference := Diff(have.doc, want.doc)
 	if have.known && have.version == want.version && len(difference) == 0 {
 		return nil
@@ -167,7 +167,7 @@ func (k *Keeper) storeDesired(ctx context.Context, t *twin, n *desired, change C
 	if err := k.docs.Put(ctx, desiredPrefix+t.id.String(), n.encode()); err != nil {
 		return fmt.Errorf("store desired of %s: %w", t.id, err)
 	}
-	t.desired.Store(n)
+	t.desired.Store(n.pack())
 	k.queue(t, event{change: &change})
 	return nil
 }
@@ -183,7 +183,8 @@ func (k *Keeper) DesiredSince(id iothub.ID, version int64) (Change, bool) {
 	if !d.known || d.version == version {
 		return Change{}, false
 	}
-	return d.change(id, d.since(version)), true
+	section := d.open()
+	return section.change(id, section.since(version)), true
 }
 
 // section is one parsed section of a twin.

@@ -186,7 +186,7 @@ func TestDesiredSince(t *testing.T) {
 		_, err := k.ApplyDesired(ctx, filter, raw(fmt.Sprintf(`{"n":%d,"$version":%d}`, v, v)))
 		must(t, err)
 	}
-	if got := len(k.peek(filter).desired.Load().ring); got != ringSteps {
+	if got := len(k.peek(filter).desired.Load().open().ring); got != ringSteps {
 		t.Errorf("ring: got %d steps, want %d", got, ringSteps)
 	}
 	if change, _ := k.DesiredSince(filter, 11); string(change.Patch) != `{"n":19,"$version":19}` {
@@ -196,7 +196,7 @@ func TestDesiredSince(t *testing.T) {
 		_, err := k.ApplyDesired(ctx, filter, raw(fmt.Sprintf(`{"n":["%s",%d],"$version":%d}`, strings.Repeat("x", 7000), v, v)))
 		must(t, err)
 	}
-	if got := len(k.peek(filter).desired.Load().ring); got != 2 {
+	if got := len(k.peek(filter).desired.Load().open().ring); got != 2 {
 		t.Errorf("ring of large steps: got %d, want 2", got)
 	}
 }
@@ -284,7 +284,7 @@ func TestSentDropsExactlyWhatWasSent(t *testing.T) {
 		report(fmt.Sprintf(`{"n":%d}`, i))
 		_, _, _ = k.Pending(filter)
 	}
-	if got := len(k.peek(filter).reported.Load().segments); got != maxSegments {
+	if got := len(k.peek(filter).reported.Load().open().segments); got != maxSegments {
 		t.Errorf("segments: got %d, want %d", got, maxSegments)
 	}
 	must(t, k.Sent(ctx, filter, pending(`{"n":7}`)))

@@ -30,9 +30,6 @@ type segment struct {
 	patch map[string]any
 }
 
-// stored tells whether anything was ever made durable.
-func (r *reported) stored() bool { return r.base != nil || r.version > firstVersion }
-
 // local is the section as this device sees it.
 func (r *reported) local() map[string]any {
 	doc := Merge(nil, r.base)
@@ -107,7 +104,7 @@ func (k *Keeper) PatchReported(ctx context.Context, id iothub.ID, patch []byte) 
 }
 
 func (k *Keeper) foldReported(ctx context.Context, t *twin, change map[string]any) (int64, error) {
-	have := t.reported.Load()
+	have := t.reported.Load().open()
 	before := have.local()
 	// A section that is too large already, because the hub allowed it, may still shrink.
 	if n := sizeOf(Merge(before, change)); n > max(Reported.MaxSize(), sizeOf(before)) {
@@ -134,7 +131,7 @@ func (k *Keeper) Pending(id iothub.ID) (patch json.RawMessage, mark uint64, ok b
 		return nil, 0, false
 	}
 	defer t.release()
-	have := t.reported.Load()
+	have := t.reported.Load().open()
 	last := len(have.segments) - 1
 	if last < 0 {
 		return nil, 0, false
@@ -144,12 +141,12 @@ func (k *Keeper) Pending(id iothub.ID) (patch json.RawMessage, mark uint64, ok b
 	n := &reported{version: have.version, base: have.base, segments: slices.Clone(have.segments)}
 	if first := deletions(wire); sizeOf(wire) > Reported.MaxSize() && len(first) > 0 {
 		n.segments = []segment{{mark: k.newMark(), patch: first}, {patch: additions(whole, nil)}}
-		t.reported.Store(n)
+		t.reported.Store(n.pack())
 		return encode(first), n.segments[0].mark, true
 	}
 	if n.segments[last].mark == 0 {
 		n.segments[last].mark = k.newMark()
-		t.reported.Store(n)
+		t.reported.Store(n.pack())
 	}
 	return encode(wire), n.segments[last].mark, true
 }
@@ -169,7 +166,7 @@ func (k *Keeper) Sent(ctx context.Context, id iothub.ID, mark uint64) error {
 		return err
 	}
 	defer t.release()
-	have := t.reported.Load()
+	have := t.reported.Load().open()
 	i := slices.IndexFunc(have.segments, func(s segment) bool { return s.mark == mark && mark != 0 })
 	if i < 0 {
 		return nil
@@ -183,7 +180,7 @@ func (k *Keeper) Sent(ctx context.Context, id iothub.ID, mark uint64) error {
 
 // rebase takes the hub's section as base. What is pending stays so, on top of it.
 func (k *Keeper) rebase(ctx context.Context, t *twin, hub section) error {
-	have := t.reported.Load()
+	have := t.reported.Load().open()
 	n := &reported{version: max(have.version, hub.version), base: hub.doc, segments: have.segments}
 	if n.version == have.version && len(Diff(have.base, hub.doc)) == 0 {
 		return nil
@@ -196,6 +193,6 @@ func (k *Keeper) storeReported(ctx context.Context, t *twin, n *reported) error 
 	if err := k.docs.Put(ctx, reportedPrefix+t.id.String(), n.encode()); err != nil {
 		return fmt.Errorf("store reported of %s: %w", t.id, err)
 	}
-	t.reported.Store(n)
+	t.reported.Store(n.pack())
 	return nil
 }

@@ -19,6 +19,7 @@ type Snapshot struct {
 	Desired, Reported               json.RawMessage
 	DesiredVersion, ReportedVersion int64
 	Known                           bool // desired came from the hub or a deployment; false: nothing is known, sections may be empty
+	Lost                            bool // it is not known because the disk lost what was: it must not be served before it is here again
 }
 
 // Client is the document a client gets for its twin: both sections with $version, which some SDKs insist on. A twin that is not known

@@ -17,7 +17,12 @@ const maxPatch = 256 << 10
 const headerVersion = "Sandpiper-Version"
 
 func (k *socket) getTwin(w http.ResponseWriter, r *http.Request) {
-	answerIn(w, r, http.StatusOK, k.cfg.Twins.Snapshot(k.caller.ID).Client())
+	snapshot := k.cfg.Twins.Snapshot(k.caller.ID)
+	if snapshot.Lost { // empty would be taken for the truth
+		fail(w, http.StatusServiceUnavailable, "the twin was lost by the disk and is not here yet; ask again when the hub has been reached")
+		return
+	}
+	answerIn(w, r, http.StatusOK, snapshot.Client())
 }
 
 func (k *socket) patchTwin(w http.ResponseWriter, r *http.Request) {
