@@ -237,6 +237,7 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	t.Cleanup(func() { command(t, "ip", "link", "del", "vcan8") })
 	b := newBackend(t, "")
 	r := Resource{Name: "body", Kind: KindCAN, Match: Match{Interface: "vcan8"}, Wiring: Wiring{Receive: []IDMask{{ID: 0x100, Mask: 0x700}}}}
+	r.Wiring.Send = []IDMask{{Mask: 0}}
 	rx := opened[Bus](t, b, r)
 	if err := rx.Do(t.Context(), []Op{{Frame: Frame{ID: 1}}}); !codeIs(err, CodeGone) {
 		t.Errorf("interface down: got %v, want gone", err)
@@ -244,7 +245,7 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	if out, err := command(t, "ip", "link", "set", "vcan8", "up"); err != nil {
 		t.Fatal(out)
 	}
-	r.Wiring.Receive = nil
+	r.Wiring.Receive, r.Wiring.Send = nil, []IDMask{{}, {ID: 0x123, Mask: 0x1fffffff, Extended: true}, {Extended: true, ID: 0x80000123, Mask: ^uint32(0)}}
 	tx := opened[Bus](t, b, r)
 	frames := []Op{{Frame: Frame{ID: 0x123, Extended: true}}, {Frame: Frame{ID: 0x101, Remote: true}}, {Frame: Frame{ID: 0x700}}, {Frame: Frame{ID: 0x1f0, Data: []byte("ok")}}}
 	if err := tx.Do(t.Context(), frames); err != nil {
@@ -260,8 +261,11 @@ func TestBoardCANOfTheContract(t *testing.T) {
 		}
 		t.Errorf("got %+v, want only the standard data frame that the filter lets pass", f)
 	}
-	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 0x80000123}}}); !codeIs(err, CodeRange) {
+	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 0x80000123, Extended: true}}}); !codeIs(err, CodeRange) {
 		t.Errorf("flag bits in an identifier: got %v, want range", err)
+	}
+	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 1}}, {Frame: Frame{ID: 0x124, Extended: true}}}); !codeIs(err, CodeDenied) {
+		t.Errorf("an identifier that was not granted: got %v, want denied", err)
 	}
 }
 

@@ -53,6 +53,45 @@ func TestRegisterFilterJudgesEveryByteThatIsTouched(t *testing.T) {
 	}
 }
 
+func TestTableFilterJudgesWholeSpans(t *testing.T) {
+	t.Parallel()
+	f := TableFilter{Read: []Span{{"holding", 0, 99}, {"input", 65530, 65535}}, Write: []Span{{"coil", 7, 7}}}
+	for name, c := range map[string]struct {
+		op Op
+		ok bool
+	}{
+		"the whole range":            {Op{Fn: "read-holding", Addr: 0, N: 100}, true},
+		"one past it":                {Op{Fn: "read-holding", Addr: 1, N: 100}, false},
+		"another table":              {Op{Fn: "read-input", Addr: 0, N: 1}, false},
+		"the last register":          {Op{Fn: "read-input", Addr: 65535, N: 1}, true},
+		"a span that wraps":          {Op{Fn: "read-input", Addr: 65535, N: 2}, false},
+		"none":                       {Op{Fn: "read-holding", Addr: 0}, false},
+		"a negative count":           {Op{Fn: "read-holding", Addr: 50, N: -5}, false},
+		"the one coil":               {Op{Fn: "write-coil", Addr: 7, W: []byte{1}}, true},
+		"its neighbour":              {Op{Fn: "write-coil", Addr: 7, W: []byte{1, 1}}, false},
+		"a write under a read grant": {Op{Fn: "write-holding", Addr: 0, W: []byte{0, 1}}, false},
+		"half a register":            {Op{Fn: "write-holding", Addr: 0, W: []byte{0}}, false},
+		"a function of the future":   {Op{Fn: "reboot"}, false},
+	} {
+		if err := f.Check([]Op{c.op}); (err == nil) != c.ok {
+			t.Errorf("%s: got %v, want allowed %v", name, err, c.ok)
+		}
+	}
+}
+
+func TestIdentifiersPassByMaskAndFormat(t *testing.T) {
+	t.Parallel()
+	masks := []IDMask{{ID: 0x100, Mask: 0x700}, {ID: 0x18fee500, Mask: 0x1fffff00, Extended: true}}
+	for f, want := range map[[2]uint32]bool{{0x1ff, 0}: true, {0x200, 0}: false, {0x18fee5aa, 1}: true, {0x18fee4aa, 1}: false, {0x1ff, 1}: false} {
+		if got := passes(masks, Frame{ID: f[0], Extended: f[1] == 1}); got != want {
+			t.Errorf("%#x extended %d: got %v, want %v", f[0], f[1], got, want)
+		}
+	}
+	if passes(nil, Frame{}) {
+		t.Error("without a mask something passes")
+	}
+}
+
 // What passes touches nothing else: a chip that counts as the filter assumes shows it.
 func FuzzRegisterFilter(f *testing.F) {
 	f.Add([]byte{0x10, 0x6b, 0x00}, 2, byte(0x10), byte(0x20), byte(0x6b), byte(0x6c))

@@ -84,7 +84,9 @@ type Wiring struct {
 	RS485   *RS485        // nil: no switching of the direction
 	Gap     time.Duration // modbus: silence beyond 3.5 characters
 	Period  time.Duration // pwm
+	Tables  *TableFilter  // modbus: what may be touched; nil: everything
 	Receive []IDMask      // can: what is received; nothing without
+	Send    []IDMask      // can: what may be sent; nothing without
 }
 
 // RS485 is how a port switches the direction of its line.

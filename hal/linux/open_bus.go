@@ -250,6 +250,7 @@ func portError(where string, err error) error {
 func (s *serialPort) Close() error { return s.port.Close() }
 
 type modbusUnit struct {
+	rule  *TableFilter
 	share io.Closer
 	line  func(context.Context, byte, modbusRequest) ([]byte, error)
 	where string
@@ -266,7 +267,7 @@ func (b *Backend) openModbus(r Resource) (*modbusUnit, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &modbusUnit{share: s, line: s.it().do, where: r.Match.Address, unit: r.Match.Unit}, nil
+		return &modbusUnit{rule: r.Wiring.Tables, share: s, line: s.it().do, where: r.Match.Address, unit: r.Match.Unit}, nil
 	}
 	key := r.Match.Path + r.Match.USBPort + r.Match.USBSerial
 	s, err := b.rtus.get(key, r.Wiring.Mode, func() (*modbusRTU, error) {
@@ -279,7 +280,7 @@ func (b *Backend) openModbus(r Resource) (*modbusUnit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &modbusUnit{share: s, line: s.it().do, where: s.it().port.where, unit: r.Match.Unit, gone: s.forget}, nil
+	return &modbusUnit{rule: r.Wiring.Tables, share: s, line: s.it().do, where: s.it().port.where, unit: r.Match.Unit, gone: s.forget}, nil
 }
 
 func modbusOp(o Op) (modbusRequest, error) {
@@ -308,6 +309,11 @@ func modbusOp(o Op) (modbusRequest, error) {
 }
 
 func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
+	if u.rule != nil {
+		if err := u.rule.Check(ops); err != nil {
+			return coded(KindModbus, fmt.Errorf("unit %d on %s: %w", u.unit, u.where, err))
+		}
+	}
 	for i := range ops {
 		r, err := modbusOp(ops[i])
 		if err == nil {
@@ -327,7 +333,10 @@ func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
 
 func (u *modbusUnit) Close() error { return u.share.Close() }
 
-type canUnit struct{ sock *canSocket }
+type canUnit struct {
+	sock *canSocket
+	may  []IDMask
+}
 
 func (b *Backend) openCAN(r Resource) (*canUnit, error) {
 	var list []canFilter
@@ -342,10 +351,15 @@ func (b *Backend) openCAN(r Resource) (*canUnit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &canUnit{s}, nil
+	return &canUnit{s, r.Wiring.Send}, nil
 }
 
 func (u *canUnit) Do(ctx context.Context, ops []Op) error {
+	for _, o := range ops { // all of them first: no half-sent call
+		if !passes(u.may, o.Frame) {
+			return coded(KindCAN, fmt.Errorf("send %#x on %s: %w", o.Frame.ID, u.sock.name, ErrDenied))
+		}
+	}
 	for _, o := range ops {
 		f := canFrame{id: o.Frame.ID, extended: o.Frame.Extended, remote: o.Frame.Remote, fd: o.Frame.FD, data: o.Frame.Data}
 		err := ctx.Err()
