@@ -52,6 +52,7 @@ type Agent struct {
 	images     *image.Store
 	supervisor *supervisor.Supervisor
 	control    *control.Server
+	audit      *audit
 	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
 }
 
@@ -157,6 +158,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	a.control = control.New(control.Config{
 		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Logger: a.log,
 	})
+	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log}
 	a.twins.OnDesired(func(c twin.Change) {
 		if c.ID == a.edgeHub() {
 			a.routes.apply()
@@ -180,6 +182,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.routes.apply()
 	g.Go(func() error { return a.reportClients(ctx) })
+	if a.dev.hub != "" {
+		g.Go(func() error { return named("audit", a.audit.Run(ctx)) })
+	}
 	g.Go(func() error { return named("supervisor", a.supervisor.Run(ctx)) })
 	if err := a.listen(ctx, g); err != nil {
 		return errors.Join(err, g.Wait())
