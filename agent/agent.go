@@ -53,6 +53,7 @@ type Agent struct {
 	supervisor *supervisor.Supervisor
 	control    *control.Server
 	audit      *audit
+	wear       *wear
 	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
 }
 
@@ -115,12 +116,13 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	a.wear = &wear{usage: a.store.Usage, docs: docs, logger: a.log, now: time.Now}
 	ca := a.identities.CA()
 	a.routes = &routes{id: a.edgeHub(), twins: a.twins, logger: a.log, report: deployment.NewHubReport(a.buildInfo())}
 	if a.broker, err = broker.New(broker.Config{
 		Device:       a.dev.id,
 		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
-		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Logger: a.log,
+		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Stored: a.wear.add, Logger: a.log,
 	}); err != nil {
 		return err
 	}
@@ -176,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return named("store", a.store.Run(ctx)) })
 	g.Go(func() error { return named("broker", a.broker.Run(ctx)) })
+	g.Go(func() error { return a.wear.Run(ctx) })
 	if a.upstream != nil {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })
 		g.Go(func() error { return a.keepIdentities(ctx) })

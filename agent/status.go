@@ -42,15 +42,8 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 		})
 	}
 	a.addSandbox(&st)
-	usage := a.store.Usage()
-	if usage.Full {
-		st.Problems = append(st.Problems, fmt.Sprintf("the store is full (%d of %d bytes, %d free on the disk): messages are not acknowledged until it drains",
-			usage.Held, usage.Limit, usage.Free))
-	}
-	if usage.Recovered || usage.DamagedFiles > 0 || usage.DamagedRecords > 0 || usage.DamagedDocuments > 0 {
-		st.Problems = append(st.Problems, fmt.Sprintf("the disk damaged the store: %d files, %d messages, %d documents; replace it", usage.DamagedFiles,
-			usage.DamagedRecords, usage.DamagedDocuments))
-	}
+	st.Store = a.storeStatus()
+	st.Problems = append(st.Problems, st.Store.Why...)
 	if result.Code != deployment.CodeOK && version != 0 {
 		st.Problems = append(st.Problems, "the deployment is not applied: "+result.Description)
 	}

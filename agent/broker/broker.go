@@ -32,6 +32,8 @@ type Config struct {
 	Twins  *twin.Keeper
 	TLS    *tls.Config // of the endpoints; nil = listeners are plain or TLS already
 
+	Stored func(id iothub.ID, bytes int) // called for every message of an identity once it is stored; must be quick; nil = nobody counts
+
 	AckTimeout time.Duration    // for a module's PUBACK of an input; default 30 s, as edgeHub's MessageAckTimeoutSecs
 	Now        func() time.Time // device clock; default time.Now
 	Logger     *slog.Logger     // default: discard
@@ -46,6 +48,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Stored == nil {
+		c.Stored = func(iothub.ID, int) {}
 	}
 	if c.Router == nil {
 		c.Router = func() *route.Router { return nil }

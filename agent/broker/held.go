@@ -159,9 +159,11 @@ func (c *client) retry() {
 		c.close(err)
 		return
 	}
-	c.b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: c.b.entries(c.b.cfg.Router(), m, false)}, func(err error) {
+	raw := m.Append(nil)
+	c.b.cfg.Queue.Enqueue(store.Record{Body: raw, Entries: c.b.entries(c.b.cfg.Router(), m, false)}, func(err error) {
 		switch {
 		case err == nil:
+			c.b.cfg.Stored(c.id, len(raw))
 			p.Ack()
 			if c.held.tried(p, true, c.retry) {
 				c.b.cfg.Logger.Info("messages are stored again", "identity", c.id.String())

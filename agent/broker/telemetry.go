@@ -51,12 +51,13 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 		return
 	}
 	c.buf = m.Append(c.buf[:0])
-	n := c.arrived
+	n, size := c.arrived, len(c.buf)
 	c.b.cfg.Queue.Enqueue(store.Record{Body: c.buf, Entries: entries}, func(err error) {
 		if err != nil {
 			c.notStored(p, n, err)
 			return
 		}
+		c.b.cfg.Stored(c.id, size)
 		p.Ack()
 	})
 	if cap(c.buf) > keepBuffer {
@@ -127,9 +128,11 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 	if len(entries) == 0 {
 		return route.Promise{}, nil
 	}
-	if err := b.cfg.Queue.Append(ctx, store.Record{Body: m.Append(nil), Entries: entries}); err != nil {
+	raw := m.Append(nil)
+	if err := b.cfg.Queue.Append(ctx, store.Record{Body: raw, Entries: entries}); err != nil {
 		return route.Promise{}, err
 	}
+	b.cfg.Stored(id, len(raw))
 	return route.Promise{Sinks: len(entries)}, nil
 }
 

@@ -18,6 +18,7 @@ type Status struct {
 	Links        []Link       `json:"links"`
 	Modules      []Module     `json:"modules"`
 	Queues       []Queue      `json:"queues"`
+	Store        Store        `json:"store"`
 	Sandbox      []Capability `json:"sandbox"`
 	Problems     []string     `json:"problems"` // what an operator should act on; empty when all is well
 }

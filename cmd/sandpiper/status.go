@@ -98,5 +98,9 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	return printQueues(w, st.Queues, now)
+	if err := printQueues(w, st.Queues, now); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	return printStore(w, st.Store)
 }
