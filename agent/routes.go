@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/route"
@@ -19,6 +20,7 @@ type routes struct {
 	twins  *twin.Keeper
 	logger *slog.Logger
 	table  atomic.Pointer[route.Router]
+	rules  atomic.Pointer[[]route.Rule] // what the table was made of
 
 	mu      sync.Mutex // one application at a time, in the order of versions
 	version int64
@@ -44,6 +46,7 @@ func (r *routes) apply() {
 		r.logger.Error("routes refused; the ones in force stay", "deployment", now.DesiredVersion, "err", err)
 	} else {
 		r.table.Store(route.NewRouter(wanted.Rules))
+		r.rules.Store(&wanted.Rules)
 		for _, note := range wanted.Notes {
 			r.logger.Warn("accepted without effect", "deployment", now.DesiredVersion, "note", note)
 		}
@@ -51,6 +54,22 @@ func (r *routes) apply() {
 	}
 	r.report.LastDesiredVersion, r.report.LastDesiredStatus = now.DesiredVersion, status
 	r.reportLocked(context.Background())
+}
+
+// list is the routes in force, as status shows them.
+func (r *routes) list() []control.Route {
+	out := []control.Route{}
+	rules := r.rules.Load()
+	if rules == nil {
+		return out
+	}
+	for _, rule := range *rules {
+		out = append(out, control.Route{
+			Name: rule.Name, Route: rule.Route.String(), Priority: int(rule.Priority), TTLSeconds: int64(rule.TTL.Seconds()), Clock: rule.Terms.Clock.String(),
+			Durability: rule.Terms.Durability.String(), Eviction: rule.Terms.Eviction.String(),
+		})
+	}
+	return out
 }
 
 // clients reports who is connected.

@@ -42,6 +42,7 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 		})
 	}
 	a.addSandbox(&st)
+	st.Routes = a.routes.list()
 	st.Store = a.storeStatus()
 	st.Problems = append(st.Problems, st.Store.Why...)
 	if result.Code != deployment.CodeOK && version != 0 {

@@ -131,7 +131,7 @@ func TestTheSocketIsForItsOwnerOnly(t *testing.T) {
 
 func TestTheDocumentsHaveNoNullLists(t *testing.T) {
 	t.Parallel()
-	raw, err := json.Marshal(Status{Links: []Link{}, Modules: []Module{}, Queues: []Queue{}, Sandbox: []Capability{}, Problems: []string{},
+	raw, err := json.Marshal(Status{Links: []Link{}, Modules: []Module{}, Queues: []Queue{}, Routes: []Route{}, Sandbox: []Capability{}, Problems: []string{},
 		Store: Store{Why: []string{}, Wear: Wear{Modules: []ModuleWear{}}}})
 	if err != nil || bytes.Contains(raw, []byte("null")) {
 		t.Errorf("got %s, %v, want no null", raw, err)

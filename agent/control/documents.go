@@ -18,6 +18,7 @@ type Status struct {
 	Links        []Link       `json:"links"`
 	Modules      []Module     `json:"modules"`
 	Queues       []Queue      `json:"queues"`
+	Routes       []Route      `json:"routes"`
 	Store        Store        `json:"store"`
 	Sandbox      []Capability `json:"sandbox"`
 	Problems     []string     `json:"problems"` // what an operator should act on; empty when all is well
@@ -63,6 +64,17 @@ type Queue struct {
 	Oldest   time.Time `json:"oldest,omitzero"`
 	Expired  uint64    `json:"expired"`
 	Dropped  uint64    `json:"dropped"`
+}
+
+// Route is one route in force and what its messages are given.
+type Route struct {
+	Name       string `json:"name"`
+	Route      string `json:"route"`
+	Priority   int    `json:"priority"`
+	TTLSeconds int64  `json:"timeToLiveSecs"`  // 0 = for ever
+	Clock      string `json:"timeToLiveClock"` // powered-on, wall
+	Durability string `json:"durability"`      // strict, relaxed(T): what a PUBACK or a 204 means
+	Eviction   string `json:"eviction"`        // oldest-first, newest-per-key(NAME)
 }
 
 // Capability is one thing the kernel offers sandboxes, or does not.

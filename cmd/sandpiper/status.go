@@ -101,6 +101,16 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 	if err := printQueues(w, st.Queues, now); err != nil {
 		return err
 	}
+	if len(st.Routes) > 0 {
+		var rows [][]string
+		for _, r := range st.Routes {
+			rows = append(rows, []string{r.Name, r.Durability, r.Eviction, r.Route})
+		}
+		fmt.Fprintln(w)
+		if err := table(w, "ROUTE DURABILITY EVICTION TEXT", rows); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintln(w)
 	return printStore(w, st.Store)
 }
