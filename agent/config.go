@@ -58,11 +58,6 @@ type TrustedKey struct {
 	Modules []string `toml:"modules"` // module name prefixes; empty = every module
 }
 
-// Store bounds the durable store.
-type Store struct {
-	MaxBytes Size `toml:"max_bytes"` // all queues together; default a quarter of the partition
-}
-
 // Modules holds the limits of a module that asks for none.
 type Modules struct {
 	Memory Size    `toml:"memory"`  // default 128 MiB
@@ -213,11 +208,10 @@ func (c Config) problems() []problem {
 	if (d.Certificate == "") != (d.PrivateKey == "") {
 		bad("device.certificate", "certificate and private_key go together")
 	}
-	for key, size := range map[string]Size{"bundles.max_bytes": c.Bundles.MaxBytes, "store.max_bytes": c.Store.MaxBytes} {
-		if size != 0 && size < 1<<20 {
-			bad(key, "%d bytes is too small; want at least 1MiB", size)
-		}
+	if size := c.Bundles.MaxBytes; size != 0 && size < 1<<20 {
+		bad("bundles.max_bytes", "%d bytes is too small; want at least 1MiB", size)
 	}
+	c.Store.problems(bad)
 	if c.Modules.Memory != 0 && c.Modules.Memory < 8<<20 {
 		bad("modules.memory", "%d bytes is below the floor of 8MiB under which no sandbox starts", c.Modules.Memory)
 	}
