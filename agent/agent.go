@@ -54,6 +54,8 @@ type Agent struct {
 	control    *control.Server
 	audit      *audit
 	wear       *wear
+	timeline   *timeline
+	pacer      *pacer
 	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
 }
 
@@ -80,7 +82,7 @@ func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
-	if a.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.StateDir, "store"), MaxBytes: int64(cfg.Store.MaxBytes), Logger: a.log}); err != nil {
+	if a.store, err = store.Open(store.Config{Dir: filepath.Join(cfg.StateDir, "store"), MaxBytes: int64(cfg.Store.MaxBytes), MinFree: int64(cfg.Store.MinFree), Logger: a.log}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -116,13 +118,21 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	boot, err := kernelBoot()
+	if err != nil {
+		return err
+	}
+	a.timeline = newTimeline(&timeline{
+		boot: boot, uptime: kernelUptime, now: a.identities.Clock().Now, known: a.identities.Clock().Believable, docs: docs, logger: a.log,
+	})
+	a.pacer = newPacer(a.store.Queue(), a.log)
 	a.wear = &wear{usage: a.store.Usage, docs: docs, logger: a.log, now: time.Now}
 	ca := a.identities.CA()
 	a.routes = &routes{id: a.edgeHub(), twins: a.twins, logger: a.log, report: deployment.NewHubReport(a.buildInfo())}
 	if a.broker, err = broker.New(broker.Config{
 		Device:       a.dev.id,
 		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
-		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Stored: a.wear.add, Logger: a.log,
+		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, Untimed: a.timeline.untimed, Logger: a.log,
 	}); err != nil {
 		return err
 	}
@@ -149,7 +159,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	if a.dev.hub != "" {
 		if a.upstream, err = upstream.New(upstream.Config{
 			Hub: a.dev.hub, Address: a.cfg.Upstream.MQTTAddress, TLS: a.identities.Clock().TLS(hubTLS), Credential: a.identities.Password,
-			Queue: a.store.Queue(), Twins: a.twins, Method: a.method, Refused: a.identities.Refused, Now: a.identities.Clock().Now, ClientType: "sandpiper/" + a.version, Logger: a.log,
+			Queue: a.store.Queue(), Twins: a.twins, Method: a.method, Refused: a.identities.Refused, Now: a.identities.Clock().Now, Made: a.timeline.made, ClientType: "sandpiper/" + a.version, Logger: a.log,
 		}); err != nil {
 			return err
 		}
@@ -176,9 +186,16 @@ const standaloneHub = "standalone.sandpiper"
 // Run starts every engine and returns when all have ended: with nil when ctx ended, else with what broke first.
 func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return named("store", a.store.Run(ctx)) })
+	storeCtx, endStore := context.WithCancel(context.WithoutCancel(ctx)) // it takes what was acknowledged from memory when all else has ended
+	g.Go(func() error { return named("store", a.store.Run(storeCtx)) })
+	g.Go(func() error {
+		defer endStore()
+		return a.pacer.Run(ctx)
+	})
+	g.Go(func() error { return a.keepBounds(ctx) })
 	g.Go(func() error { return named("broker", a.broker.Run(ctx)) })
 	g.Go(func() error { return a.wear.Run(ctx) })
+	g.Go(func() error { return a.timeline.Run(ctx) })
 	if a.upstream != nil {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })
 		g.Go(func() error { return a.keepIdentities(ctx) })

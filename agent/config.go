@@ -95,6 +95,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Modules.Pids, 128)
 	set(&c.Modules.IDBase, 1<<20)
 	set(&c.Log.Format, LogAuto)
+	if c.Store.DailyWrites > 0 {
+		set(&c.Store.AtDailyLimit, AtLimitLinger)
+	}
 	return c
 }
 

@@ -35,7 +35,6 @@ func TestAWrongConfigurationNamesFileLineKeyAndRemedy(t *testing.T) {
 		"an age without sense":     {"[store]\nmax_age = \"soon\"\n", []string{"c.toml:2:", "max_age", "30d"}},
 		"an age of nothing":        {"[store]\nmax_age = \"0s\"\n", []string{"c.toml:2:", "max_age", "30d"}},
 		"less than no messages":    {"[store]\nmax_messages = -1\n", []string{"c.toml:2:", "max_messages", "negative"}},
-		"more reserved than used":  {"[store]\nmax_bytes = \"64MiB\"\nreserve = \"65MiB\"\n", []string{"c.toml:3:", "store.reserve", "max_bytes"}},
 		"a budget of nothing":      {"[store]\ndaily_writes = 1\n", []string{"c.toml:2:", "daily_writes", "1MiB"}},
 		"an unknown limit":         {"[store]\ndaily_writes = \"1GiB\"\nat_daily_limit = \"panic\"\n", []string{"c.toml:3:", "at_daily_limit", "linger, relaxed or refuse"}},
 		"a limit without a budget": {"[store]\nat_daily_limit = \"refuse\"\n", []string{"c.toml:2:", "at_daily_limit", "daily_writes"}},

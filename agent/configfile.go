@@ -110,7 +110,7 @@ func siblings(key toml.Key) []string {
 		"upstream":             {"mqtt_address", "https_address", "trusted_ca"},
 		"bundles":              {"trusted_keys", "trusted_ca", "max_bytes"},
 		"bundles.trusted_keys": {"file", "modules"},
-		"store":                {"max_bytes", "max_age", "max_messages", "reserve", "min_free", "daily_writes", "at_daily_limit"},
+		"store":                {"max_bytes", "max_age", "max_messages", "min_free", "daily_writes", "at_daily_limit"},
 		"modules":              {"memory", "cpu", "pids", "id_base"},
 		"listen":               {"mqtt", "https"},
 		"log":                  {"level", "format"},

@@ -119,6 +119,7 @@ func (a *Agent) understand(manifest []byte) (wanted, error) {
 			return wanted{}, fmt.Errorf("modulesContent.%s: %w", deployment.EdgeHub, err)
 		}
 		w.notes = append(w.notes, hub.Notes...)
+		w.notes = append(w.notes, withoutEffect(hub.Rules)...)
 	}
 	return w, nil
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -47,13 +48,26 @@ func (r *routes) apply() {
 	} else {
 		r.table.Store(route.NewRouter(wanted.Rules))
 		r.rules.Store(&wanted.Rules)
-		for _, note := range wanted.Notes {
+		for _, note := range append(wanted.Notes, withoutEffect(wanted.Rules)...) {
 			r.logger.Warn("accepted without effect", "deployment", now.DesiredVersion, "note", note)
 		}
 		r.logger.Info("routes in force", "deployment", now.DesiredVersion, "routes", len(wanted.Rules))
 	}
 	r.report.LastDesiredVersion, r.report.LastDesiredStatus = now.DesiredVersion, status
 	r.reportLocked(context.Background())
+}
+
+// withoutEffect names what rules ask of the store and it does not do: nothing is accepted in silence.
+func withoutEffect(rules []route.Rule) (notes []string) {
+	for _, r := range rules {
+		if r.Terms.Eviction != (route.Eviction{}) {
+			notes = append(notes, fmt.Sprintf("routes.%s.eviction: a full store refuses the publish and evicts nothing", r.Name))
+		}
+		if r.Terms.Clock != route.PoweredOn {
+			notes = append(notes, fmt.Sprintf("routes.%s.timeToLiveClock: times to live count the time switched on", r.Name))
+		}
+	}
+	return notes
 }
 
 // list is the routes in force, as status shows them.

@@ -12,7 +12,6 @@ type Store struct {
 	MaxBytes     Size    `toml:"max_bytes"`      // all queues together; default a quarter of the partition
 	MaxAge       Age     `toml:"max_age"`        // of a message, whatever its route says; default no bound
 	MaxMessages  int64   `toml:"max_messages"`   // all queues together; default no bound
-	Reserve      Size    `toml:"reserve"`        // set aside on the partition at the first start, so that others cannot starve the queues; default nothing
 	MinFree      Size    `toml:"min_free"`       // of the partition, left to others; default 64 MiB, or an eighth of a small one
 	DailyWrites  Size    `toml:"daily_writes"`   // budget of bytes written to the flash in a day; default none
 	AtDailyLimit AtLimit `toml:"at_daily_limit"` // what happens then; default linger
@@ -27,9 +26,6 @@ func (s Store) problems(bad func(key, format string, args ...any)) {
 	}
 	if s.MaxMessages < 0 {
 		bad("store.max_messages", "%d is negative; want a number of messages, or 0 for no bound", s.MaxMessages)
-	}
-	if s.MaxBytes != 0 && s.Reserve > s.MaxBytes {
-		bad("store.reserve", "%d bytes is more than max_bytes, %d; want at most that", s.Reserve, s.MaxBytes)
 	}
 	if s.AtDailyLimit != "" && s.DailyWrites == 0 {
 		bad("store.at_daily_limit", "there is no daily_writes that it could be at; give both or neither")

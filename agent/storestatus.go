@@ -11,6 +11,25 @@ import (
 func (a *Agent) storeStatus() control.Store {
 	doc := StoreReport(a.store.Usage())
 	doc.Wear = a.wear.day()
+	doc.Wear.Budget, doc.Wear.AtLimit = int64(a.cfg.Store.DailyWrites), string(a.cfg.Store.AtDailyLimit)
+	if why := a.pacer.refusal.Load(); why != nil {
+		doc.Health = "full"
+		doc.Why = append(doc.Why, (*why).Error())
+	}
+	if l := a.pacer.limit.Load(); l != nil {
+		what := map[AtLimit]string{
+			AtLimitLinger: fmt.Sprintf("commits wait up to %s for one another", l.linger), AtLimitRelaxed: fmt.Sprintf("messages are acknowledged up to %s before the disk has them", limitWindow),
+			AtLimitRefuse: "no message is acknowledged until the day is over",
+		}[l.at]
+		doc.Why = append(doc.Why, fmt.Sprintf("the day's budget of %d bytes written is used up: %s", doc.Wear.Budget, what))
+		if l.at == AtLimitRefuse {
+			doc.Health = "full"
+		}
+	}
+	if err := a.pacer.failing(); err != nil {
+		doc.Health = "failing"
+		doc.Why = append(doc.Why, err.Error())
+	}
 	return doc
 }
 

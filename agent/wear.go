@@ -130,6 +130,17 @@ func (w *wear) Run(ctx context.Context) error {
 	}
 }
 
+// written is what was written in the hours that are known, a day at most, in bytes.
+func (w *wear) written() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sum := w.openLocked().Written
+	for _, h := range w.hours {
+		sum += h.Written
+	}
+	return sum
+}
+
 // day sums up the hours that are known, and reckons them up to a day if they are fewer.
 func (w *wear) day() control.Wear {
 	w.mu.Lock()

@@ -32,11 +32,18 @@ type Config struct {
 	Twins  *twin.Keeper
 	TLS    *tls.Config // of the endpoints; nil = listeners are plain or TLS already
 
+	// Put hands a record to the queue at the durability that its routes ask for and returns the one it gets; done is called once, with nil
+	// when it is that safe. Default: every record is strict.
+	Put    func(rec store.Record, asked route.Durability, done func(error)) route.Durability
+	MaxAge time.Duration                 // of a message, whatever its route says; 0 = no bound
 	Stored func(id iothub.ID, bytes int) // called for every message of an identity once it is stored; must be quick; nil = nobody counts
 
 	AckTimeout time.Duration    // for a module's PUBACK of an input; default 30 s, as edgeHub's MessageAckTimeoutSecs
 	Now        func() time.Time // device clock; default time.Now
-	Logger     *slog.Logger     // default: discard
+	// Untimed is asked for every message: true while the device does not know the time, with the boot and how long ago it began. The
+	// time of the message is then found later. Default: the time is known.
+	Untimed func() (boot string, uptime time.Duration, untimed bool)
+	Logger  *slog.Logger // default: discard
 }
 
 func (c Config) withDefaults() Config {
@@ -48,6 +55,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Put == nil {
+		c.Put = func(rec store.Record, _ route.Durability, done func(error)) route.Durability {
+			c.Queue.Enqueue(rec, done)
+			return route.Durability{}
+		}
+	}
+	if c.Untimed == nil {
+		c.Untimed = func() (string, time.Duration, bool) { return "", 0, false }
 	}
 	if c.Stored == nil {
 		c.Stored = func(iothub.ID, int) {}

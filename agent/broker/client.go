@@ -10,7 +10,6 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/message"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 	"github.com/sandpiper-edge/sandpiper/agent/route"
-	"github.com/sandpiper-edge/sandpiper/store"
 )
 
 // client is one connected identity. It implements mqtt.Session; those methods run on the connection's reading goroutine.
@@ -25,11 +24,11 @@ type client struct {
 
 	// Of the reading goroutine only.
 	opened  bool
-	topic   string         // the last one published on; what it says is below
-	publish iothub.Publish // of no kind before the first
-	bag     iothub.Bag     // room for a copy of its properties
-	router  *route.Router  // the table that answered
-	routed  map[string][]store.Entry
+	topic   string           // the last one published on; what it says is below
+	publish iothub.Publish   // of no kind before the first
+	bag     iothub.Bag       // room for a copy of its properties
+	router  *route.Router    // the table that answered
+	routed  map[string]lanes // by output
 	buf     []byte
 	arrived uint64          // telemetry on this connection
 	scolded map[string]bool // what was logged once for this connection

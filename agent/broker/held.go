@@ -153,14 +153,15 @@ func (c *client) retry() {
 		if p.Retain {
 			bag = bag.Set(iothub.PropRetain, "true")
 		}
-		m, err = message.FromPublish(c.id, bag, p.Payload, c.b.cfg.Now())
+		m, err = c.b.message(c.id, bag, p.Payload)
 	}
 	if err != nil { // it was read before
 		c.close(err)
 		return
 	}
 	raw := m.Append(nil)
-	c.b.cfg.Queue.Enqueue(store.Record{Body: raw, Entries: c.b.entries(c.b.cfg.Router(), m, false)}, func(err error) {
+	to := c.b.entries(c.b.cfg.Router(), m, false)
+	c.b.cfg.Put(store.Record{Body: raw, Entries: to.entries}, to.durability, func(err error) {
 		switch {
 		case err == nil:
 			c.b.cfg.Stored(c.id, len(raw))

@@ -39,20 +39,20 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 	if p.Retain {
 		bag = bag.Set(iothub.PropRetain, "true")
 	}
-	m, err := message.FromPublish(c.id, bag, p.Payload, c.b.cfg.Now())
+	m, err := c.b.message(c.id, bag, p.Payload)
 	if err != nil { // MQTT 3.1.1 has no other way to say no
 		c.once("message refused", "err", err)
 		c.close(err)
 		return
 	}
-	entries := c.route(m)
-	if len(entries) == 0 {
+	to := c.route(m)
+	if len(to.entries) == 0 {
 		p.Ack()
 		return
 	}
 	c.buf = m.Append(c.buf[:0])
 	n, size := c.arrived, len(c.buf)
-	c.b.cfg.Queue.Enqueue(store.Record{Body: c.buf, Entries: entries}, func(err error) {
+	c.b.cfg.Put(store.Record{Body: c.buf, Entries: to.entries}, to.durability, func(err error) {
 		if err != nil {
 			c.notStored(p, n, err)
 			return
@@ -65,6 +65,15 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 	}
 }
 
+// message makes the message that src published now.
+func (b *Broker) message(src iothub.ID, bag iothub.Bag, body []byte) (message.Message, error) {
+	m, err := message.FromPublish(src, bag, body, b.cfg.Now())
+	if boot, uptime, untimed := b.cfg.Untimed(); untimed && err == nil {
+		m = m.Untimed(boot, uptime)
+	}
+	return m, err
+}
+
 const (
 	// keepBuffer is the largest buffer, in bytes, that a connection keeps for its next message.
 	keepBuffer = 64 << 10
@@ -73,34 +82,47 @@ const (
 )
 
 // route remembers its answers for as long as the table is the same and no rule looks at more than source and output.
-func (c *client) route(m message.Message) []store.Entry {
+func (c *client) route(m message.Message) lanes {
 	router := c.b.cfg.Router()
 	if router == nil {
-		return nil
+		return lanes{}
 	}
 	if router.Conditional() { // each message may differ
 		return c.b.entries(router, m, false)
 	}
 	if router != c.router || len(c.routed) >= keepOutputs {
-		c.router, c.routed = router, map[string][]store.Entry{}
+		c.router, c.routed = router, map[string]lanes{}
 	}
-	entries, ok := c.routed[m.Output]
+	to, ok := c.routed[m.Output]
 	if !ok {
-		entries = c.b.entries(router, m, false)
-		c.routed[strings.Clone(m.Output)] = entries // it is a part of a topic
+		to = c.b.entries(router, m, false)
+		c.routed[strings.Clone(m.Output)] = to // it is a part of a topic
 	}
-	return entries
+	return to
+}
+
+// lanes are where one message goes, and the strictest durability that one of its routes asks for.
+type lanes struct {
+	entries    []store.Entry
+	durability route.Durability
 }
 
 // entries lists the lanes of a message and sees to it that each input lane has a pump.
-func (b *Broker) entries(router *route.Router, m message.Message, twinChange bool) []store.Entry {
+func (b *Broker) entries(router *route.Router, m message.Message, twinChange bool) lanes {
 	if router == nil {
-		return nil
+		return lanes{}
 	}
+	var durability route.Durability
 	hops := router.RouteMessage(m, twinChange)
 	entries := make([]store.Entry, 0, len(hops))
-	for _, hop := range hops {
+	for i, hop := range hops {
 		e := store.Entry{Priority: hop.Priority, TTL: hop.TTL}
+		if b.cfg.MaxAge > 0 && (e.TTL == 0 || e.TTL > b.cfg.MaxAge) {
+			e.TTL = b.cfg.MaxAge
+		}
+		if asked := hop.Terms.Durability; i == 0 || asked.Window < durability.Window {
+			durability = asked
+		}
 		switch {
 		case hop.Sink != route.Sink{}:
 			e.Sink = inputLane(hop.Sink.Module, hop.Sink.Input)
@@ -112,7 +134,7 @@ func (b *Broker) entries(router *route.Router, m message.Message, twinChange boo
 		}
 		entries = append(entries, e)
 	}
-	return entries
+	return lanes{entries, durability}
 }
 
 // Publish stores a message of id as if it had come over MQTT; when the error is nil it is as safe as the promise says.
@@ -120,35 +142,42 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 	if output != "" { // in the bag it is checked with the rest: what is acknowledged must be readable again
 		bag = bag.Set(iothub.PropOutput, output)
 	}
-	m, err := message.FromPublish(id, bag, body, b.cfg.Now())
+	m, err := b.message(id, bag, body)
 	if err != nil {
 		return route.Promise{}, err
 	}
-	entries := b.entries(b.cfg.Router(), m, false)
-	if len(entries) == 0 {
+	to := b.entries(b.cfg.Router(), m, false)
+	if len(to.entries) == 0 {
 		return route.Promise{}, nil
 	}
 	raw := m.Append(nil)
-	if err := b.cfg.Queue.Append(ctx, store.Record{Body: raw, Entries: entries}); err != nil {
+	stored := make(chan error, 1)
+	got := b.cfg.Put(store.Record{Body: raw, Entries: to.entries}, to.durability, func(err error) { stored <- err })
+	select {
+	case err = <-stored:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		return route.Promise{}, err
 	}
 	b.cfg.Stored(id, len(raw))
-	return route.Promise{Sinks: len(entries)}, nil
+	return route.Promise{Sinks: len(to.entries), Durability: got}, nil
 }
 
 // reportedChanged routes a change of reported properties to those who asked for /twinChangeNotifications.
 func (b *Broker) reportedChanged(id iothub.ID, patch json.RawMessage) {
 	bag := iothub.Bag{{Key: "$.ct", Value: "application/json"}, {Key: "$.ce", Value: "utf-8"}}
-	m, err := message.FromPublish(id, bag, patch, b.cfg.Now())
+	m, err := b.message(id, bag, patch)
 	if err != nil {
 		b.cfg.Logger.Warn("twin change not routed", "identity", id.String(), "err", err)
 		return
 	}
-	entries := b.entries(b.cfg.Router(), m, true)
-	if len(entries) == 0 {
+	to := b.entries(b.cfg.Router(), m, true)
+	if len(to.entries) == 0 {
 		return
 	}
-	b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: entries}, func(err error) {
+	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries}, to.durability, func(err error) {
 		if err != nil {
 			b.cfg.Logger.Warn("twin change not stored", "identity", id.String(), "err", err)
 		}
@@ -170,16 +199,16 @@ func (b *Broker) willOf(id iothub.ID, w *mqtt.Will) *message.Message {
 
 // publishWill speaks for a client whose connection broke.
 func (b *Broker) publishWill(w message.Message) {
-	m, err := message.FromPublish(w.Source, w.Bag, w.Body, b.cfg.Now())
+	m, err := b.message(w.Source, w.Bag, w.Body)
 	if err != nil {
 		b.cfg.Logger.Warn("will not published", "identity", w.Source.String(), "err", err)
 		return
 	}
-	entries := b.entries(b.cfg.Router(), m, false)
-	if len(entries) == 0 {
+	to := b.entries(b.cfg.Router(), m, false)
+	if len(to.entries) == 0 {
 		return
 	}
-	b.cfg.Queue.Enqueue(store.Record{Body: m.Append(nil), Entries: entries}, func(err error) {
+	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries}, to.durability, func(err error) {
 		if err != nil && !errors.Is(err, store.ErrClosed) {
 			b.cfg.Logger.Warn("will not stored", "identity", w.Source.String(), "err", err)
 		}

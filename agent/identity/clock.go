@@ -67,6 +67,14 @@ func (c *Clock) Device() time.Time { return c.now() }
 // Known reports whether the device clock can be right: it does not show a time before this program was built.
 func (c *Clock) Known() bool { return !c.now().Before(c.built) }
 
+// Believable reports whether hub time is more than a guess: the hub stated it in this run, or the device clock can be right.
+func (c *Clock) Believable() bool {
+	c.mu.Lock()
+	heard := c.heard
+	c.mu.Unlock()
+	return heard || c.Known()
+}
+
 // Now is hub time. It follows the device clock as long as that agrees with what the hub said, within the hub's own tolerance.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()

@@ -27,7 +27,12 @@ type wire struct {
 	Body     []byte   `cbor:"5,keyasint,omitempty"`
 	Accepted *int64   `cbor:"6,keyasint,omitempty"`
 	ID       string   `cbor:"7,keyasint,omitempty"`
+	Boot     string   `cbor:"8,keyasint,omitempty"`
+	Uptime   uint64   `cbor:"9,keyasint,omitempty"` // microseconds
 }
+
+// maxUptime bounds how long a device is up, in microseconds: a hundred years.
+const maxUptime = 100 * 365 * 86400 * 1e6
 
 // strict refuses everything that the durable form does not have.
 var strict = mustStrict()
@@ -71,7 +76,10 @@ func Decode(data []byte) (Message, error) {
 	if w.Version == 0 || len(w.Bag)%2 != 0 {
 		return Message{}, fmt.Errorf("%w: version %d, %d property texts", ErrCorrupt, w.Version, len(w.Bag))
 	}
-	m := Message{Output: w.Output, Body: w.Body, ID: w.ID}
+	if w.Uptime > maxUptime {
+		return Message{}, fmt.Errorf("%w: up for %d microseconds", ErrCorrupt, w.Uptime)
+	}
+	m := Message{Output: w.Output, Body: w.Body, ID: w.ID, Boot: w.Boot, Uptime: time.Duration(w.Uptime) * time.Microsecond}
 	if w.Device != "" {
 		src, err := iothub.NewID(w.Device, w.Module)
 		if err != nil {

@@ -23,6 +23,8 @@ import (
 //	5    body                        bytes, absent = empty
 //	6    accepted                    integer, microseconds since 1970 UTC; absent = unknown
 //	7    id                          text, absent = none
+//	8    boot                        text, absent = none; see [Message.Boot]
+//	9    uptime                      unsigned, microseconds; absent = 0
 const Version = 1
 
 // Keys of the durable form.
@@ -35,6 +37,8 @@ const (
 	keyBody
 	keyAccepted
 	keyID
+	keyBoot
+	keyUptime
 )
 
 // Major types of CBOR, in place.
@@ -53,7 +57,7 @@ const (
 func (m Message) Append(dst []byte) []byte {
 	pairs := uint64(2)
 	for _, there := range [...]bool{
-		m.Source.Module != "", m.Output != "", len(m.Bag) > 0, len(m.Body) > 0, !m.Accepted.IsZero(), m.ID != "",
+		m.Source.Module != "", m.Output != "", len(m.Bag) > 0, len(m.Body) > 0, !m.Accepted.IsZero(), m.ID != "", m.Boot != "", m.Uptime > 0,
 	} {
 		if there {
 			pairs++
@@ -83,13 +87,19 @@ func (m Message) Append(dst []byte) []byte {
 	if m.ID != "" {
 		dst = appendText(append(dst, keyID), m.ID)
 	}
+	if m.Boot != "" {
+		dst = appendText(append(dst, keyBoot), m.Boot)
+	}
+	if m.Uptime > 0 {
+		dst = appendHead(append(dst, keyUptime), majorUint, uint64(m.Uptime.Microseconds()))
+	}
 	return dst
 }
 
 // EncodedSize is at least as many bytes as [Message.Append] appends, and few more.
 func (m Message) EncodedSize() int {
 	const head = 9 // the longest head of a CBOR item
-	n := 8*(head+1) + len(m.Source.Device) + len(m.Source.Module) + len(m.Output) + len(m.Body) + len(m.ID)
+	n := 10*(head+1) + len(m.Boot) + len(m.Source.Device) + len(m.Source.Module) + len(m.Output) + len(m.Body) + len(m.ID)
 	for _, p := range m.Bag {
 		n += headSize(len(p.Key)) + len(p.Key) + headSize(len(p.Value)) + len(p.Value)
 	}

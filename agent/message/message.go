@@ -3,6 +3,8 @@ package message
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -21,9 +23,41 @@ type Message struct {
 	Output   string     // the module's output ($.on), "" = none
 	Bag      iothub.Bag // properties, system ones by their $.-keys, without $.on, $.cdid, $.cmid
 	Body     []byte
-	Accepted time.Time // when the agent took it, whole microseconds, UTC
+	Accepted time.Time // when the agent took it, whole microseconds, UTC; zero = the time was not known
 	ID       string    // ours, unique for each accepted message; may be empty; not sent upstream
+
+	// Boot and Uptime say when the agent took it where the time was not known: in which boot of the device, and how long after its
+	// start, in whole microseconds. The time is found when it is known, before the message leaves.
+	Boot   string
+	Uptime time.Duration
 }
+
+// Untimed returns the message of a device that does not know the time.
+func (m Message) Untimed(boot string, uptime time.Duration) Message {
+	m.Accepted, m.Boot, m.Uptime = time.Time{}, boot, max(0, uptime.Truncate(time.Microsecond))
+	return m
+}
+
+// Timed returns the message with the property that says when it was made, unless its sender said so itself, or it would be too large
+// then. within is how far the time may be off, zero = it is known.
+func (m Message) Timed(at time.Time, within time.Duration) Message {
+	if _, said := m.Bag.Get(iothub.PropCreated); said {
+		return m
+	}
+	more := iothub.Bag{{Key: iothub.PropCreated, Value: at.UTC().Format("2006-01-02T15:04:05.000000Z")}}
+	if within > 0 {
+		more = append(more, iothub.Property{Key: PropUncertain, Value: strconv.FormatInt(int64(within.Seconds()+1), 10)})
+	}
+	if m.Size()+more.Size() > iothub.MaxMessage || len(m.Bag)+len(more) > iothub.MaxProperties {
+		return m
+	}
+	m.Bag = append(slices.Clip(m.Bag), more...)
+	return m
+}
+
+// PropUncertain is the property that says by how many seconds the creation time may be too late, where the device found it out
+// afterwards.
+const PropUncertain = "sandpiper-time-uncertainty"
 
 // FromPublish makes the message that src published at now. It takes over bag and body. $.on becomes Output, and
 // $.cdid and $.cmid, which only a server may set, are dropped. A message whose properties and body together exceed

@@ -116,3 +116,21 @@ func TestPropertiesThatLeave(t *testing.T) {
 		t.Error("the message's own bag has changed")
 	}
 }
+
+func TestATimeThatIsFoundLaterIsAPropertyOnce(t *testing.T) {
+	t.Parallel()
+	plain := Message{Source: device, Body: []byte("x"), Bag: iothub.Bag{{Key: "a", Value: "1"}}}
+	for name, tc := range map[string]struct{ got, want string }{
+		"known":          {plain.Timed(at, 0).Bag.String(), "a=1&%24.ctime=2024-02-29T11%3A00%3A00.123456Z"},
+		"found out":      {plain.Timed(at, 90*time.Second).Bag.String(), "a=1&%24.ctime=2024-02-29T11%3A00%3A00.123456Z&sandpiper-time-uncertainty=91"},
+		"said already":   {plain.Timed(at, 0).Timed(at.Add(time.Hour), 0).Bag.String(), "a=1&%24.ctime=2024-02-29T11%3A00%3A00.123456Z"},
+		"no room at all": {Message{Body: make([]byte, iothub.MaxMessage)}.Timed(at, 0).Bag.String(), ""},
+	} {
+		if tc.got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, tc.got, tc.want)
+		}
+	}
+	if plain.Bag.String() != "a=1" {
+		t.Error("the message's own bag has changed")
+	}
+}

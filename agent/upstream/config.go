@@ -39,8 +39,11 @@ type Config struct {
 	Handshakes int           // connections being made at a time; default 4
 	ClientType string        // what the hub shows of the client; default "sandpiper"
 
-	Now    func() time.Time // time as the hub has it; default time.Now
-	Logger *slog.Logger     // default: discard
+	Now func() time.Time // time as the hub has it; default time.Now
+	// Made finds the time of a message that was taken before the device knew it: at uptime of a boot. within is how much too late the
+	// answer may be. False: it cannot be said. Default: it never can.
+	Made   func(boot string, uptime time.Duration) (at time.Time, within time.Duration, ok bool)
+	Logger *slog.Logger // default: discard
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -72,6 +75,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ClientType == "" {
 		c.ClientType = "sandpiper"
+	}
+	if c.Made == nil {
+		c.Made = func(string, time.Duration) (time.Time, time.Duration, bool) { return time.Time{}, 0, false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -153,11 +153,29 @@ func (p *pump) packet(item store.Item) (topic string, body []byte, err error) {
 	if m.Size() > iothub.MaxMessage {
 		return "", nil, fmt.Errorf("%w: %d bytes", message.ErrTooLarge, m.Size())
 	}
+	m = p.timed(m)
 	topic = iothub.Publish{Kind: iothub.Telemetry, ID: p.s.id, Bag: m.Upstream()}.Topic()
 	if len(topic) > iothub.MaxTopic {
 		return "", nil, fmt.Errorf("%w: properties of %d bytes when they are encoded, at most %d", message.ErrTooLarge, len(topic), iothub.MaxTopic)
 	}
 	return topic, m.Body, nil
+}
+
+// late is how long a message may have waited before it says when it was made; for one that did not wait the hub's own time does.
+const late = time.Minute
+
+// timed gives a message that waited the time when it was made.
+func (p *pump) timed(m message.Message) message.Message {
+	at, within := m.Accepted, time.Duration(0)
+	if at.IsZero() {
+		var ok bool
+		if at, within, ok = p.s.cfg.Made(m.Boot, m.Uptime); !ok {
+			return m
+		}
+	} else if p.s.cfg.Now().Sub(at) < late {
+		return m
+	}
+	return m.Timed(at, within)
 }
 
 // acked receives when the oldest message in flight is acknowledged. The hub acknowledges in order.
