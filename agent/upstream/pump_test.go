@@ -160,3 +160,27 @@ func TestAMessageOfANewerAgentIsKeptUnlessItHoldsUpTheQueue(t *testing.T) {
 		}
 	})
 }
+
+func TestOnlyAMessageThatWaitedSaysWhenItWasMade(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	p := &pump{s: &session{link: &link{Upstream: &Upstream{cfg: Config{
+		Now: func() time.Time { return now },
+		Made: func(boot string, up time.Duration) (time.Time, time.Duration, bool) {
+			return now.Add(-up), 0, boot == "b"
+		},
+	}}}}}
+	for name, tc := range map[string]struct {
+		m    message.Message
+		want string
+	}{
+		"live":                  {message.Message{Accepted: now.Add(-time.Second)}, ""},
+		"late":                  {message.Message{Accepted: now.Add(-time.Hour)}, "2026-11-25T11:00:00.000000Z"},
+		"of no clock":           {message.Message{}.Untimed("b", time.Minute), "2026-11-25T11:59:00.000000Z"},
+		"of a boot nobody knew": {message.Message{}.Untimed("c", time.Minute), ""},
+	} {
+		if got, _ := p.timed(tc.m).Bag.Get(iothub.PropCreated); got != tc.want {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}

@@ -58,12 +58,13 @@ type publisher struct {
 }
 
 func (l load) connect(i int) (*publisher, error) {
-	nc, err := net.Dial("tcp", l.addr)
+	dial := net.Dial
+	if l.tls != nil {
+		dial = (&tls.Dialer{Config: l.tls}).Dial
+	}
+	nc, err := dial("tcp", l.addr)
 	if err != nil {
 		return nil, err
-	}
-	if l.tls != nil {
-		nc = tls.Client(nc, l.tls)
 	}
 	id, user, password := l.login(i)
 	var body []byte
