@@ -21,7 +21,7 @@ const (
 	SealCertificate = "x509-sha256" // with the private key of the certificate beside it
 )
 
-// ErrSeal: a signature is not that of whom it should be from.
+// ErrSeal is wrapped when a signature is not that of whom it should be from.
 var ErrSeal = errors.New("signature is not valid")
 
 // Seal is a signature over the digest of a file, and what is needed to judge it.
