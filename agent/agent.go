@@ -168,9 +168,9 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Logger: a.log,
+		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Metrics: a.metrics, Logger: a.log,
 	})
-	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log}
+	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub}
 	a.twins.OnDesired(func(c twin.Change) {
 		if c.ID == a.edgeHub() {
 			a.routes.apply()

@@ -29,10 +29,11 @@ type losses struct {
 	Evicted uint64 `json:"evicted,omitempty"` // dropped to make room
 	Damaged uint64 `json:"damaged,omitempty"` // the disk did not keep it
 	Purged  uint64 `json:"purged,omitempty"`  // an operator dropped it
+	Refused uint64 `json:"refused,omitempty"` // no hub can take it; counted since the agent started
 }
 
 func (l losses) minus(o losses) losses {
-	return losses{less(l.Expired, o.Expired), less(l.Evicted, o.Evicted), less(l.Damaged, o.Damaged), less(l.Purged, o.Purged)}
+	return losses{less(l.Expired, o.Expired), less(l.Evicted, o.Evicted), less(l.Damaged, o.Damaged), less(l.Purged, o.Purged), less(l.Refused, o.Refused)}
 }
 
 // less is what a count has grown by. One that went back belongs to a store that was made anew: all of it is news.
@@ -66,6 +67,8 @@ type audit struct {
 	docs   *store.Docs
 	now    func() time.Time
 	logger *slog.Logger
+	// refused is how many messages of a lane no hub can take, by its sink; nil = nobody counts.
+	refused func() map[string]uint64
 
 	told map[string]losses // by sink and priority
 }
@@ -81,6 +84,10 @@ func (a *audit) Run(ctx context.Context) error {
 	}
 	if a.told == nil {
 		a.told = map[string]losses{}
+	}
+	for key, l := range a.told {
+		l.Refused = 0 // it is counted from the start of the agent
+		a.told[key] = l
 	}
 	tick := time.NewTicker(auditPace)
 	defer tick.Stop()
@@ -106,9 +113,15 @@ func (a *audit) Run(ctx context.Context) error {
 func (a *audit) look(ctx context.Context) error {
 	body := auditBody{Event: "messagesLost"}
 	next := map[string]losses{}
+	var refused map[string]uint64
+	if a.refused != nil {
+		refused = a.refused()
+	}
 	for _, q := range a.queue.Stats() {
 		key := fmt.Sprintf("%s %d", q.Sink, q.Priority)
 		now := lossesOf(q)
+		now.Refused = refused[q.Sink]
+		delete(refused, q.Sink) // with the first of its lanes
 		told := a.told[key]
 		news := now.minus(told)
 		if news == (losses{}) || len(body.Lanes) == auditLanes {
@@ -166,4 +179,20 @@ func (a *audit) send(ctx context.Context, body auditBody) error {
 		return err
 	}
 	return a.queue.Append(ctx, store.Record{Body: m.Append(nil), Entries: []store.Entry{{Sink: toHub + deployment.EdgeAgent}}})
+}
+
+// refusedByHub is how many messages of each lane no hub can take.
+func (a *Agent) refusedByHub() map[string]uint64 {
+	counts := map[string]uint64{}
+	if a.upstream == nil {
+		return counts
+	}
+	for _, l := range a.upstream.Status() {
+		lane := toHub + "_"
+		if l.ID.IsModule() {
+			lane = toHub + l.ID.Module
+		}
+		counts[lane] = l.Dropped
+	}
+	return counts
 }

@@ -45,6 +45,8 @@ type pacer struct {
 	limit    atomic.Pointer[limit] // the daily budget is used up; nil = it is not
 	buffered atomic.Int64          // records in buf: 0 = nothing can be overtaken
 
+	strict, relaxed atomic.Uint64 // records taken since the agent started
+
 	mu    sync.Mutex // guards what follows; held while records are handed to the queue, so that none overtakes another
 	buf   []paced
 	bytes int
@@ -95,6 +97,9 @@ func (p *pacer) Put(rec store.Record, d route.Durability, done func(error)) rout
 			wait = max(wait, l.linger)
 		}
 	}
+	if !d.Relaxed() {
+		p.strict.Add(1)
+	}
 	if wait == 0 && p.buffered.Load() == 0 {
 		p.queue.Enqueue(rec, done)
 		return d
@@ -124,6 +129,7 @@ func (p *pacer) Put(rec store.Record, d route.Durability, done func(error)) rout
 	}
 	p.mu.Unlock()
 	if d.Relaxed() {
+		p.relaxed.Add(1)
 		done(nil)
 	}
 	return d

@@ -90,6 +90,9 @@ func TestAStrictMessageOvertakesNothingAndTakesTheRestAlong(t *testing.T) {
 		if got := p.bodies(t); got != "abc" {
 			t.Errorf("got %q, want abc", got)
 		}
+		if strict, relaxed := p.strict.Load(), p.relaxed.Load(); strict != 1 || relaxed != 2 {
+			t.Errorf("got %d strict and %d relaxed counted, want 1 and 2", strict, relaxed)
+		}
 	})
 }
 

@@ -90,6 +90,17 @@ func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.
 	return err
 }
 
+// Metrics copies what is counted to w.
+func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
+	body, err := c.open(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(w, body)
+	return err
+}
+
 func (c *Client) ask(ctx context.Context, method, path string, body []byte, into any) error {
 	r, err := c.open(ctx, method, path, body)
 	if err != nil {

@@ -103,6 +103,15 @@ func TestAnErrorOfTheAgentReachesTheOperatorAsItsOneLine(t *testing.T) {
 	}
 }
 
+func TestMetricsAreCopiedAsTheyAre(t *testing.T) {
+	t.Parallel()
+	c := serve(t, Config{Metrics: func(w io.Writer) error { _, err := io.WriteString(w, "a 1\n"); return err }})
+	var out bytes.Buffer
+	if err := c.Metrics(t.Context(), &out); err != nil || out.String() != "a 1\n" {
+		t.Errorf("got %q, %v, want a 1", out.String(), err)
+	}
+}
+
 func second(_ Plan, err error) error { return err }
 
 func TestNoAgentIsSaidWithWhatToDo(t *testing.T) {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,7 +36,8 @@ type Config struct {
 	Apply      func(ctx context.Context, manifest []byte) (Plan, error)
 	Deployment func(ctx context.Context) (json.RawMessage, error)
 	Queue      QueueFuncs
-	Logger     *slog.Logger // default: discard
+	Metrics    func(w io.Writer) error // text format of Prometheus
+	Logger     *slog.Logger            // default: discard
 }
 
 // Server answers on the control socket.
@@ -58,6 +60,15 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("POST /deployment/plan", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Plan) })
 	s.mux.HandleFunc("POST /deployment", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Apply) })
 	s.queueRoutes()
+	s.mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		var text bytes.Buffer
+		if err := s.cfg.Metrics(&text); err != nil {
+			s.answer(w, nil, err)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write(text.Bytes()) // the asker may be gone
+	})
 	return s
 }
 
