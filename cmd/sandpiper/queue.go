@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,11 +104,18 @@ func (s *shared) queueExportCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("export to %s: %w", args[0], err)
 			}
-			if s.json {
-				return printJSON(s.out, map[string]any{"file": args[0], "messages": n})
+			left, err := s.notIn(cmd.Context(), sinks, n)
+			if err != nil {
+				return err
 			}
-			_, err = fmt.Fprintf(s.out, "%s: %d messages; they stay queued until the hub's receipt is here\n", args[0], n)
-			return err
+			if s.json {
+				return printJSON(s.out, map[string]any{"file": args[0], "messages": n, "left": left})
+			}
+			fmt.Fprintf(s.out, "%s: %d messages; they stay queued until the hub's receipt is here\n", args[0], n)
+			if left > 0 {
+				fmt.Fprintf(s.out, "%d more did not fit or came meanwhile: export again once the receipt is here\n", left)
+			}
+			return nil
 		},
 	}
 	c.Flags().StringArrayVar(&sinks, "queue", nil, "only this queue; may be repeated")
@@ -115,6 +123,18 @@ func (s *shared) queueExportCommand() *cobra.Command {
 		return s.queueNames(cmd, nil, part)
 	}) // the flag was made on the line before
 	return s.withJSON(c)
+}
+
+// notIn is how many messages wait for the hub beside the n of an export.
+func (s *shared) notIn(ctx context.Context, sinks []string, n uint64) (int64, error) {
+	status, err := s.client().Status(ctx)
+	left := -int64(n)
+	for _, q := range status.Queues {
+		if slices.Contains(sinks, q.Sink) || len(sinks) == 0 && strings.HasPrefix(q.Sink, "upstream/") {
+			left += q.Messages
+		}
+	}
+	return max(0, left), err
 }
 
 // export writes beside the file and renames, so that a file that is there is a whole one.
