@@ -207,7 +207,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return named("supervisor", a.supervisor.Run(ctx)) })
 	if err := a.listen(ctx, g); err != nil {
-		return errors.Join(err, g.Wait())
+		g.Go(func() error { return err }) // which ends all the others
+		return g.Wait()
 	}
 	a.ready.Store(int64(time.Since(processStart(a.started))))
 	a.log.Info("agent is up", "identity", a.dev.id, "hub", a.dev.hub, "version", a.version)

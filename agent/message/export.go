@@ -154,6 +154,7 @@ func NewExportReader(r io.Reader) (*ExportReader, error) {
 	if payload[0] != frameHeader {
 		return nil, fmt.Errorf("%w: it has no header", ErrExport)
 	}
+	e.hash(payload)
 	p := fields{rest: payload[1:]}
 	e.Header = ExportHeader{ID: p.text(), Device: p.text(), Hub: p.text(), Store: p.text()}
 	if created := p.number(); created != 0 {
@@ -175,7 +176,6 @@ func (e *ExportReader) Next() (Exported, error) {
 	if e.seal != nil {
 		return Exported{}, io.EOF
 	}
-	before := append([]byte(nil), e.sum.Sum(nil)...)
 	payload, err := e.frame()
 	if err != nil {
 		return Exported{}, err
@@ -189,10 +189,11 @@ func (e *ExportReader) Next() (Exported, error) {
 		}
 		x.Body = p.rest
 		e.count++
+		e.hash(payload)
 		return x, nil
 	case frameEnd:
 		n := p.number()
-		seal := &Seal{Algorithm: p.text(), Signature: []byte(p.text()), Certificate: []byte(p.text()), digest: before}
+		seal := &Seal{Algorithm: p.text(), Signature: []byte(p.text()), Certificate: []byte(p.text()), digest: e.sum.Sum(nil)}
 		if err := p.end(); err != nil {
 			return Exported{}, err
 		}
@@ -233,9 +234,13 @@ func (e *ExportReader) frame() ([]byte, error) {
 	if _, err := io.ReadFull(e.r, e.buf); err != nil {
 		return nil, fmt.Errorf("%w: it ends too early", ErrExport)
 	}
-	_, _ = e.sum.Write(length[:])
-	_, _ = e.sum.Write(e.buf)
 	return e.buf, nil
+}
+
+// hash takes a frame into the digest that is signed; the end frame is not part of it.
+func (e *ExportReader) hash(payload []byte) {
+	_, _ = e.sum.Write(binary.BigEndian.AppendUint32(nil, uint32(len(payload)))) // a hash takes everything
+	_, _ = e.sum.Write(payload)
 }
 
 // fields takes a payload apart; after the first that is not there everything is zero.

@@ -49,3 +49,21 @@ func TestCheckStoreOpensTheStoreWhenNoAgentRuns(t *testing.T) {
 		t.Errorf("a damaged store: got %d, %s, want the problem", code, out)
 	}
 }
+
+func TestAnAgentThatCannotListenEndsAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("SANDBOX TESTS DO NOT RUN: they need root for namespaces, mounts and cgroups")
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	text := fmt.Appendf(nil, "state_dir = %q\nrun_dir = %q\n[listen]\nmqtt = [\"203.0.113.9:8883\"]\n", filepath.Join(dir, "state"), filepath.Join(dir, "run"))
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"agent", "--child", "--config", config}, strings.NewReader(""), &out, &errs)
+	if code != 1 || !strings.Contains(errs.String(), "listen.mqtt") {
+		t.Errorf("got %d, %s, want the address and an end", code, errs.String())
+	}
+}
