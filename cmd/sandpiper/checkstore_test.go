@@ -55,7 +55,14 @@ func TestAnAgentThatCannotListenEndsAndSaysWhy(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("SANDBOX TESTS DO NOT RUN: they need root for namespaces, mounts and cgroups")
 	}
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "sandpiper-test-") //nolint:usetesting // modules must be able to walk to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // of the test alone
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
 	config := filepath.Join(dir, "config.toml")
 	text := fmt.Appendf(nil, "state_dir = %q\nrun_dir = %q\n[listen]\nmqtt = [\"203.0.113.9:8883\"]\n", filepath.Join(dir, "state"), filepath.Join(dir, "run"))
 	if err := os.WriteFile(config, text, 0o600); err != nil {
