@@ -22,6 +22,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/agent/identity"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 	"github.com/sandpiper-edge/sandpiper/agent/upstream"
@@ -56,6 +57,7 @@ type Agent struct {
 	wear       *wear
 	timeline   *timeline
 	pacer      *pacer
+	evictor    *evictor
 	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
 }
 
@@ -125,6 +127,15 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	a.timeline = newTimeline(&timeline{
 		boot: boot, uptime: kernelUptime, now: a.identities.Clock().Now, known: a.identities.Clock().Believable, docs: docs, logger: a.log,
 	})
+	a.evictor = &evictor{
+		queue: a.store.Queue(), usage: a.store.Usage, logger: a.log, evicted: map[string]uint64{},
+		rules: func() []route.Rule {
+			if rules := a.routes.rules.Load(); rules != nil {
+				return *rules
+			}
+			return nil
+		},
+	}
 	a.pacer = newPacer(a.store.Queue(), a.log)
 	a.wear = &wear{usage: a.store.Usage, docs: docs, logger: a.log, now: time.Now}
 	ca := a.identities.CA()
@@ -170,7 +181,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	a.control = control.New(control.Config{
 		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Metrics: a.metrics, Logger: a.log,
 	})
-	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub}
+	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub, evicted: a.evictor.count}
 	a.twins.OnDesired(func(c twin.Change) {
 		if c.ID == a.edgeHub() {
 			a.routes.apply()
@@ -193,6 +204,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.pacer.Run(ctx)
 	})
 	g.Go(func() error { return a.keepBounds(ctx) })
+	g.Go(func() error { return named("evictor", a.evictor.Run(ctx)) })
 	g.Go(func() error { return named("broker", a.broker.Run(ctx)) })
 	g.Go(func() error { return a.wear.Run(ctx) })
 	g.Go(func() error { return a.timeline.Run(ctx) })

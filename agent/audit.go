@@ -26,7 +26,7 @@ const (
 // losses are what one lane lost, as counted since the store was made.
 type losses struct {
 	Expired uint64 `json:"expired,omitempty"` // its time to live was over
-	Evicted uint64 `json:"evicted,omitempty"` // dropped to make room
+	Evicted uint64 `json:"evicted,omitempty"` // dropped to make room; counted since the agent started
 	Damaged uint64 `json:"damaged,omitempty"` // the disk did not keep it
 	Purged  uint64 `json:"purged,omitempty"`  // an operator dropped it
 	Refused uint64 `json:"refused,omitempty"` // no hub can take it; counted since the agent started
@@ -69,6 +69,8 @@ type audit struct {
 	logger *slog.Logger
 	// refused is how many messages of a lane no hub can take, by its sink; nil = nobody counts.
 	refused func() map[string]uint64
+	// evicted is how many messages of a sink and priority were dropped to make room; nil = nobody counts.
+	evicted func(lane string) uint64
 
 	told map[string]losses // by sink and priority
 }
@@ -86,7 +88,7 @@ func (a *audit) Run(ctx context.Context) error {
 		a.told = map[string]losses{}
 	}
 	for key, l := range a.told {
-		l.Refused = 0 // it is counted from the start of the agent
+		l.Refused, l.Evicted = 0, 0 // they are counted from the start of the agent
 		a.told[key] = l
 	}
 	tick := time.NewTicker(auditPace)
@@ -120,6 +122,9 @@ func (a *audit) look(ctx context.Context) error {
 	for _, q := range a.queue.Stats() {
 		key := fmt.Sprintf("%s %d", q.Sink, q.Priority)
 		now := lossesOf(q)
+		if a.evicted != nil {
+			now.Evicted = a.evicted(key)
+		}
 		now.Refused = refused[q.Sink]
 		delete(refused, q.Sink) // with the first of its lanes
 		told := a.told[key]

@@ -60,9 +60,6 @@ func (r *routes) apply() {
 // withoutEffect names what rules ask of the store and it does not do: nothing is accepted in silence.
 func withoutEffect(rules []route.Rule) (notes []string) {
 	for _, r := range rules {
-		if r.Terms.Eviction != (route.Eviction{}) {
-			notes = append(notes, fmt.Sprintf("routes.%s.eviction: a full store refuses the publish and evicts nothing", r.Name))
-		}
 		if r.Terms.Clock != route.PoweredOn {
 			notes = append(notes, fmt.Sprintf("routes.%s.timeToLiveClock: times to live count the time switched on", r.Name))
 		}

@@ -38,7 +38,8 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 	}
 	for _, q := range a.store.Queue().Stats() {
 		st.Queues = append(st.Queues, control.Queue{
-			Sink: q.Sink, Priority: int(q.Priority), Messages: q.Messages, Bytes: q.Bytes, Oldest: q.Oldest, Expired: q.Expired, Dropped: q.Damaged + q.Purged,
+			Sink: q.Sink, Priority: int(q.Priority), Messages: q.Messages, Bytes: q.Bytes, Oldest: q.Oldest, Expired: q.Expired,
+			Dropped: q.Damaged + q.Purged + a.evictor.count(fmt.Sprintf("%s %d", q.Sink, q.Priority)),
 		})
 	}
 	a.addSandbox(&st)

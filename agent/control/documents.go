@@ -74,7 +74,7 @@ type Route struct {
 	TTLSeconds int64  `json:"timeToLiveSecs"`  // 0 = for ever
 	Clock      string `json:"timeToLiveClock"` // powered-on, wall
 	Durability string `json:"durability"`      // strict, relaxed(T): what a PUBACK or a 204 means
-	Eviction   string `json:"eviction"`        // oldest-first, newest-per-key(NAME)
+	Eviction   string `json:"eviction"`        // refuse, oldest-first, newest-per-key(NAME)
 }
 
 // Capability is one thing the kernel offers sandboxes, or does not.

@@ -93,7 +93,7 @@ func TestARouteSaysWhatItAsksOfTheStore(t *testing.T) {
 	for members, want := range map[string]string{
 		`,"durability":"lazy"`:      `routes.r.durability: durability "lazy"; want "strict", or "relaxed(T)" with T from 100ms to 1m, such as "relaxed(5s)"`,
 		`,"durability":5`:           `routes.r.durability: number 5; want a string`,
-		`,"eviction":"random"`:      `routes.r.eviction: eviction "random"; want "oldest-first", or "newest-per-key(NAME)" with the name of a message property, such as "newest-per-key(sensorId)"`,
+		`,"eviction":"random"`:      `routes.r.eviction: eviction "random"; want "refuse", "oldest-first", or "newest-per-key(NAME)" with the name of a message property, such as "newest-per-key(sensorId)"`,
 		`,"timeToLiveClock":"moon"`: `routes.r.timeToLiveClock: clock "moon"; want "powered-on" or "wall"`,
 	} {
 		_, err := ParseHub([]byte(section(members)))

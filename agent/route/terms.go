@@ -56,21 +56,26 @@ func (d Durability) String() string {
 	return "relaxed(" + d.Window.String() + ")"
 }
 
-// Eviction says what goes first when the store is at its bound. The zero Eviction is the oldest of the lowest priority.
-// With a Key, of several messages with one value of that property only the newest is kept.
+// Eviction says what a route lets go when the store is full. The zero Eviction is nothing: the publish is refused, and what
+// was acknowledged stays. OldestFirst lets the oldest messages go, those of the lowest priority first. With a Key, of several
+// messages with one value of that property only the newest is kept.
 type Eviction struct {
-	Key string
+	OldestFirst bool
+	Key         string // never together with OldestFirst
 }
 
 // MaxEvictionKey is the length of the longest property name in an eviction policy, in bytes.
 const MaxEvictionKey = 128
 
-const wantEviction = `"oldest-first", or "newest-per-key(NAME)" with the name of a message property, such as "newest-per-key(sensorId)"`
+const wantEviction = `"refuse", "oldest-first", or "newest-per-key(NAME)" with the name of a message property, such as "newest-per-key(sensorId)"`
 
-// ParseEviction reads "oldest-first" or "newest-per-key(NAME)". Its error is a [*ParseError].
+// ParseEviction reads "refuse", "oldest-first" or "newest-per-key(NAME)". Its error is a [*ParseError].
 func ParseEviction(text string) (Eviction, error) {
-	if text == "oldest-first" {
+	switch text {
+	case "refuse":
 		return Eviction{}, nil
+	case "oldest-first":
+		return Eviction{OldestFirst: true}, nil
 	}
 	name, ok := within(text, "newest-per-key(")
 	if !ok {
@@ -86,10 +91,13 @@ func unfit(c rune) bool { return c == '(' || c == ')' || c == utf8.RuneError || 
 
 // String prints the eviction as a manifest names it.
 func (e Eviction) String() string {
-	if e.Key == "" {
+	switch {
+	case e.OldestFirst:
 		return "oldest-first"
+	case e.Key != "":
+		return "newest-per-key(" + e.Key + ")"
 	}
-	return "newest-per-key(" + e.Key + ")"
+	return "refuse"
 }
 
 // Clock says which time a time to live counts.

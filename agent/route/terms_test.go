@@ -16,7 +16,7 @@ func TestTermsPrintBackAsTheyAreRead(t *testing.T) {
 			t.Errorf("durability %q: got %v, %v, want %v", text, got, err, want)
 		}
 	}
-	for text, want := range map[string]Eviction{"oldest-first": {}, "newest-per-key(sensorId)": {Key: "sensorId"}, "newest-per-key($.mid)": {Key: "$.mid"}} {
+	for text, want := range map[string]Eviction{"refuse": {}, "oldest-first": {OldestFirst: true}, "newest-per-key(sensorId)": {Key: "sensorId"}, "newest-per-key($.mid)": {Key: "$.mid"}} {
 		if got, err := ParseEviction(text); err != nil || got != want || got.String() != text {
 			t.Errorf("eviction %q: got %v, %v, want %v", text, got, err, want)
 		}
