@@ -63,7 +63,8 @@ func newDevice(bytes int64) (d *device, err error) {
 		return d, err
 	}
 	d.dir = dir
-	return d, nil
+	_, err = tool("losetup", "-d", d.loop) // it is in use: the kernel gives it back with the mount, whatever ends that
+	return d, err
 }
 
 // close leaves nothing behind.
@@ -72,8 +73,7 @@ func (d *device) close() error {
 	if d.dir != "" {
 		_, err := tool("umount", d.dir)
 		all = errors.Join(all, err)
-	}
-	if d.loop != "" {
+	} else if d.loop != "" {
 		_, err := tool("losetup", "-d", d.loop)
 		all = errors.Join(all, err)
 	}
