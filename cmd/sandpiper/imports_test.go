@@ -79,6 +79,16 @@ var rules = []struct {
 		"module authors import it: nothing of the agent comes along",
 	},
 	{
+		[]string{"hal/linux", "hal/haltest"},
+		[]string{"hal"},
+		"a backend of pins and its contract suite know the contract and nothing above it",
+	},
+	{
+		[]string{"hal/linux/conn"},
+		nil,
+		"a module's author links it into a program of their own",
+	},
+	{
 		[]string{"sandbox"},
 		nil,
 		"the sandbox contract stands alone",

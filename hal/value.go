@@ -1,0 +1,43 @@
+package hal
+
+import "time"
+
+// Quality of a value.
+type Quality string
+
+// The qualities.
+const (
+	Good  Quality = "good"
+	Bad   Quality = "bad"   // read, but not a reading: in the list of invalid values, or beyond the range
+	Stale Quality = "stale" // from the last sample
+)
+
+// Edge is the direction of a change.
+type Edge string
+
+// The edges.
+const (
+	Rising  Edge = "rising"
+	Falling Edge = "falling"
+)
+
+// Value is one sample.
+type Value struct {
+	Num     float64
+	Unit    string    // UCUM
+	Time    time.Time // wall clock of the sample
+	Mono    int64     // CLOCK_MONOTONIC of the sample in ns; of the kernel where it gives one
+	Quality Quality   // "" = good
+}
+
+// Event is one edge of a line, or one frame of a CAN interface.
+type Event struct {
+	Seq    uint64    // of this line, from 1, without gaps but for those that Lost counts
+	Lost   uint64    // events lost since the one before
+	Merged uint64    // edges that must have been between this and the one before: a lower bound
+	Edge   Edge      // "" = a frame
+	Mono   int64     // the kernel's CLOCK_MONOTONIC in ns
+	Time   time.Time // the same moment on the wall clock
+	ID     uint32    // of a frame
+	Data   []byte    // of a frame
+}
