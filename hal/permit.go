@@ -1,0 +1,311 @@
+package hal
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Effective is what a module may do with one resource: what its owner allows and its deployment asks for.
+type Effective struct {
+	Resource    Resource
+	Read, Write bool
+	ReadRegs    []Range
+	WriteRegs   []Range
+	RX, TX      []IDMask
+	Rate        Rate
+	Deadman     time.Duration
+	Safe        float64
+	Edges       string
+	Handover    Handover
+}
+
+// writable says whether anything of the resource can be written at all.
+func (r Resource) writable() bool {
+	switch r.Kind {
+	case KindLine:
+		return r.Line.Direction == Out
+	case KindI2C:
+		return len(r.I2C.Write) > 0 || len(r.I2C.Commands) > 0
+	case KindModbus:
+		return len(r.Modbus.Write) > 0
+	case KindCAN:
+		return len(r.CAN.TX) > 0
+	case KindSPI, KindSerial, KindPWM, KindLED:
+		return true
+	case KindSensor, KindNode:
+		return false
+	}
+	return false
+}
+
+// Output says whether the resource is an output with a safe value.
+func (r Resource) Output() bool {
+	return r.Kind == KindPWM || r.Kind == KindLED || r.Kind == KindLine && r.Line.Direction == Out
+}
+
+// Permit intersects what the owner of r allows with what the deployment of module who asks for. An error says which of the two to
+// change.
+func Permit(r Resource, who string, g Grant) (Effective, error) {
+	deny := func(format string, args ...any) (Effective, error) {
+		return Effective{}, &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
+	}
+	e := Effective{Resource: r, Read: g.Read, Write: g.Write, Rate: r.Rate, Deadman: g.Deadman, Edges: g.Edges, Handover: g.Handover}
+	if !slices.Contains(r.Allow, "*") && !slices.Contains(r.Allow, who) {
+		return deny("the device's configuration does not allow it to module %.64s; add the module to allow", who)
+	}
+	if g.Write && !r.writable() {
+		return deny("nothing of it can be written; ask for r")
+	}
+	if g.Rate != 0 && (r.Rate == 0 || g.Rate < r.Rate) {
+		e.Rate = g.Rate
+	}
+	switch {
+	case g.Safe != nil && (!r.Output() || r.SafeBy != SafeByModule):
+		return deny("its safe value is the device owner's; remove safe")
+	case g.Safe != nil:
+		if err := r.check(*g.Safe); err != nil {
+			return Effective{}, err
+		}
+		e.Safe = *g.Safe
+	case r.Output() && r.SafeBy == SafeByModule && g.Write:
+		return deny("the device's configuration leaves the safe value to the deployment; add safe=…")
+	case r.Safe != nil:
+		e.Safe = *r.Safe
+	}
+	if (g.Deadman != 0 || g.Handover != "") && !(r.Output() && g.Write) {
+		return deny("deadman and handover are for an output that is granted to write")
+	}
+	if g.Edges != "" && (r.Kind != KindLine || r.Line.Direction != In) {
+		return deny("edges are of an input line")
+	}
+	if (g.ReadRegs != nil || g.WriteRegs != nil) && r.Kind != KindI2C {
+		return deny("read and write ranges are of an i2c device")
+	}
+	if (g.RX != nil || g.TX != nil) && r.Kind != KindCAN {
+		return deny("rx and tx are of CAN frames")
+	}
+	switch r.Kind {
+	case KindI2C:
+		return e.narrowRegisters(g)
+	case KindCAN:
+		return e.narrowFrames(g)
+	case KindLine, KindSPI, KindSerial, KindModbus, KindPWM, KindLED, KindSensor, KindNode:
+	}
+	return e, nil
+}
+
+func (e Effective) narrowRegisters(g Grant) (Effective, error) {
+	part := e.Resource.I2C
+	for _, side := range []struct {
+		word        string
+		owner, asks []Range
+		to          *[]Range
+	}{{"read", part.Read, g.ReadRegs, &e.ReadRegs}, {"write", part.Write, g.WriteRegs, &e.WriteRegs}} {
+		*side.to = side.owner
+		if side.asks == nil {
+			continue
+		}
+		for _, r := range side.asks {
+			if !within(side.owner, r.First, r.Last) {
+				return Effective{}, &Error{Code: Denied, Name: e.Resource.Name,
+					Detail: fmt.Sprintf("%s=%s is beyond what the device's configuration allows (%s)", side.word, r, printList(side.owner))}
+			}
+		}
+		*side.to = side.asks
+	}
+	return e, nil
+}
+
+func (e Effective) narrowFrames(g Grant) (Effective, error) {
+	part := e.Resource.CAN
+	for _, side := range []struct {
+		word        string
+		owner, asks []IDMask
+		to          *[]IDMask
+	}{{"rx", part.RX, g.RX, &e.RX}, {"tx", part.TX, g.TX, &e.TX}} {
+		*side.to = side.owner
+		if side.asks == nil {
+			continue
+		}
+		for _, m := range side.asks {
+			inside := func(o IDMask) bool { return o.Mask&^m.Mask == 0 && m.ID&o.Mask == o.ID&o.Mask }
+			if !slices.ContainsFunc(side.owner, inside) {
+				return Effective{}, &Error{Code: Denied, Name: e.Resource.Name,
+					Detail: fmt.Sprintf("%s=%s is beyond what the device's configuration allows (%s)", side.word, m, printList(side.owner))}
+			}
+		}
+		*side.to = side.asks
+	}
+	return e, nil
+}
+
+// check refuses a value of an output beyond its limits.
+func (r Resource) check(v float64) error {
+	low, high := r.Limits.Min, r.Limits.Max
+	switch {
+	case r.Kind == KindLine:
+		if v != 0 && v != 1 {
+			return &Error{Code: OutOfRange, Name: r.Name, Detail: "a line is 0 or 1"}
+		}
+		return nil
+	case low == 0 && high == 0:
+		low, high = 0, 1
+		if r.Kind == KindPWM && r.PWM.MaxDuty > 0 {
+			high = r.PWM.MaxDuty
+		}
+	}
+	if !(v >= low && v <= high) {
+		return &Error{Code: OutOfRange, Name: r.Name, Detail: fmt.Sprintf("%g is not from %g to %g", v, low, high)}
+	}
+	return nil
+}
+
+// CheckOps refuses operations that the right does not cover, before any of them is sent. Every register that is touched counts.
+func (e Effective) CheckOps(ops []Op) error {
+	for i := range ops {
+		if err := e.checkOp(&ops[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e Effective) checkOp(op *Op) error {
+	r := e.Resource
+	deny := func(format string, args ...any) error {
+		return &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
+	}
+	if op.Read < 0 || op.Read > MaxTransfer || len(op.Write) > MaxTransfer {
+		return &Error{Code: Invalid, Name: r.Name, Detail: fmt.Sprintf("one operation moves at most %d bytes", MaxTransfer)}
+	}
+	switch r.Kind {
+	case KindI2C:
+		return e.checkRegisters(op, deny)
+	case KindModbus:
+		return e.checkModbus(op, deny)
+	case KindCAN:
+		return e.checkFrame(op, deny)
+	case KindSPI:
+		if len(op.Write) > 0 && len(r.SPI.Commands) > 0 && !begins(op.Write, r.SPI.Commands) {
+			return deny("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+		}
+		if m := r.SPI.MaxBytes; m > 0 && max(len(op.Write), op.Read) > m {
+			return deny("%d bytes; the device's configuration allows %d", max(len(op.Write), op.Read), m)
+		}
+		// A chip select transfers in both directions: what is sent on a read is a command to the chip.
+		if !e.Write {
+			return deny("a transfer on SPI needs the right to write")
+		}
+	case KindSerial:
+		if len(op.Write) > 0 && !e.Write {
+			return deny("granted to read only")
+		}
+		if op.Read > 0 && !e.Read {
+			return deny("granted to write only")
+		}
+	case KindLine, KindPWM, KindLED, KindSensor, KindNode:
+		return &Error{Code: Unsupported, Name: r.Name, Detail: "a transfer is for a bus; read or write it"}
+	}
+	return nil
+}
+
+// MaxTransfer is the most bytes that one operation moves in one direction.
+const MaxTransfer = 8192
+
+func (e Effective) checkRegisters(op *Op, deny func(string, ...any) error) error {
+	part := e.Resource.I2C
+	if len(part.Commands) > 0 {
+		if len(op.Write) > 0 && !(e.Write && begins(op.Write, part.Commands)) {
+			return deny("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+		}
+		if op.Read > 0 && !e.Read {
+			return deny("granted to write only")
+		}
+		return nil
+	}
+	n := part.RegBytes
+	if len(op.Write) < n || len(op.Write) == 0 && op.Read == 0 {
+		return deny("a transfer begins with the register, %d bytes; a bare read would use a pointer that another module may have moved", n)
+	}
+	if n == 0 {
+		if len(op.Write) > 0 && !e.Write || op.Read > 0 && !e.Read {
+			return deny("granted not for this direction")
+		}
+		return nil
+	}
+	first := uint32(0)
+	for _, b := range op.Write[:n] {
+		first = first<<8 | uint32(b)
+	}
+	space := uint32(1)<<(8*n) - 1
+	if data := uint32(len(op.Write) - n); data > 0 {
+		last := first + data - 1
+		if !e.Write || last > space || !within(e.WriteRegs, first, last) {
+			return deny("writing registers %#02x-%#02x is not granted", first, last)
+		}
+		first = last + 1
+	}
+	if op.Read > 0 {
+		last := first + uint32(op.Read) - 1
+		if !e.Read || last > space || !within(e.ReadRegs, first, last) {
+			return deny("reading registers %#02x-%#02x is not granted", first, last)
+		}
+	}
+	if len(op.Write) == n && op.Read == 0 && !within(e.ReadRegs, first, first) && !within(e.WriteRegs, first, first) {
+		return deny("selecting register %#02x is not granted", first)
+	}
+	return nil
+}
+
+func begins(b []byte, with []Prefix) bool {
+	return slices.ContainsFunc(with, func(p Prefix) bool { return len(b) >= len(p) && string(b[:len(p)]) == string(p) })
+}
+
+func (e Effective) checkModbus(op *Op, deny func(string, ...any) error) error {
+	table, write, most, width := "", false, uint16(125), 0
+	switch op.Fn {
+	case ReadCoils:
+		table, most = "coil", 2000
+	case ReadDiscrete:
+		table, most = "discrete", 2000
+	case ReadHolding:
+		table = "holding"
+	case ReadInput:
+		table = "input"
+	case WriteCoils:
+		table, write, most, width = "coil", true, 1968, 1
+	case WriteHoldings:
+		table, write, most, width = "holding", true, 123, 2
+	default:
+		return &Error{Code: Unsupported, Name: e.Resource.Name, Detail: fmt.Sprintf("function %.32q; want read-coils, read-discrete, read-holding, read-input, write-coils or write-holdings", op.Fn)}
+	}
+	last := uint32(op.Addr) + uint32(op.N) - 1
+	if op.N == 0 || op.N > most || last > 0xffff || len(op.Write) != width*int(op.N) {
+		return &Error{Code: Invalid, Name: e.Resource.Name, Detail: fmt.Sprintf("%s of %d from %d with %d bytes", op.Fn, op.N, op.Addr, len(op.Write))}
+	}
+	allowed, granted := e.Resource.Modbus.Read, e.Read
+	if write {
+		allowed, granted = e.Resource.Modbus.Write, e.Write
+	}
+	var ranges []Range
+	for _, t := range allowed {
+		if t.Table == table {
+			ranges = append(ranges, t.Range)
+		}
+	}
+	if !granted || !within(ranges, uint32(op.Addr), last) {
+		return deny("%s %s:%d-%d is not granted", op.Fn, table, op.Addr, last)
+	}
+	return nil
+}
+
+func (e Effective) checkFrame(op *Op, deny func(string, ...any) error) error {
+	if op.ID&(CANRemote|CANError) != 0 || op.ID&CANExtended == 0 && op.ID > 0x7ff || len(op.Write) > 8 || op.Read != 0 {
+		return &Error{Code: Invalid, Name: e.Resource.Name, Detail: "a frame has an identifier of 11 or 29 bits, no other bits, and at most 8 bytes"}
+	}
+	if !e.Write || !slices.ContainsFunc(e.TX, func(m IDMask) bool { return m.Has(op.ID) }) {
+		return deny("sending identifier %#x is not granted", op.ID)
+	}
+	return nil
+}
