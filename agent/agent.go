@@ -58,7 +58,8 @@ type Agent struct {
 	timeline   *timeline
 	pacer      *pacer
 	evictor    *evictor
-	syncNow    chan struct{} // capacity 1: identities changed, the hub should know
+	refusal    atomic.Pointer[error] // why the last message that was not stored was not
+	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
 }
 
 // edgeAgent and edgeHub are this agent's own identities on the hub.
@@ -143,7 +144,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	if a.broker, err = broker.New(broker.Config{
 		Device:       a.dev.id,
 		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
-		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, Untimed: a.timeline.untimed, Logger: a.log,
+		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, NotStored: func(err error) { a.refusal.Store(&err) }, Untimed: a.timeline.untimed, Logger: a.log,
 	}); err != nil {
 		return err
 	}

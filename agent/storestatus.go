@@ -9,7 +9,11 @@ import (
 
 // storeStatus is the store in numbers, and what an operator should know.
 func (a *Agent) storeStatus() control.Store {
-	doc := StoreReport(a.store.Usage())
+	usage := a.store.Usage()
+	doc := StoreReport(usage)
+	if why := a.refusal.Load(); why != nil && usage.Failing {
+		doc.Why = append(doc.Why, "the last message was not stored: "+(*why).Error())
+	}
 	doc.Wear = a.wear.day()
 	doc.Wear.Budget, doc.Wear.AtLimit = int64(a.cfg.Store.DailyWrites), string(a.cfg.Store.AtDailyLimit)
 	if why := a.pacer.refusal.Load(); why != nil {

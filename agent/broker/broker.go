@@ -38,6 +38,8 @@ type Config struct {
 	MaxAge time.Duration                 // of a message, whatever its route says; 0 = no bound
 	Stored func(id iothub.ID, bytes int) // called for every message of an identity once it is stored; must be quick; nil = nobody counts
 
+	NotStored func(err error) // called for every message that could not be stored; must be quick; nil = nobody asks why
+
 	AckTimeout time.Duration    // for a module's PUBACK of an input; default 30 s, as edgeHub's MessageAckTimeoutSecs
 	Now        func() time.Time // device clock; default time.Now
 	// Untimed is asked for every message: true while the device does not know the time, with the boot and how long ago it began. The
@@ -64,6 +66,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Untimed == nil {
 		c.Untimed = func() (string, time.Duration, bool) { return "", 0, false }
+	}
+	if c.NotStored == nil {
+		c.NotStored = func(error) {}
 	}
 	if c.Stored == nil {
 		c.Stored = func(iothub.ID, int) {}

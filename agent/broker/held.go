@@ -119,6 +119,7 @@ func lasting(err error) bool {
 // notStored deals with a publish that did not reach the disk: there is no PUBACK. It is held for a store that may recover; else the
 // connection ends, for MQTT 3.1.1 has no other way to say no.
 func (c *client) notStored(p *mqtt.Publish, n uint64, err error) {
+	c.b.cfg.NotStored(err)
 	if lasting(err) && p.QoS > 0 {
 		if c.held.hold(p, n, c.retry) {
 			c.b.cfg.Logger.Error("message not stored, not acknowledged, tried again until it is", "identity", c.id.String(), "err", err)
@@ -170,6 +171,7 @@ func (c *client) retry() {
 				c.b.cfg.Logger.Info("messages are stored again", "identity", c.id.String())
 			}
 		case lasting(err):
+			c.b.cfg.NotStored(err)
 			c.held.tried(p, false, c.retry)
 		default:
 			c.close(err)

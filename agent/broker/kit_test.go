@@ -70,6 +70,7 @@ type rig struct {
 	broker      *broker.Broker
 	router      atomic.Pointer[route.Router]
 	log         *logbook
+	why         atomic.Pointer[error] // the last message that was not stored was not
 	mqtt, https *pipes
 	stop        func() // idempotent
 }
@@ -111,7 +112,7 @@ func newRig(t testing.TB, s settings) *rig {
 			}
 			return s.http(id)
 		},
-		Router: r.router.Load, Queue: r.store.Queue(), Docs: r.store.Docs(), Twins: r.twins, Now: s.now, TLS: s.tls, Logger: logger,
+		Router: r.router.Load, Queue: r.store.Queue(), Docs: r.store.Docs(), Twins: r.twins, Now: s.now, TLS: s.tls, Logger: logger, NotStored: func(err error) { r.why.Store(&err) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -159,6 +159,7 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 		err = ctx.Err()
 	}
 	if err != nil {
+		b.cfg.NotStored(err)
 		return route.Promise{}, err
 	}
 	b.cfg.Stored(id, len(raw))

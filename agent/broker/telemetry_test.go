@@ -81,6 +81,9 @@ func TestAFullStoreHoldsThePublishAndTakesItWhenThereIsRoom(t *testing.T) {
 		if r.log.line("message not stored", "store is full") == "" {
 			t.Error("got no log line, want one")
 		}
+		if why := r.why.Load(); why == nil || !errors.Is(*why, store.ErrFull) {
+			t.Errorf("got %v told, want why", why)
+		}
 		if _, err := r.store.Queue().Purge(r.ctx, "upstream/mod1"); err != nil {
 			t.Fatal(err)
 		}

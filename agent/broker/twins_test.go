@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -150,7 +151,9 @@ func TestDesiredChangesArriveLiveAndAfterAReconnect(t *testing.T) {
 				expect("missed", topic+"3", `{"a":2,"$version":3}`)
 				r.desire(mod1, `{"b":{"c":1}}`)
 				expect("live", topic+"4", `{"a":null,"b":{"c":1},"$version":4}`)
+				synctest.Wait() // until it is noted that the client has it, and below until its DISCONNECT was read: else it is sent again
 				_ = c.Close()
+				synctest.Wait()
 
 				c = r.connect(mod1)
 				r.silent(c) // nothing moved
