@@ -1,0 +1,247 @@
+package hal
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+)
+
+// get reads one value; only its worker calls it.
+func (t *thing) get(ctx context.Context) (Value, error) {
+	now := time.Now()
+	v := Value{Unit: t.Unit, Time: now, Quality: Good}
+	var err error
+	switch dev := t.dev.(type) {
+	case Line:
+		var on bool
+		if on, err = dev.Get(ctx); on {
+			v.Num = 1
+		}
+	case Output:
+		v.Num, err = dev.Get(ctx)
+	case Sensor:
+		if v, err = dev.Read(ctx); err == nil {
+			v = t.reading(v)
+		}
+	case nil:
+		err = &Error{Code: Absent, Name: t.Name}
+	default:
+		err = &Error{Code: Unsupported, Name: t.Name, Detail: "it has no value to read; transfer"}
+	}
+	return v, err
+}
+
+// reading makes a value of what a sensor gave: value = curve(scale·raw + offset).
+func (t *thing) reading(v Value) Value {
+	part := t.Sensor
+	v.Unit, v.Quality = t.Unit, Good
+	if slices.Contains(part.Invalid, v.Num) || math.IsNaN(v.Num) || math.IsInf(v.Num, 0) {
+		v.Num, v.Quality = 0, Bad
+		return v
+	}
+	if part.Scale != 0 {
+		v.Num *= part.Scale
+	}
+	v.Num += part.Offset
+	if len(part.Curve) > 1 {
+		v.Num = along(part.Curve, v.Num)
+	}
+	if l := t.Limits; (l.Min != 0 || l.Max != 0) && (v.Num < l.Min || v.Num > l.Max) {
+		v.Quality = Bad
+	}
+	return v
+}
+
+// along follows a piecewise linear curve, and its first and last piece beyond its ends.
+func along(curve []Point, x float64) float64 {
+	i := 1
+	for i < len(curve)-1 && x > curve[i].X {
+		i++
+	}
+	a, b := curve[i-1], curve[i]
+	return a.Y + (x-a.X)*(b.Y-a.Y)/(b.X-a.X)
+}
+
+func (t *thing) deadline(asked time.Duration) time.Time {
+	most := t.Time
+	if most == 0 {
+		most = opTime
+	}
+	if asked > 0 && asked < most {
+		most = asked
+	}
+	return time.Now().Add(most)
+}
+
+// named puts the name of the resource into an error.
+func named(err error, name string) error {
+	var e *Error
+	if err == nil || errors.As(err, &e) && e.Name != "" {
+		return err
+	}
+	if e != nil {
+		c := *e
+		c.Name = name
+		return &c
+	}
+	return &Error{Code: CodeOf(err), Name: name, Err: err}
+}
+
+// denied records a refusal.
+func (s *Server) denied(who string, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Code == Denied {
+		s.mu.Lock()
+		s.recordLocked(who, e.Name, "denied: "+e.Detail)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// Read reads a value of a line, an output or a sensor for a module.
+func (s *Server) Read(ctx context.Context, who, name string, class Class) (Value, error) {
+	g, t, err := s.right(who, name)
+	if err != nil {
+		return Value{}, err
+	}
+	if !g.Read {
+		return Value{}, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
+	}
+	answer := make(chan Value, 1)
+	err = t.worker.do(ctx, who, class, t.deadline(0), func(ctx context.Context) error {
+		v, err := t.get(ctx)
+		answer <- v
+		return err
+	})
+	if err != nil {
+		return Value{}, named(err, name)
+	}
+	return <-answer, nil
+}
+
+// Write drives an output for a module and returns the fence of its lease, which the first write takes. pulse > 0 ends it after
+// that time, whatever becomes of the module. fence 0 = whichever lease the module has.
+func (s *Server) Write(ctx context.Context, who, name string, v float64, pulse time.Duration, fence uint64) (uint64, error) {
+	g, t, err := s.right(who, name)
+	if err != nil {
+		return 0, err
+	}
+	if !g.Write || !t.Output() {
+		return 0, s.denied(who, &Error{Code: Denied, Name: name, Detail: "it cannot be written, or is granted to read only"})
+	}
+	if err := t.check(v); err != nil {
+		return 0, err
+	}
+	if pulse < 0 || pulse > maxDeadman {
+		return 0, &Error{Code: OutOfRange, Name: name, Detail: "a pulse is at most an hour"}
+	}
+	l, err := s.hold(who, g, t, fence)
+	if err != nil {
+		return 0, err
+	}
+	err = t.worker.do(ctx, who, ClassWrite, t.deadline(0), func(ctx context.Context) error {
+		// The lease may have ended while the write waited for its turn.
+		s.mu.Lock()
+		lost := t.lease != l
+		if !lost {
+			s.armLocked(g, t, v, pulse, l)
+		}
+		s.mu.Unlock()
+		if lost {
+			return &Error{Code: LeaseLost, Name: name, Detail: "the lease ended before the write"}
+		}
+		return t.set(ctx, v)
+	})
+	if err != nil {
+		return 0, named(err, name)
+	}
+	return l.fence, nil
+}
+
+// hold finds or takes the lease of an output for a write.
+func (s *Server) hold(who string, g *granted, t *thing, fence uint64) (*lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended:
+		return nil, &Error{Code: Absent, Name: t.Name, Detail: "the agent stops"}
+	case s.grants[who][t.Name] != g:
+		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+	case t.lease != nil && t.lease.who != who:
+		return nil, &Error{Code: Busy, Name: t.Name, Detail: "another module drives it"}
+	case fence != 0 && (t.lease == nil || t.lease.fence != fence):
+		return nil, &Error{Code: LeaseLost, Name: t.Name, Detail: "the fence is of a lease that ended"}
+	case t.lease == nil:
+		s.fence++
+		t.lease = &lease{who: who, fence: s.fence, ttl: g.Deadman}
+		s.recordLocked(who, t.Name, "lease taken")
+	}
+	s.renewLocked(t)
+	return t.lease, nil
+}
+
+// armLocked starts the clocks of a value: the end of a pulse, and the longest time away from safe.
+func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration, l *lease) {
+	if t.pulse != nil {
+		t.pulse.Stop()
+		t.pulse = nil
+	}
+	end := func(why string) func() {
+		return func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if t.lease == l {
+				s.recordLocked(l.who, t.Name, why)
+				s.safeLocked(t, g.Safe, why)
+			}
+		}
+	}
+	s.recordLocked(l.who, t.Name, "write")
+	if pulse > 0 {
+		t.pulse = time.AfterFunc(pulse, end("pulse ended"))
+	}
+	switch {
+	case v == g.Safe && t.onFor != nil:
+		t.onFor.Stop()
+		t.onFor = nil
+	case v != g.Safe && t.onFor == nil && t.Limits.MaxOn > 0:
+		t.onFor = time.AfterFunc(t.Limits.MaxOn, end("on for too long"))
+	}
+}
+
+// maxOps is how many operations one transfer has.
+const maxOps = 64
+
+// Transfer runs operations on one bus resource, in order and without those of others between. limit > 0 shortens the deadline.
+func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit time.Duration) ([]Op, error) {
+	g, t, err := s.right(who, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(ops) == 0 || len(ops) > maxOps {
+		return nil, &Error{Code: Invalid, Name: name, Detail: "a transfer has 1 to 64 operations"}
+	}
+	if err := g.CheckOps(ops); err != nil {
+		return nil, s.denied(who, err)
+	}
+	own := slices.Clone(ops) // a call that overstays keeps its own
+	err = t.worker.do(ctx, who, ClassWrite, t.deadline(limit), func(ctx context.Context) error {
+		s.mu.Lock()
+		still := s.grants[who][name] == g
+		s.mu.Unlock()
+		if !still {
+			return &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		}
+		bus, ok := t.dev.(Bus)
+		if !ok {
+			return &Error{Code: Absent, Name: name}
+		}
+		return bus.Do(ctx, own)
+	})
+	if err != nil {
+		return nil, named(err, name)
+	}
+	return own, nil
+}

@@ -1,0 +1,217 @@
+package hal
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"time"
+)
+
+// lease is who drives an output. Its fields are under the server's mutex.
+type lease struct {
+	id    string
+	who   string
+	fence uint64
+	ttl   time.Duration // 0 = as long as the instance
+	until time.Time
+	timer *time.Timer
+}
+
+// Lease is a right to drive outputs that nobody else has meanwhile.
+type Lease struct {
+	ID      string    `json:"id"`
+	Names   []string  `json:"names"`
+	Fence   uint64    `json:"fence"`
+	Expires time.Time `json:"expires,omitzero"` // zero = with the instance
+}
+
+// Entry is one line of the record of what was done: writes, leases, denials and safe actions.
+type Entry struct {
+	Time time.Time `json:"time"`
+	Who  string    `json:"who,omitempty"`
+	Name string    `json:"name"`
+	What string    `json:"what"`
+}
+
+// maxEntries bounds the record.
+const maxEntries = 4096
+
+func (s *Server) recordLocked(who, name, what string) {
+	if len(s.ring) >= maxEntries {
+		s.ring = append(s.ring[:0], s.ring[maxEntries/4:]...)
+	}
+	s.ring = append(s.ring, Entry{time.Now(), who, name, what})
+}
+
+// Log gives the record, the oldest first.
+func (s *Server) Log() []Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.ring)
+}
+
+// Acquire leases outputs, all or none. ttl 0 lasts as long as the instance. A lease that the module has already is replaced, with a
+// new fence.
+func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, error) {
+	if len(names) == 0 || len(names) > MaxGrants || ttl < 0 || ttl > maxDeadman {
+		return Lease{}, Errorf(Invalid, "a lease has 1 to %d names and at most %v", MaxGrants, maxDeadman)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		g, t := s.grants[who][name], s.things[name]
+		switch {
+		case g == nil:
+			return Lease{}, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		case !g.Write:
+			return Lease{}, &Error{Code: Denied, Name: name, Detail: "granted to read only"}
+		case t.lease != nil && t.lease.who != who:
+			return Lease{}, &Error{Code: Busy, Name: name, Detail: "another module drives it"}
+		}
+	}
+	s.fence++
+	out := Lease{ID: rand.Text(), Names: slices.Sorted(slices.Values(names)), Fence: s.fence}
+	for _, name := range out.Names {
+		t := s.things[name]
+		if t.lease != nil && t.lease.timer != nil {
+			t.lease.timer.Stop()
+		}
+		t.lease = &lease{id: out.ID, who: who, fence: s.fence, ttl: ttl}
+		s.renewLocked(t)
+		out.Expires = t.lease.until
+		s.recordLocked(who, name, "lease taken")
+	}
+	return out, nil
+}
+
+// renewLocked starts the time of a lease anew.
+func (s *Server) renewLocked(t *thing) {
+	l := t.lease
+	if l.ttl == 0 {
+		return
+	}
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.until = time.Now().Add(l.ttl)
+	l.timer = time.AfterFunc(l.ttl, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.lease == l && !time.Now().Before(l.until) {
+			s.endLocked(t, "lease expired")
+		}
+	})
+}
+
+// Renew starts the time of a lease anew. LeaseLost means that it ended, and that its outputs are safe.
+func (s *Server) Renew(who, id string) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var until time.Time
+	found := false
+	for _, t := range s.things {
+		if t.lease != nil && t.lease.id == id && t.lease.who == who {
+			s.renewLocked(t)
+			until, found = t.lease.until, true
+		}
+	}
+	if !found {
+		return until, Errorf(LeaseLost, "this lease has ended")
+	}
+	return until, nil
+}
+
+// Release ends a lease; its outputs become safe.
+func (s *Server) Release(who, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := false
+	for _, t := range s.things {
+		if t.lease != nil && t.lease.id == id && t.lease.who == who {
+			s.endLocked(t, "lease released")
+			found = true
+		}
+	}
+	if !found {
+		return Errorf(LeaseLost, "this lease has ended")
+	}
+	return nil
+}
+
+// Gone tells that no process of the module lives any more, or that it hangs: what it drove becomes safe, unless it is to keep its
+// level for the next instance. It returns when all is safe.
+func (s *Server) Gone(who, why string) {
+	s.mu.Lock()
+	for _, t := range s.things {
+		if t.lease == nil || t.lease.who != who {
+			continue
+		}
+		if g := s.grants[who][t.Name]; g != nil && g.Handover == HandoverKeep && why == "update" {
+			continue
+		}
+		s.endLocked(t, why)
+	}
+	s.mu.Unlock()
+	s.jobs.Wait()
+}
+
+// endLocked ends the lease of t and has its worker drive the safe value. From here on no write under the old lease is sent.
+func (s *Server) endLocked(t *thing, why string) {
+	l := t.lease
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	safe, known := t.Safe, true
+	if g := s.grants[l.who][t.Name]; g != nil {
+		safe = &g.Safe
+	}
+	t.lease = nil
+	if safe == nil || !t.Output() {
+		known = false
+	}
+	s.recordLocked(l.who, t.Name, why+": safe")
+	if known {
+		s.safeLocked(t, *safe, why)
+	}
+}
+
+func (s *Server) safeLocked(t *thing, v float64, why string) {
+	for _, timer := range []*time.Timer{t.pulse, t.onFor} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	j := &job{class: ClassSafe, deadline: time.Now().Add(opTime), done: make(chan error, 1)}
+	j.do = func(ctx context.Context) error { return t.set(ctx, v) }
+	_ = t.worker.submit(j) // this class is never refused
+	if s.served == nil {
+		return
+	}
+	life := s.served
+	s.jobs.Go(func() {
+		select {
+		case err := <-j.done:
+			if err != nil {
+				s.log.Error("output not safe", "name", t.Name, "err", err)
+				return
+			}
+			s.log.Info("output safe", "name", t.Name, "reason", why)
+		case <-time.After(opTime): // a stuck bus: the job stays first in its queue
+			s.log.Error("output not safe yet", "name", t.Name, "err", Stuck)
+		case <-life.Done():
+		}
+	})
+}
+
+// set drives an output; only its worker calls it.
+func (t *thing) set(ctx context.Context, v float64) error {
+	switch dev := t.dev.(type) {
+	case Line:
+		return dev.Set(ctx, v != 0)
+	case Output:
+		return dev.Set(ctx, v)
+	case nil:
+		return &Error{Code: Absent, Name: t.Name}
+	}
+	return &Error{Code: Unsupported, Name: t.Name, Detail: "it has no value to write"}
+}

@@ -1,0 +1,268 @@
+package hal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// opTime is how long one operation may take unless its resource says otherwise.
+const opTime = time.Second
+
+// ServerConfig is what a Server needs.
+type ServerConfig struct {
+	Resources []Resource // of [Config.Resources]
+	Backend   Backend
+	Logger    *slog.Logger // default: discard
+}
+
+// Server does the I/O for all modules. Create with [New]; it works while Run does.
+type Server struct {
+	cfg     ServerConfig
+	log     *slog.Logger
+	workers map[string]*worker // by bus; fixed after New
+	things  map[string]*thing  // by name; fixed after New
+	jobs    sync.WaitGroup     // safe actions under way
+
+	mu     sync.Mutex
+	grants map[string]map[string]*granted // by module, by name
+	fence  uint64                         // of the newest lease; begins with the clock, so that fences of a life before are old
+	ended  bool
+	ring   []Entry
+	served context.Context //nolint:containedctx // the life of Run, which safe actions outside a request share
+}
+
+// thing is one resource and what is open for it. dev is touched by its worker only; the rest is under the server's mutex.
+type thing struct {
+	Resource
+	worker *worker
+	dev    Device
+
+	state string // ok, gone, busy
+	lease *lease
+	pulse *time.Timer
+	onFor *time.Timer
+}
+
+// granted is one right of one module, and its token bucket.
+type granted struct {
+	Effective
+	tokens float64
+	filled time.Time
+}
+
+// New makes a server of resources on a backend.
+func New(cfg ServerConfig) (*Server, error) {
+	if cfg.Backend == nil {
+		return nil, errors.New("hal server: a backend is needed")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{},
+		grants: map[string]map[string]*granted{}, fence: uint64(time.Now().UnixMilli())}
+	for _, r := range cfg.Resources {
+		w := s.workers[r.Bus]
+		if w == nil {
+			w = newWorker(r.Bus)
+			s.workers[r.Bus] = w
+		}
+		s.things[r.Name] = &thing{Resource: r, worker: w, state: "gone"}
+	}
+	return s, nil
+}
+
+// Run opens what there is, serves until ctx ends, then drives every output safe and closes all.
+func (s *Server) Run(ctx context.Context) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var workers sync.WaitGroup
+	s.mu.Lock()
+	s.served = life
+	s.mu.Unlock()
+	for _, w := range s.workers {
+		workers.Go(func() { w.run(life) })
+	}
+	s.openAll(ctx)
+	for c := range s.cfg.Backend.Changes(ctx) {
+		s.changed(ctx, c)
+	}
+	<-ctx.Done()
+	s.mu.Lock()
+	s.ended = true
+	for _, t := range s.things {
+		if t.lease != nil {
+			s.endLocked(t, "agent stops")
+		}
+	}
+	s.mu.Unlock()
+	s.jobs.Wait()
+	for _, t := range s.things {
+		_ = t.worker.do(context.WithoutCancel(ctx), "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
+	}
+	stop()
+	workers.Wait()
+	return nil
+}
+
+func (t *thing) close() error {
+	if t.dev == nil {
+		return nil
+	}
+	err := t.dev.Close()
+	t.dev = nil
+	return err
+}
+
+func (s *Server) openAll(ctx context.Context) {
+	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+		s.open(ctx, s.things[name])
+	}
+}
+
+// open opens a resource on its worker. What cannot be opened is absent or busy until something changes.
+func (s *Server) open(ctx context.Context, t *thing) {
+	if t.Kind == KindNode {
+		return
+	}
+	err := t.worker.do(ctx, "", ClassWrite, time.Now().Add(opTime), func(ctx context.Context) error {
+		if t.dev != nil {
+			return nil
+		}
+		dev, err := s.cfg.Backend.Open(ctx, t.Resource)
+		if err == nil {
+			t.dev = dev
+		}
+		return err
+	})
+	state := "ok"
+	if err != nil {
+		state = string(CodeOf(err))
+		s.log.Warn("pin or bus not open", "name", t.Name, "err", err)
+	}
+	s.mu.Lock()
+	t.state = state
+	s.mu.Unlock()
+}
+
+func (s *Server) changed(ctx context.Context, c Change) {
+	for _, t := range s.things {
+		switch {
+		case c.Match != nil && !c.Match(t.Resource):
+		case c.Present:
+			s.open(ctx, t)
+		default:
+			_ = t.worker.do(ctx, "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
+			s.mu.Lock()
+			t.state, t.lease = "gone", nil
+			s.mu.Unlock()
+			s.log.Warn("pin or bus gone", "name", t.Name)
+		}
+	}
+}
+
+// Grant replaces what a module may do, all or nothing. What an optional grant asks for may be missing. Outputs that the module
+// drove and has no longer become safe.
+func (s *Server) Grant(who string, grants []Grant) error {
+	fresh := map[string]*granted{}
+	for _, g := range grants {
+		t := s.things[g.Name]
+		if t == nil {
+			if g.Optional {
+				continue
+			}
+			return &Error{Code: Unknown, Name: g.Name, Detail: "the device's configuration has no such name; known are " + s.names()}
+		}
+		e, err := Permit(t.Resource, who, g)
+		if err != nil {
+			if g.Optional {
+				continue
+			}
+			return err
+		}
+		fresh[g.Name] = &granted{Effective: e}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.grants[who] {
+		if t := s.things[name]; t.lease != nil && t.lease.who == who && (fresh[name] == nil || !fresh[name].Write) {
+			s.endLocked(t, "grant removed")
+		}
+	}
+	s.grants[who] = fresh
+	if len(fresh) == 0 {
+		delete(s.grants, who)
+	}
+	return nil
+}
+
+func (s *Server) names() string {
+	names := slices.Sorted(maps.Keys(s.things))
+	if len(names) > 20 {
+		names = append(names[:20], "…")
+	}
+	return fmt.Sprint(names)
+}
+
+// right finds the right of a module. A name that is not granted and one that does not exist give the same error.
+func (s *Server) right(who, name string) (*granted, *thing, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.grants[who][name]
+	if g == nil {
+		return nil, nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+	}
+	if g.Rate > 0 {
+		now := time.Now()
+		g.tokens = min(max(1, float64(g.Rate)), g.tokens+now.Sub(g.filled).Seconds()*float64(g.Rate))
+		if g.filled.IsZero() {
+			g.tokens = max(1, float64(g.Rate))
+		}
+		g.filled = now
+		if g.tokens < 1 {
+			return nil, nil, &Error{Code: TooFast, Name: name, Detail: "more than " + g.Rate.String(), Retry: time.Duration((1 - g.tokens) / float64(g.Rate) * float64(time.Second))}
+		}
+		g.tokens--
+	}
+	return g, s.things[name], nil
+}
+
+// Status is one granted resource as a module sees it.
+type Status struct {
+	Name  string `json:"name"`
+	Kind  Kind   `json:"kind"`
+	Read  bool   `json:"read"`
+	Write bool   `json:"write"`
+	Unit  string `json:"unit,omitempty"`
+	State string `json:"state"` // ok, stuck, gone, busy, leased
+}
+
+// List gives what is granted to a module, in order of names; all resources for who = "".
+func (s *Server) List(who string) []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []Status{}
+	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+		t, g := s.things[name], s.grants[who][name]
+		if who != "" && g == nil {
+			continue
+		}
+		st := Status{Name: name, Kind: t.Kind, Unit: t.Unit, State: t.state, Read: true, Write: t.writable()}
+		if g != nil {
+			st.Read, st.Write = g.Read, g.Write
+		}
+		switch {
+		case t.worker.isStuck():
+			st.State = "stuck"
+		case t.lease != nil && t.lease.who != who:
+			st.State = "leased"
+		}
+		list = append(list, st)
+	}
+	return list
+}

@@ -1,0 +1,196 @@
+package hal
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Class of a request: all of a higher class go before any of a lower one.
+type Class uint8
+
+// The classes, the most urgent first.
+const (
+	ClassSafe Class = iota
+	ClassWrite
+	ClassRead
+	ClassPoll
+)
+
+// maxQueue is how many jobs one module may have waiting on one bus.
+const maxQueue = 64
+
+// job is one turn on a bus.
+type job struct {
+	who      string
+	class    Class
+	deadline time.Time
+	do       func(ctx context.Context) error
+	done     chan error // capacity 1
+}
+
+// worker does the I/O of one bus, one job at a time.
+type worker struct {
+	bus  string
+	wake chan struct{} // capacity 1
+
+	mu      sync.Mutex
+	waiting []*job
+	running *job                     // nil = idle
+	stuck   bool                     // running overstayed its deadline
+	used    map[string]time.Duration // bus time of each module that waits or waited lately
+}
+
+func newWorker(bus string) *worker {
+	return &worker{bus: bus, wake: make(chan struct{}, 1), used: map[string]time.Duration{}}
+}
+
+// run does jobs until ctx ends; what waits then is done by nobody.
+func (w *worker) run(ctx context.Context) {
+	for {
+		j := w.next()
+		if j == nil {
+			select {
+			case <-w.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		start := time.Now()
+		err := j.do(ctx)
+		w.mu.Lock()
+		w.running, w.stuck = nil, false
+		w.used[j.who] += time.Since(start)
+		w.mu.Unlock()
+		j.done <- err
+	}
+}
+
+// next takes the job whose turn it is: the highest class; in it the module with the least bus time; of that the earliest deadline.
+// Jobs that are too late are dropped unsent.
+func (w *worker) next() *job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	best, kept := -1, w.waiting[:0]
+	for _, j := range w.waiting {
+		if now.After(j.deadline) && j.class != ClassSafe {
+			j.done <- Errorf(TimedOut, "waited for bus %s until the deadline", w.bus)
+			continue
+		}
+		kept = append(kept, j)
+		if best < 0 || w.before(j, kept[best]) {
+			best = len(kept) - 1
+		}
+	}
+	clear(w.waiting[len(kept):])
+	w.waiting = kept
+	if best < 0 {
+		clear(w.used) // nobody waits: everybody starts equal
+		return nil
+	}
+	j := kept[best]
+	w.waiting = append(kept[:best], kept[best+1:]...)
+	w.running = j
+	return j
+}
+
+func (w *worker) before(a, b *job) bool {
+	switch {
+	case a.class != b.class:
+		return a.class < b.class
+	case w.used[a.who] != w.used[b.who]:
+		return w.used[a.who] < w.used[b.who]
+	}
+	return a.deadline.Before(b.deadline)
+}
+
+// submit queues a job. A stuck bus and a full queue refuse at once, except what makes an output safe.
+func (w *worker) submit(j *job) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j.class != ClassSafe {
+		if w.stuck {
+			return &Error{Code: Stuck, Detail: "a call holds bus " + w.bus + "; it heals when the call returns", Retry: time.Second}
+		}
+		n := 0
+		for _, o := range w.waiting {
+			if o.who == j.who {
+				n++
+			}
+		}
+		if n >= maxQueue {
+			return &Error{Code: TooFast, Detail: "64 requests of this module wait for bus " + w.bus, Retry: 100 * time.Millisecond}
+		}
+	}
+	w.waiting = append(w.waiting, j)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// do runs fn on the bus and waits for it, at most until the deadline: then the caller gets TimedOut and, if fn had begun, the bus
+// is stuck until it returns. fn must not touch what the caller goes on to use: it may still run.
+func (w *worker) do(ctx context.Context, who string, class Class, deadline time.Time, fn func(ctx context.Context) error) error {
+	j := &job{who: who, class: class, deadline: deadline, do: fn, done: make(chan error, 1)}
+	if err := w.submit(j); err != nil {
+		return err
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case err := <-j.done:
+		return err
+	case <-ctx.Done():
+		if w.forget(j) {
+			return &Error{Code: TimedOut, Detail: "the caller left before its turn", Err: ctx.Err()}
+		}
+	case <-timer.C:
+	}
+	if w.forget(j) {
+		return Errorf(TimedOut, "waited for bus %s until the deadline", w.bus)
+	}
+	select {
+	case err := <-j.done:
+		return err
+	case <-timer.C:
+	default:
+		if rest := time.Until(deadline); rest > 0 { // the caller left during its turn: the call ends or the deadline comes
+			wait := time.NewTimer(rest)
+			defer wait.Stop()
+			select {
+			case err := <-j.done:
+				return err
+			case <-wait.C:
+			}
+		}
+	}
+	w.mu.Lock()
+	if w.running == j {
+		w.stuck = true
+	}
+	w.mu.Unlock()
+	return Errorf(TimedOut, "the call on bus %s did not return by its deadline", w.bus)
+}
+
+// forget takes a job that has not begun out of the queue.
+func (w *worker) forget(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, o := range w.waiting {
+		if o == j {
+			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+func (w *worker) isStuck() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stuck
+}
