@@ -27,6 +27,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 	"github.com/sandpiper-edge/sandpiper/agent/upstream"
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
+	"github.com/sandpiper-edge/sandpiper/hal"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image"
 	"github.com/sandpiper-edge/sandpiper/store"
@@ -57,6 +58,7 @@ type Agent struct {
 	wear       *wear
 	timeline   *timeline
 	pacer      *pacer
+	hal        *hal.Server // nil = no [hal] section
 	evictor    *evictor
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
@@ -148,6 +150,9 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	if err := a.buildHal(); err != nil {
+		return err
+	}
 	if a.workload, err = workload.New(workload.Config{
 		Generation: func(module string) (string, bool) {
 			m, ok := a.identities.Module(module)
@@ -161,7 +166,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 			}
 			a.supervisor.Unhealthy(id.Module, note)
 		},
-		Logger: a.log,
+		Hal: a.hal, Logger: a.log,
 	}); err != nil {
 		return err
 	}
@@ -209,6 +214,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return named("broker", a.broker.Run(ctx)) })
 	g.Go(func() error { return a.wear.Run(ctx) })
 	g.Go(func() error { return a.timeline.Run(ctx) })
+	if a.hal != nil {
+		g.Go(func() error { return named("hal", a.hal.Run(ctx)) })
+	}
 	if a.upstream != nil {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })
 		g.Go(func() error { return a.keepIdentities(ctx) })

@@ -11,20 +11,22 @@ import (
 	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, the
 // bundle keys of [DefaultKeyDir], deployments only from `sandpiper deploy apply`.
 type Config struct {
-	StateDir string   `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
-	RunDir   string   `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
-	Device   Device   `toml:"device"`
-	Upstream Upstream `toml:"upstream"`
-	Bundles  Bundles  `toml:"bundles"`
-	Store    Store    `toml:"store"`
-	Modules  Modules  `toml:"modules"`
-	Listen   Listen   `toml:"listen"`
-	Log      Log      `toml:"log"`
+	StateDir string     `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
+	RunDir   string     `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
+	Device   Device     `toml:"device"`
+	Upstream Upstream   `toml:"upstream"`
+	Bundles  Bundles    `toml:"bundles"`
+	Store    Store      `toml:"store"`
+	Modules  Modules    `toml:"modules"`
+	Listen   Listen     `toml:"listen"`
+	Log      Log        `toml:"log"`
+	Hal      hal.Config `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
 }
 
 // Device says who this device is. Either a connection string (inline or in a file), or hub, id and an X.509 pair.
@@ -191,6 +193,9 @@ func (c Config) problems() []problem {
 	}
 	if c.RunDir != "" && !filepath.IsAbs(c.RunDir) {
 		bad("run_dir", "%q is not an absolute path", c.RunDir)
+	}
+	if key, why, wrong := c.halProblem(); wrong {
+		bad(key, "%s", why)
 	}
 	d := c.Device
 	if d.ConnectionString != "" && d.ConnectionStringFile != "" {

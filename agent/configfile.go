@@ -73,6 +73,9 @@ func decodeFault(err error) string {
 
 // lineOf finds the line on which key is written, 1 when it cannot be told (the decoder does not keep positions of keys).
 func lineOf(raw []byte, key []string) int {
+	if line, ok := halLine(raw, key); ok {
+		return line
+	}
 	table, best := "", 1
 	want := strings.Join(key, ".")
 	for i, line := range bytes.Split(raw, []byte("\n")) {
@@ -105,7 +108,7 @@ func lineOf(raw []byte, key []string) int {
 // siblings lists the keys known in the table that key stands in.
 func siblings(key toml.Key) []string {
 	tables := map[string][]string{
-		"":                     {"state_dir", "run_dir", "device", "upstream", "bundles", "store", "modules", "listen", "log"},
+		"":                     {"state_dir", "run_dir", "device", "upstream", "bundles", "store", "modules", "listen", "log", "hal"},
 		"device":               {"connection_string", "connection_string_file", "hub", "id", "certificate", "private_key", "gateway"},
 		"upstream":             {"mqtt_address", "https_address", "trusted_ca"},
 		"bundles":              {"trusted_keys", "trusted_ca", "max_bytes"},
@@ -114,6 +117,16 @@ func siblings(key toml.Key) []string {
 		"modules":              {"memory", "cpu", "pids", "id_base"},
 		"listen":               {"mqtt", "https"},
 		"log":                  {"level", "format"},
+		"hal":                  {"backend", "hold", "line", "i2c", "sensor", "pwm", "led", "can"},
+		"hal.line":             {"name", "chip", "path", "line", "offset", "direction", "active_low", "drive", "bias", "edges", "initial", "debounce", "buffer", "safe", "max_rate", "max_on", "allow", "sim"},
+		"hal.i2c":              {"name", "adapter", "path", "timeout", "device"},
+		"hal.i2c.device":       {"name", "addr", "reg_bytes", "read", "write", "commands", "rate", "allow"},
+		"hal.sensor":           {"name", "source", "unit", "scale", "offset", "range", "curve", "invalid", "rate", "allow", "sim"},
+		"hal.sensor.source":    {"hwmon", "iio", "thermal", "w1", "power", "i2c", "modbus", "driver", "parent", "attr", "type"},
+		"hal.pwm":              {"name", "chip", "channel", "freq", "max_duty", "safe", "max_on", "allow"},
+		"hal.led":              {"name", "led", "safe", "allow"},
+		"hal.can":              {"interface", "filter"},
+		"hal.can.filter":       {"name", "rx", "tx", "rate", "allow"},
 	}
 	known := tables[strings.Join(key[:len(key)-1], ".")]
 	if known == nil {

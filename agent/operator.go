@@ -107,7 +107,7 @@ func (a *Agent) understand(manifest []byte) (wanted, error) {
 			return wanted{}, fmt.Errorf("modulesContent.%s: %w", deployment.EdgeAgent, err)
 		}
 		for _, m := range w.agent.Modules {
-			if err := honourable(m); err != nil {
+			if err := a.honourable(m); err != nil {
 				return wanted{}, fmt.Errorf("modulesContent.%s: %w", deployment.EdgeAgent, err)
 			}
 		}

@@ -83,19 +83,9 @@ func (a *Agent) trustedKeys() ([]bundle.PublicKey, error) {
 // shelf is the image store as the supervisor sees it.
 type shelf struct{ a *Agent }
 
-// honourable refuses, by name and before anything is stopped, what the manifest's language has and this agent does not do.
-func honourable(m deployment.Module) error {
-	if len(m.Settings.Hal) > 0 {
-		return &deployment.Error{
-			Path: "modules." + m.Name + ".settings.hal", Why: "this agent grants no pins, buses or sensors", Want: "a module without hal", Code: deployment.CodeFailed,
-		}
-	}
-	return nil
-}
-
 // Fetch has the module's image here and verified.
 func (s shelf) Fetch(ctx context.Context, m deployment.Module) (supervisor.Image, error) {
-	if err := honourable(m); err != nil {
+	if err := s.a.honourable(m); err != nil {
 		return supervisor.Image{}, err
 	}
 	ref := m.Settings.Image

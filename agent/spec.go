@@ -42,6 +42,9 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	if err != nil {
 		return sandbox.Spec{}, err
 	}
+	if err := a.grantHal(m); err != nil {
+		return sandbox.Spec{}, fmt.Errorf("grant pins and sensors: %w", err)
+	}
 	limits := m.Settings.Limits
 	spec := sandbox.Spec{
 		ID:       m.Name,
@@ -178,11 +181,17 @@ func gatewayAddr(m deployment.Module, idBase uint32) netip.Addr {
 // Open opens the module's doors.
 func (h hosting) Open(ctx context.Context, s supervisor.Seat, i sandbox.Instance) error {
 	id := iothub.ID{Device: h.a.dev.id, Module: s.Module.Name}
+	if err := h.a.grantHal(s.Module); err != nil {
+		return fmt.Errorf("grant pins and sensors: %w", err)
+	}
 	return h.a.doors.serve(ctx, id, i, gatewayAddr(s.Module, s.IDBase).String(), s.IDBase)
 }
 
-// Shut closes them.
-func (h hosting) Shut(module string) { h.a.doors.shut(module) }
+// Shut closes them, and makes safe what the module drove.
+func (h hosting) Shut(module string) {
+	h.a.doors.shut(module)
+	h.a.halGone(module)
+}
 
 // Removed takes everything from a module that is no longer part of the deployment but its data and what it still has to say to
 // the hub.
@@ -191,6 +200,9 @@ func (h hosting) Removed(ctx context.Context, module string) error {
 	id := iothub.ID{Device: a.dev.id, Module: module}
 	err := errors.Join(a.identities.Remove(ctx, module), a.broker.Drop(ctx, id))
 	a.identitiesChanged()
+	if a.hal != nil {
+		err = errors.Join(err, a.hal.Grant(module, nil))
+	}
 	return errors.Join(err, os.RemoveAll(a.doors.moduleDir(module)))
 }
 

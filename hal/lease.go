@@ -141,6 +141,7 @@ func (s *Server) Release(who, id string) error {
 // Gone tells that no process of the module lives any more, or that it hangs: what it drove becomes safe, unless it is to keep its
 // level for the next instance. It returns when all is safe.
 func (s *Server) Gone(who, why string) {
+	var safe []<-chan struct{}
 	s.mu.Lock()
 	for _, t := range s.things {
 		if t.lease == nil || t.lease.who != who {
@@ -149,14 +150,19 @@ func (s *Server) Gone(who, why string) {
 		if g := s.grants[who][t.Name]; g != nil && g.Handover == HandoverKeep && why == "update" {
 			continue
 		}
-		s.endLocked(t, why)
+		if done := s.endLocked(t, why); done != nil {
+			safe = append(safe, done)
+		}
 	}
 	s.mu.Unlock()
-	s.jobs.Wait()
+	for _, done := range safe {
+		<-done
+	}
 }
 
 // endLocked ends the lease of t and has its worker drive the safe value. From here on no write under the old lease is sent.
-func (s *Server) endLocked(t *thing, why string) {
+// The channel closes when that was done or given up; nil = there is nothing to do.
+func (s *Server) endLocked(t *thing, why string) <-chan struct{} {
 	l := t.lease
 	if l.timer != nil {
 		l.timer.Stop()
@@ -170,12 +176,13 @@ func (s *Server) endLocked(t *thing, why string) {
 		known = false
 	}
 	s.recordLocked(l.who, t.Name, why+": safe")
-	if known {
-		s.safeLocked(t, *safe, why)
+	if !known {
+		return nil
 	}
+	return s.safeLocked(t, *safe, why)
 }
 
-func (s *Server) safeLocked(t *thing, v float64, why string) {
+func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
 	for _, timer := range []*time.Timer{t.pulse, t.onFor} {
 		if timer != nil {
 			timer.Stop()
@@ -185,10 +192,11 @@ func (s *Server) safeLocked(t *thing, v float64, why string) {
 	j.do = func(ctx context.Context) error { return t.set(ctx, v) }
 	_ = t.worker.submit(j) // this class is never refused
 	if s.served == nil {
-		return
+		return nil
 	}
-	life := s.served
-	s.jobs.Go(func() {
+	life, given := s.served, make(chan struct{})
+	go func() { // ends with the job, after a second, or with Run
+		defer close(given)
 		select {
 		case err := <-j.done:
 			if err != nil {
@@ -200,7 +208,8 @@ func (s *Server) safeLocked(t *thing, v float64, why string) {
 			s.log.Error("output not safe yet", "name", t.Name, "err", Stuck)
 		case <-life.Done():
 		}
-	})
+	}()
+	return given
 }
 
 // set drives an output; only its worker calls it.

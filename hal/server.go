@@ -27,7 +27,8 @@ type Server struct {
 	log     *slog.Logger
 	workers map[string]*worker // by bus; fixed after New
 	things  map[string]*thing  // by name; fixed after New
-	jobs    sync.WaitGroup     // safe actions under way
+
+	opened chan struct{} // closed when Run tried to open all
 
 	mu     sync.Mutex
 	grants map[string]map[string]*granted // by module, by name
@@ -64,7 +65,7 @@ func New(cfg ServerConfig) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{},
+	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}),
 		grants: map[string]map[string]*granted{}, fence: uint64(time.Now().UnixMilli())}
 	for _, r := range cfg.Resources {
 		w := s.workers[r.Bus]
@@ -89,19 +90,26 @@ func (s *Server) Run(ctx context.Context) error {
 		workers.Go(func() { w.run(life) })
 	}
 	s.openAll(ctx)
+	close(s.opened)
 	for c := range s.cfg.Backend.Changes(ctx) {
 		s.changed(ctx, c)
 	}
 	<-ctx.Done()
 	s.mu.Lock()
 	s.ended = true
+	var safe []<-chan struct{}
 	for _, t := range s.things {
-		if t.lease != nil {
-			s.endLocked(t, "agent stops")
+		if t.lease == nil {
+			continue
+		}
+		if done := s.endLocked(t, "agent stops"); done != nil {
+			safe = append(safe, done)
 		}
 	}
 	s.mu.Unlock()
-	s.jobs.Wait()
+	for _, done := range safe {
+		<-done
+	}
 	for _, t := range s.things {
 		_ = t.worker.do(context.WithoutCancel(ctx), "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
 	}
@@ -166,9 +174,13 @@ func (s *Server) changed(ctx context.Context, c Change) {
 	}
 }
 
-// Grant replaces what a module may do, all or nothing. What an optional grant asks for may be missing. Outputs that the module
-// drove and has no longer become safe.
-func (s *Server) Grant(who string, grants []Grant) error {
+// Check says whether a module could be granted these, without granting them. What an optional grant asks for may be missing.
+func (s *Server) Check(who string, grants []Grant) error {
+	_, err := s.permit(who, grants)
+	return err
+}
+
+func (s *Server) permit(who string, grants []Grant) (map[string]*granted, error) {
 	fresh := map[string]*granted{}
 	for _, g := range grants {
 		t := s.things[g.Name]
@@ -176,16 +188,26 @@ func (s *Server) Grant(who string, grants []Grant) error {
 			if g.Optional {
 				continue
 			}
-			return &Error{Code: Unknown, Name: g.Name, Detail: "the device's configuration has no such name; known are " + s.names()}
+			return nil, &Error{Code: Unknown, Name: g.Name, Detail: "the device's configuration has no such name; known are " + s.names()}
 		}
 		e, err := Permit(t.Resource, who, g)
 		if err != nil {
 			if g.Optional {
 				continue
 			}
-			return err
+			return nil, err
 		}
 		fresh[g.Name] = &granted{Effective: e}
+	}
+	return fresh, nil
+}
+
+// Grant replaces what a module may do, all or nothing, as [Server.Check] judges it. Outputs that the module drove and has no longer
+// become safe.
+func (s *Server) Grant(who string, grants []Grant) error {
+	fresh, err := s.permit(who, grants)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,6 +233,14 @@ func (s *Server) names() string {
 
 // right finds the right of a module. A name that is not granted and one that does not exist give the same error.
 func (s *Server) right(who, name string) (*granted, *thing, error) {
+	select {
+	case <-s.opened:
+	default:
+		select { // a module may ask while the agent starts
+		case <-s.opened:
+		case <-time.After(opTime):
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.grants[who][name]

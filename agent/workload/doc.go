@@ -49,6 +49,16 @@
 //
 // reports {"healthy":bool,"note":text}; an empty body means healthy.
 //
+//	GET /v1/hal
+//	GET /v1/hal/{name}
+//	PUT /v1/hal/{name}
+//	POST /v1/hal/{name}/transfer
+//	POST /v1/hal/leases, PUT or DELETE /v1/hal/leases/{id}
+//
+// list what pins, buses and sensors this module is granted; read {"value","unit","time","quality"}; drive an output with
+// {"value","for","fence"} (204, the fence in HAL-Fence); run {"ops":[{"w":hex,"r":bytes}],"deadline"}; and lease outputs with
+// {"names","ttl"}. Errors are {"error":{"code","name","detail","retry_after_ms"}}. Without a [hal] section there are none of these.
+//
 // The trap: a 204 on a message means kept on this device, not delivered to the hub; a module that must know more uses its own
 // acknowledgement end to end.
 package workload

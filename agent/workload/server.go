@@ -14,6 +14,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/message"
 	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // Limits of one module's socket. They bound what a hostile module can make the agent hold: four bodies, of which the
@@ -61,6 +62,7 @@ type Config struct {
 	Twins      *twin.Keeper
 	Modules    func() []Module                   // for the module list; nil = an empty list
 	Health     func(id iothub.ID, report Health) // told what a module says of itself; nil = not of interest
+	Hal        *hal.Server                       // pins and sensors; nil = this device has none
 	Now        func() time.Time                  // default time.Now
 	Logger     *slog.Logger                      // default: discard
 }
@@ -145,6 +147,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, caller Caller) error
 func (k *socket) handler() http.Handler {
 	mux := http.NewServeMux()
 	k.azureRoutes(mux)
+	k.halRoutes(mux)
 	mux.HandleFunc("POST /v1/messages/outputs/{output}", k.postOutput)
 	mux.HandleFunc("GET /v1/messages/inputs", k.getInputs)
 	mux.HandleFunc("POST /v1/messages/inputs/{id}/ack", k.postAck)

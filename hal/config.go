@@ -1,0 +1,335 @@
+package hal
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Config is the [hal] section of the device's configuration: what its owner names, wires, limits and allows.
+type Config struct {
+	Backend string         `toml:"backend"` // linux (default), sim
+	Hold    Duration       `toml:"hold"`    // the warden keeps outputs so long for a missing agent; default 10s
+	Line    []LineConfig   `toml:"line"`
+	I2C     []I2CConfig    `toml:"i2c"`
+	Sensor  []SensorConfig `toml:"sensor"`
+	PWM     []PWMConfig    `toml:"pwm"`
+	LED     []LEDConfig    `toml:"led"`
+	CAN     []CANConfig    `toml:"can"`
+}
+
+// LineConfig is one [[hal.line]].
+type LineConfig struct {
+	Name      string   `toml:"name"`
+	Chip      string   `toml:"chip"`
+	Path      string   `toml:"path"`
+	Line      string   `toml:"line"`
+	Offset    *int     `toml:"offset"`
+	Direction string   `toml:"direction"`
+	ActiveLow bool     `toml:"active_low"`
+	Drive     string   `toml:"drive"`
+	Bias      string   `toml:"bias"`
+	Edges     string   `toml:"edges"`
+	Initial   string   `toml:"initial"`
+	Debounce  Duration `toml:"debounce"`
+	Buffer    int      `toml:"buffer"`
+	Safe      SafeWord `toml:"safe"`
+	MaxRate   Rate     `toml:"max_rate"`
+	MaxOn     Duration `toml:"max_on"`
+	Allow     []string `toml:"allow"`
+	Sim       *Wave    `toml:"sim"`
+}
+
+// I2CConfig is one [[hal.i2c]]: an adapter and its devices.
+type I2CConfig struct {
+	Name    string      `toml:"name"`
+	Adapter string      `toml:"adapter"`
+	Path    string      `toml:"path"`
+	Timeout Duration    `toml:"timeout"`
+	Device  []I2CDevice `toml:"device"`
+}
+
+// I2CDevice is one address of an adapter.
+type I2CDevice struct {
+	Name     string   `toml:"name"`
+	Addr     int      `toml:"addr"`
+	RegBytes int      `toml:"reg_bytes"`
+	Read     []Range  `toml:"read"`
+	Write    []Range  `toml:"write"`
+	Commands []Prefix `toml:"commands"`
+	Rate     Rate     `toml:"rate"`
+	Allow    []string `toml:"allow"`
+}
+
+// SensorConfig is one [[hal.sensor]].
+type SensorConfig struct {
+	Name    string      `toml:"name"`
+	Source  Source      `toml:"source"`
+	Unit    string      `toml:"unit"`
+	Scale   float64     `toml:"scale"`
+	Offset  float64     `toml:"offset"`
+	Range   []float64   `toml:"range"`
+	Curve   [][]float64 `toml:"curve"`
+	Invalid []float64   `toml:"invalid"`
+	Rate    Rate        `toml:"rate"`
+	Allow   []string    `toml:"allow"`
+	Sim     *Wave       `toml:"sim"`
+}
+
+// PWMConfig is one [[hal.pwm]].
+type PWMConfig struct {
+	Name    string   `toml:"name"`
+	Chip    string   `toml:"chip"`
+	Channel int      `toml:"channel"`
+	Freq    float64  `toml:"freq"` // Hz
+	MaxDuty float64  `toml:"max_duty"`
+	Safe    SafeWord `toml:"safe"`
+	MaxOn   Duration `toml:"max_on"`
+	Allow   []string `toml:"allow"`
+}
+
+// LEDConfig is one [[hal.led]].
+type LEDConfig struct {
+	Name  string   `toml:"name"`
+	LED   string   `toml:"led"` // its name under /sys/class/leds
+	Safe  SafeWord `toml:"safe"`
+	Allow []string `toml:"allow"`
+}
+
+// CANConfig is one [[hal.can]]: an interface and the sets of its identifiers.
+type CANConfig struct {
+	Interface string      `toml:"interface"`
+	Filter    []CANFilter `toml:"filter"`
+}
+
+// CANFilter is one set of identifiers.
+type CANFilter struct {
+	Name  string   `toml:"name"`
+	RX    []IDMask `toml:"rx"`
+	TX    []IDMask `toml:"tx"`
+	Rate  Rate     `toml:"rate"`
+	Allow []string `toml:"allow"`
+}
+
+// SafeWord is a safe value, or the word "module".
+type SafeWord struct {
+	Value  *float64
+	Module bool
+}
+
+// UnmarshalTOML reads a number or "module".
+func (s *SafeWord) UnmarshalTOML(v any) error {
+	switch v := v.(type) {
+	case int64:
+		f := float64(v)
+		s.Value = &f
+		return nil
+	case float64:
+		s.Value = &v
+		return nil
+	case string:
+		if v == "module" {
+			s.Module = true
+			return nil
+		}
+	}
+	return errors.New(`safe is a number, or "module" where the deployment says it`)
+}
+
+// ConfigError is what is wrong with a configuration: Key is the path of the entry ("line.0.safe"), Why what would be right.
+type ConfigError struct {
+	Key, Why string
+}
+
+func (f *ConfigError) Error() string { return f.Key + ": " + f.Why }
+
+// Resources checks the section and gives its resources. The error is a *[ConfigError].
+func (c Config) Resources() ([]Resource, error) {
+	b := build{names: map[string]bool{}, claims: map[string]string{}}
+	if c.Backend != "" && c.Backend != "linux" && c.Backend != "sim" {
+		b.fail("backend", "%.32q; want linux or sim", c.Backend)
+	}
+	for i, l := range c.Line {
+		b.line("line."+strconv.Itoa(i), l)
+	}
+	for i, a := range c.I2C {
+		b.i2c("i2c."+strconv.Itoa(i), a)
+	}
+	for i, s := range c.Sensor {
+		b.sensor("sensor."+strconv.Itoa(i), s)
+	}
+	for i, p := range c.PWM {
+		at := "pwm." + strconv.Itoa(i)
+		r := Resource{Name: p.Name, Kind: KindPWM, Bus: "pwm " + p.Chip, Allow: p.Allow, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}}
+		if !(p.Freq > 0 && p.Freq <= 1e7) || p.MaxDuty < 0 || p.MaxDuty > 1 {
+			b.fail(at+".freq", "%g Hz, max_duty %g; want more than 0 to 10 MHz, and a fraction", p.Freq, p.MaxDuty)
+			continue
+		}
+		r.PWM = &PWMPart{Chip: p.Chip, Channel: p.Channel, Period: time.Duration(float64(time.Second) / p.Freq), MaxDuty: p.MaxDuty}
+		b.safe(at, &r, p.Safe)
+		b.add(at, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
+	}
+	for i, l := range c.LED {
+		at := "led." + strconv.Itoa(i)
+		r := Resource{Name: l.Name, Kind: KindLED, Bus: "led " + l.LED, Allow: l.Allow, LED: &LEDPart{Name: l.LED}}
+		b.safe(at, &r, l.Safe)
+		b.add(at, r, "led "+l.LED)
+	}
+	for i, n := range c.CAN {
+		for k, f := range n.Filter {
+			at := fmt.Sprintf("can.%d.filter.%d", i, k)
+			b.add(at, Resource{Name: f.Name, Kind: KindCAN, Bus: "can " + n.Interface, Allow: f.Allow, Rate: f.Rate,
+				CAN: &CANPart{Interface: n.Interface, RX: f.RX, TX: f.TX}}, "")
+		}
+	}
+	if b.fault != nil {
+		return nil, b.fault
+	}
+	return b.list, nil
+}
+
+// build collects resources, and the first fault.
+type build struct {
+	list   []Resource
+	names  map[string]bool
+	claims map[string]string // what of the board is claimed, and by which name
+	fault  *ConfigError
+}
+
+func (b *build) fail(key, format string, args ...any) {
+	if b.fault == nil {
+		b.fault = &ConfigError{key, fmt.Sprintf(format, args...)}
+	}
+}
+
+// add takes a resource; claim is what of the board it is, "" = it may be shared.
+func (b *build) add(at string, r Resource, claim string) {
+	switch {
+	case !nameForm.MatchString(r.Name):
+		b.fail(at+".name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
+	case b.names[r.Name]:
+		b.fail(at+".name", "%q is the name of another entry; names are unique over all kinds", r.Name)
+	case claim != "" && b.claims[claim] != "":
+		b.fail(at, "%s and %s both claim %s; remove one", b.claims[claim], r.Name, claim)
+	case len(b.list) >= 1024:
+		b.fail(at, "more than 1024 entries")
+	}
+	b.names[r.Name], b.claims[claim] = true, r.Name
+	b.list = append(b.list, r)
+}
+
+func (b *build) choice(key, value string, words ...string) {
+	if value != "" && !slices.Contains(words, value) {
+		b.fail(key, "%.32q; want %s", value, strings.Join(words, ", "))
+	}
+}
+
+// safe sets the safe value of an output, which its owner must give.
+func (b *build) safe(at string, r *Resource, s SafeWord) {
+	switch {
+	case s.Module:
+		zero := 0.0
+		r.SafeBy, r.Safe = SafeByModule, &zero
+	case s.Value == nil:
+		b.fail(at+".safe", `missing; an output needs the value that it has when nobody drives it, or "module"`)
+	default:
+		r.Safe = s.Value
+		if err := r.check(*s.Value); err != nil {
+			b.fail(at+".safe", "%v", err)
+		}
+	}
+}
+
+func (b *build) line(at string, l LineConfig) {
+	r := Resource{Name: l.Name, Kind: KindLine, Allow: l.Allow, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim}
+	if (l.Chip == "") == (l.Path == "") {
+		b.fail(at+".chip", `want one of chip = "label" and path = "device path"; a number changes`)
+	}
+	if (l.Line == "") == (l.Offset == nil) {
+		b.fail(at+".line", `want one of line = "name" and offset = number`)
+	}
+	b.choice(at+".drive", l.Drive, "push-pull", "open-drain", "open-source")
+	b.choice(at+".bias", l.Bias, "as-is", "disabled", "pull-up", "pull-down")
+	b.choice(at+".edges", l.Edges, "rising", "falling", "both")
+	b.choice(at+".initial", l.Initial, "safe", "keep")
+	if l.Direction != "in" && l.Direction != "out" {
+		b.fail(at+".direction", "%.32q; want in or out", l.Direction)
+	}
+	if l.Buffer < 0 || l.Buffer > 1024 {
+		b.fail(at+".buffer", "%d; want 0 to 1024 events", l.Buffer)
+	}
+	p := &LinePart{Chip: l.Chip, Path: l.Path, Line: l.Line, Direction: Direction(l.Direction), ActiveLow: l.ActiveLow, Drive: l.Drive, Bias: l.Bias,
+		Edges: l.Edges, Initial: l.Initial, Debounce: time.Duration(l.Debounce), Buffer: l.Buffer}
+	claim := l.Line
+	if l.Offset != nil {
+		p.Offset = *l.Offset
+		claim = strconv.Itoa(p.Offset)
+		if p.Offset < 0 || p.Offset > 1<<16 {
+			b.fail(at+".offset", "%d; want the number of the line in its chip", p.Offset)
+		}
+	}
+	r.Line, r.Bus = p, "gpio "+l.Chip+l.Path
+	if p.Direction == Out {
+		b.safe(at, &r, l.Safe)
+	} else if l.Safe.Value != nil || l.Safe.Module {
+		b.fail(at+".safe", "an input has no safe value; remove it")
+	}
+	b.add(at, r, "line "+claim+" of "+l.Chip+l.Path)
+}
+
+func (b *build) i2c(at string, a I2CConfig) {
+	if (a.Adapter == "") == (a.Path == "") {
+		b.fail(at+".adapter", `want one of adapter = "name" and path = "/dev/i2c-N"`)
+	}
+	for i, d := range a.Device {
+		at := fmt.Sprintf("%s.device.%d", at, i)
+		if d.Addr < 0x08 || d.Addr > 0x77 {
+			b.fail(at+".addr", "%#x; want 0x08 to 0x77, others are reserved", d.Addr)
+		}
+		if d.RegBytes < 0 || d.RegBytes > 2 {
+			b.fail(at+".reg_bytes", "%d; want 0, 1 or 2", d.RegBytes)
+		}
+		if len(d.Commands) > 0 && (d.RegBytes != 0 || d.Read != nil || d.Write != nil) {
+			b.fail(at+".commands", "a chip has commands or registers, not both")
+		}
+		b.add(at, Resource{Name: d.Name, Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Allow: d.Allow, Rate: d.Rate,
+			I2C: &I2CPart{Adapter: a.Adapter, Path: a.Path, Addr: uint8(d.Addr), RegBytes: d.RegBytes, Read: d.Read, Write: d.Write,
+				Commands: d.Commands, Timeout: time.Duration(a.Timeout)}}, fmt.Sprintf("address %#x of %s", d.Addr, a.Adapter+a.Path))
+	}
+}
+
+func (b *build) sensor(at string, s SensorConfig) {
+	src := s.Source
+	given := 0
+	for _, one := range []string{src.Hwmon, src.IIO, src.Thermal, src.W1, src.Power, src.I2C, src.Modbus} {
+		if one != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		b.fail(at+".source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
+	}
+	r := Resource{Name: s.Name, Kind: KindSensor, Unit: s.Unit, Allow: s.Allow, Rate: s.Rate, Sim: s.Sim,
+		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
+	part := &SensorPart{Source: src, Scale: s.Scale, Offset: s.Offset, Invalid: s.Invalid}
+	if len(s.Range) == 2 && s.Range[0] < s.Range[1] {
+		r.Limits.Min, r.Limits.Max = s.Range[0], s.Range[1]
+	} else if s.Range != nil {
+		b.fail(at+".range", "want [least, most]")
+	}
+	if len(s.Curve) == 1 || len(s.Curve) > 16 {
+		b.fail(at+".curve", "%d points; want 2 to 16", len(s.Curve))
+	}
+	for i, p := range s.Curve {
+		if len(p) != 2 || i > 0 && !(p[0] > part.Curve[i-1].X) {
+			b.fail(at+".curve", "point %d; want [from, to], rising in from", i)
+			return
+		}
+		part.Curve = append(part.Curve, Point{p[0], p[1]})
+	}
+	r.Sensor = part
+	b.add(at, r, "")
+}
