@@ -46,10 +46,13 @@ func (q *Queue) commit(b *batch) {
 		rest = rest[n:]
 		err := q.store(g)
 		for i := range g.records {
-			r := &g.records[i]
-			if r.err == nil && r.entries > 0 {
+			if r := &g.records[i]; r.err == nil && r.entries > 0 {
 				r.err = err
 			}
+		}
+		q.inbox.sources.count(g.records)
+		for i := range g.records {
+			r := &g.records[i]
 			if r.done != nil {
 				r.done(r.err)
 			}

@@ -25,6 +25,7 @@ type pending struct {
 	first    int   // in batch.entries
 	entries  int   // how many of them
 	err      error // it is refused
+	source   *SourceStats
 	done     func(error)
 }
 
@@ -58,7 +59,8 @@ func (b *batch) reset() {
 // inbox is where producers leave records. Sequences are given here, so that the
 // order of arrival is the order of delivery.
 type inbox struct {
-	wake chan struct{} // holds one token: something has come, or it was closed
+	wake    chan struct{} // holds one token: something has come, or it was closed
+	sources sources
 
 	mu     sync.Mutex
 	next   uint64 // sequence
@@ -92,6 +94,11 @@ func (b *inbox) add(ctx context.Context, clock *clock, ledger *ledger, rec Recor
 		size: len(rec.Body), from: len(t.arena), first: len(t.entries), done: done,
 	}
 	b.next++
+	source := rec.Source
+	if len(source) > MaxKey {
+		source = ""
+	}
+	p.source = b.sources.of(source)
 	if p.err = rec.check(); p.err == nil {
 		t.entries = ledger.resolve(t.entries, rec.Entries)
 		if p.entries = len(t.entries) - p.first; p.entries > 0 {

@@ -24,12 +24,16 @@ type Entry struct {
 type Record struct {
 	Body    []byte
 	Entries []Entry
+	Source  string // who made it, for [Queue.Sources]; any name up to 1024 bytes, not written to disk
 }
 
 // check says what makes a record unacceptable.
 func (r Record) check() error {
 	if len(r.Body) > MaxBody {
 		return fmt.Errorf("message of %d bytes, at most %d: %w", len(r.Body), MaxBody, ErrTooLarge)
+	}
+	if len(r.Source) > MaxKey {
+		return fmt.Errorf("source name of %d bytes: it must have at most %d", len(r.Source), MaxKey)
 	}
 	for _, e := range r.Entries {
 		if e.Priority > Lowest {
