@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro clean
+.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,7 +38,7 @@ test: ## every test that needs no board; sandbox tests run for real as root
 race: ## the same under the race detector
 	$(TEST) -race -shuffle=on -timeout 20m $(PKGS)
 
-check: fmt vet lint imports build size test ## what CI runs and what a developer runs
+check: fmt vet lint imports build size test lab-smoke ## what CI runs and what a developer runs
 
 fmt: ## fail when a file is not gofmt'ed
 	@out=$$(gofmt -l agent cmd sandbox store scripts); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
@@ -70,6 +70,21 @@ sdk: ## conformance on the real SDK packages
 
 soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 times under load and compares ledgers
 	@case "$(or $(SOAK),kill)" in kill) $(GO) run ./scripts/demo kill ;; *) echo "no soak $(SOAK); there is: kill" >&2; exit 2 ;; esac
+
+lab: ## board tests on virtual ARM boards (LAB_BOARDS, LAB_PKGS, LAB_RUN; LAB=smoke: one board)
+	@scripts/lab/lab $(if $(filter smoke,$(LAB)),smoke,run)
+
+lab-fetch: ## newest kernels and fixture modules for the boards, into the user's cache
+	@scripts/lab/lab fetch
+
+lab-shell: ## a shell on a virtual board: BOARD=arm64
+	@scripts/lab/lab shell $(or $(BOARD),arm64)
+
+lab-smoke: ## one virtual board, where QEMU and a fetched kernel are at hand
+	@scripts/lab/lab smoke
+
+lab-%: ## board tests on one board, such as lab-armv6
+	@scripts/lab/lab run $*
 
 clean: ## remove build/
 	rm -rf build

@@ -1,0 +1,60 @@
+"""Disk images for boards: one ext4 file system, or two system slots and a data partition. Made anew, sparse, without root."""
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import tempfile
+
+import boards
+
+MIB = 1 << 20
+# Slots of an update, and what survives it. A board mounts the third as /data: machine.Options(data="/dev/vda3").
+LAYOUT = [("slot-a", 64), ("slot-b", 64), ("data", 96)]
+SIZE = 256  # MiB; a Pi's SD card must be a power of two
+
+
+def mke2fs():
+    found = shutil.which("mke2fs", path=os.environ.get("PATH", "") + ":/sbin:/usr/sbin")
+    if not found:
+        raise boards.Trouble("mke2fs is not installed (package e2fsprogs); run: make setup")
+    return found
+
+
+def ext4(path, mib, offset=0, label="data"):
+    """An ext4 file system in an image, from an offset in bytes on."""
+    with open(path, "ab") as f:
+        f.truncate(max(f.tell(), offset + mib * MIB))
+    subprocess.run([mke2fs(), "-q", "-F", "-t", "ext4", "-L", label, "-E", f"offset={offset},lazy_itable_init=0", str(path), f"{mib}m"], check=True)
+
+
+def two_slots(path):
+    """Partition table, slots A and B (ext4, empty) and data. Returns {label: (offset, MiB)}."""
+    with open(path, "wb") as f:
+        f.truncate(SIZE * MIB)
+    table, at, places = b"", 1, {}
+    for label, mib in LAYOUT:
+        table += struct.pack("<B3sB3sII", 0, b"\0\2\0", 0x83, b"\xff\xff\xff", at * MIB // 512, mib * MIB // 512)
+        places[label] = (at * MIB, mib)
+        at += mib
+    with open(path, "r+b") as f:
+        f.seek(446)
+        f.write(table.ljust(64, b"\0") + b"\x55\xaa")
+    for label, (offset, mib) in places.items():
+        ext4(path, mib, offset, label)
+    return places
+
+
+class Scratch:
+    """An ext4 image for one run."""
+
+    def __init__(self, mib=256):
+        self.mib = mib
+
+    def __enter__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
+        ext4(self.folder / "disk.img", self.mib)
+        return str(self.folder / "disk.img")
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder)

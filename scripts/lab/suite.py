@@ -1,0 +1,142 @@
+"""Runs Go tests of many packages in one boot of a board, and says what became of each."""
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import boards
+import machine
+import output
+import program
+import verdict
+
+PASSED_ON = ("SANDPIPER_", "GODEBUG", "GOTRACEBACK", "LAB_TEST_")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """One package on one board."""
+    board: str
+    package: str
+    ok: bool
+    seconds: float = 0
+    passed: list = dataclasses.field(default_factory=list)
+    failed: list = dataclasses.field(default_factory=list)
+    skipped: dict = dataclasses.field(default_factory=dict)  # test: reason
+    why: str = None  # when the package did not end by itself
+    text: str = ""
+
+    def line(self):
+        state = "ok  " if self.ok else "FAIL"
+        extra = f"  {len(self.passed)} passed"
+        extra += f", {len(self.failed)} failed" if self.failed else ""
+        extra += f", {len(self.skipped)} SKIPPED" if self.skipped else ""
+        return f"{state}  {self.board:9} {self.package.removeprefix('github.com/sandpiper-edge/sandpiper/'):24} {self.seconds:6.1f}s{extra}" + (f"  ({self.why})" if self.why else "")
+
+
+@dataclasses.dataclass
+class Report:
+    """One board: its run and its packages."""
+    board: str
+    kernel: str = None
+    outcomes: list = dataclasses.field(default_factory=list)
+    run: machine.Run = None
+    unavailable: str = None
+    build_seconds: float = 0
+
+    @property
+    def failure(self):
+        return self.run.failure if self.run else None
+
+
+def exports():
+    return "".join(f"export {k}={shlex.quote(v)}\n" for k, v in os.environ.items() if k.startswith(PASSED_ON))
+
+
+def compile_tests(board, patterns, into, pattern, timeout, arguments=""):
+    """A job per package with tests."""
+    jobs = []
+    for path, folder in program.packages(board, patterns):
+        binary = into / f"{len(jobs)}.test"
+        program.build(board, path, binary, test=True)
+        if not binary.exists():
+            continue
+        files = {"bin": binary}
+        if os.path.isdir(folder + "/testdata"):
+            files["cwd/testdata"] = folder + "/testdata"
+        limit = max(10, timeout - 20)  # the tests' own time-out comes first: it prints where they hang
+        jobs.append(machine.Job(path, exports() + "J=$(dirname $0); mkdir -p $J/cwd; cd $J/cwd; chmod 755 $J/bin\n"
+                    f"exec $J/bin -test.v=test2json -test.timeout={limit}s -test.run={shlex.quote(pattern or '')} {arguments}\n", files))
+    return jobs
+
+
+def run(board, patterns, pattern=None, options=None, arguments="", live=False):
+    """Compiles, boots, runs. Returns the Report of the board."""
+    options = options or machine.Options()
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
+    try:
+        began = time.time()
+        jobs = compile_tests(board, patterns, scratch, pattern, options.timeout, arguments)
+        if not jobs:
+            raise boards.Trouble(f"no package with tests in {' '.join(patterns)}")
+        report = Report(board.name, board.kernel, build_seconds=round(time.time() - began, 1))
+        boot = machine.Machine(board, jobs, options)
+        if live:
+            write = lambda b: (sys.stdout.buffer.write(b.replace(b"\x16", b"")), sys.stdout.flush())
+            boot.on_output = output.Live(boot.tag, board.virtio, write)
+        report.run = boot.start().wait()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    failure = report.failure
+    for job in jobs:
+        report.outcomes.append(read(board.name, job.name, report.run, failure))
+    if not failure and all(o.ok for o in report.outcomes) and not os.environ.get("LAB_KEEP"):
+        shutil.rmtree(report.run.log)
+    return report
+
+
+def read(board, package, run, failure):
+    """What a package's output says."""
+    code, seconds = run.jobs.get(package, (None, 0))
+    text = run.output.get(package, b"").replace(b"\r\n", b"\n")
+    events = subprocess.run(["go", "tool", "test2json", "-t", "-p", package], input=text, capture_output=True).stdout
+    result = Outcome(board, package, code == 0, seconds, text=text.replace(b"\x16", b"").decode(errors="replace"))
+    said = {}
+    for line in events.splitlines():
+        event = json.loads(line)
+        test, action = event.get("Test"), event["Action"]
+        if not test:
+            continue
+        if action == "output":
+            said.setdefault(test, []).append(event["Output"].strip())
+        elif action == "pass":
+            result.passed.append(test)
+        elif action == "fail":
+            result.failed.append(test)
+        elif action == "skip":
+            lines = [l for l in said.get(test, []) if l and not l.startswith(("=== ", "--- "))]
+            result.skipped[test] = lines[-1] if lines else "no reason given"
+    if code is None:
+        result.why = failure or "did not run"
+    elif code and "panic: test timed out" in result.text:
+        result.why = "hang: the tests' own time-out"
+    elif code and run.full:
+        result.why = "disk full: " + " ".join(sorted(run.full))
+    elif code and not result.failed:
+        result.why = f"ended with {code}"
+    elif not code and not result.passed and not result.skipped:
+        result.ok, result.why = False, "no test ran"
+    return result
+
+
+def explain(report):
+    """The lines for a board that died: what, its console's end, where the logs are."""
+    if not report.failure:
+        return ""
+    return f"lab: {report.board}: {report.failure}\n{verdict.tail(report.run.log / 'console.log')}\nlab: {report.board}: log: {report.run.log}"
