@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -38,5 +39,33 @@ func TestSourcesBeyondTheBoundAreCountedTogether(t *testing.T) {
 	}
 	if a, b := s.of("late"), s.of("later"); a != b || a.Source != "" {
 		t.Errorf("late sources are counted under %q and %q, want one without a name", a.Source, b.Source)
+	}
+}
+
+func TestAStoreTellsItsSourcesApart(t *testing.T) {
+	t.Parallel()
+	s, err := Open(Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(t.Context()) }()
+	to := []Entry{{Sink: "up"}, {Sink: "down"}}
+	if err := s.Queue().Append(t.Context(), Record{Body: []byte("four"), Entries: to, Source: "meter"}); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Queue().Append(t.Context(), Record{Body: make([]byte, MaxBody+1), Entries: to, Source: "camera"})
+	if !errors.Is(err, ErrTooLarge) {
+		t.Errorf("too large a body got %v, want %v", err, ErrTooLarge)
+	}
+	want := []SourceStats{{Source: "camera", Refused: 1}, {Source: "meter", Records: 1, Bytes: 4}}
+	if got := s.Queue().Sources(); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ran; err != nil {
+		t.Error(err)
 	}
 }

@@ -52,7 +52,7 @@ func (c *client) telemetry(p *mqtt.Publish, pub iothub.Publish) {
 	}
 	c.buf = m.Append(c.buf[:0])
 	n, size := c.arrived, len(c.buf)
-	c.b.cfg.Put(store.Record{Body: c.buf, Entries: to.entries}, to.durability, func(err error) {
+	c.b.cfg.Put(store.Record{Body: c.buf, Entries: to.entries, Source: c.id.Module}, to.durability, func(err error) {
 		if err != nil {
 			c.notStored(p, n, err)
 			return
@@ -152,7 +152,7 @@ func (b *Broker) Publish(ctx context.Context, id iothub.ID, output string, bag i
 	}
 	raw := m.Append(nil)
 	stored := make(chan error, 1)
-	got := b.cfg.Put(store.Record{Body: raw, Entries: to.entries}, to.durability, func(err error) { stored <- err })
+	got := b.cfg.Put(store.Record{Body: raw, Entries: to.entries, Source: id.Module}, to.durability, func(err error) { stored <- err })
 	select {
 	case err = <-stored:
 	case <-ctx.Done():
@@ -178,7 +178,7 @@ func (b *Broker) reportedChanged(id iothub.ID, patch json.RawMessage) {
 	if len(to.entries) == 0 {
 		return
 	}
-	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries}, to.durability, func(err error) {
+	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries, Source: m.Source.Module}, to.durability, func(err error) {
 		if err != nil {
 			b.cfg.Logger.Warn("twin change not stored", "identity", id.String(), "err", err)
 		}
@@ -209,7 +209,7 @@ func (b *Broker) publishWill(w message.Message) {
 	if len(to.entries) == 0 {
 		return
 	}
-	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries}, to.durability, func(err error) {
+	b.cfg.Put(store.Record{Body: m.Append(nil), Entries: to.entries, Source: m.Source.Module}, to.durability, func(err error) {
 		if err != nil && !errors.Is(err, store.ErrClosed) {
 			b.cfg.Logger.Warn("will not stored", "identity", w.Source.String(), "err", err)
 		}
