@@ -117,7 +117,7 @@ func (p *pacer) Put(rec store.Record, d route.Durability, done func(error)) rout
 		p.mu.Unlock()
 		return d
 	}
-	item := paced{rec: store.Record{Body: bytes.Clone(rec.Body), Entries: rec.Entries}, done: done}
+	item := paced{rec: store.Record{Body: bytes.Clone(rec.Body), Entries: rec.Entries, Source: rec.Source}, done: done}
 	if d.Relaxed() {
 		item.done = nil
 	}

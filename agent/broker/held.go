@@ -162,7 +162,7 @@ func (c *client) retry() {
 	}
 	raw := m.Append(nil)
 	to := c.b.entries(c.b.cfg.Router(), m, false)
-	c.b.cfg.Put(store.Record{Body: raw, Entries: to.entries}, to.durability, func(err error) {
+	c.b.cfg.Put(store.Record{Body: raw, Entries: to.entries, Source: c.id.Module}, to.durability, func(err error) {
 		switch {
 		case err == nil:
 			c.b.cfg.Stored(c.id, len(raw))
