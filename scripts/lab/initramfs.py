@@ -1,4 +1,4 @@
-"""The base initramfs of a board: busybox, guest/init, and kernel modules with what they depend on.
+"""The base initramfs of a board: busybox, bash, guest/init, and kernel modules with what they depend on.
 
 A run appends a second archive with its programs: the kernel reads both, on every board, without a driver.
 """
@@ -96,6 +96,7 @@ def write(board, path):
         a.copy("bin/busybox", (board.dir / "busybox").resolve())
         for applet in APPLETS:
             a.link("bin/" + applet, "busybox")
+        a.copy("bin/bash", (board.dir / "bash").resolve())
         a.link("sbin/modprobe", "../bin/busybox")
         a.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
         a.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")

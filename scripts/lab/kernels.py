@@ -1,6 +1,6 @@
 """Fetches Debian's kernels for the boards, once. What is there is used; `refresh` looks for newer ones.
 
-The result of a board is CACHE/board/NAME: kver, vmlinuz, modules, extra (fixture modules), config, busybox, dtb.
+The result of a board is CACHE/board/NAME: kver, vmlinuz, modules, extra (fixture modules), config, busybox, bash, dtb.
 A kernel that the signed index does not offer makes its board UNAVAILABLE, said loudly, and leaves the others alone.
 """
 import fcntl
@@ -22,7 +22,7 @@ def say(text):
 
 def complete(board):
     extra = board.dir / "extra" / (".ok-" + fixtures.recipe())
-    return bool(board.kernel) and extra.exists() and (board.dir / "vmlinuz").exists()
+    return bool(board.kernel) and extra.exists() and all((board.dir / name).exists() for name in ("vmlinuz", "bash"))
 
 
 def fetch(names, refresh):
@@ -66,18 +66,19 @@ def bring(board, foreign, host):
     tree = boards.CACHE / "kernel" / version
     extra = tree / "extra"
     made = extra / (".ok-" + fixtures.recipe())
-    if board.kernel == version and made.exists():
+    if board.kernel == version and complete(board):
         say(f"{board.name}: {version} is there")
         return
     apt.unpack(foreign.get(image), tree)
-    busybox = boards.CACHE / "busybox" / board.deb
-    apt.unpack(foreign.get("busybox-static"), busybox)
+    shells = boards.CACHE / "busybox" / board.deb
+    for package in ("busybox-static", "bash-static"):  # tests that need a shell with /dev/tcp and numbered descriptors take bash
+        apt.unpack(foreign.get(package), shells)
     if not made.exists():
         lacking = fixtures.build(board, version, foreign, host, extra, say)
         if lacking:
             raise LookupError(f"{version}: fixture modules not built: {' '.join(lacking)}; see {boards.CACHE}/build/{version}/make.log")
         made.touch()
-    place(board, version, tree, busybox)
+    place(board, version, tree, shells)
     say(f"{board.name}: ready, {version}, {time.time() - began:.0f} s")
 
 
@@ -85,13 +86,14 @@ def first(*paths):
     return next(p for p in paths if p.exists())
 
 
-def place(board, version, tree, busybox):
+def place(board, version, tree, shells):
     """Makes the board's folder point at its files; kver comes last and says that it is whole."""
     board.dir.mkdir(parents=True, exist_ok=True)
     links = {
         "vmlinuz": tree / "boot" / f"vmlinuz-{version}", "config": tree / "boot" / f"config-{version}", "extra": tree / "extra",
         "modules": first(tree / "usr/lib/modules" / version, tree / "lib/modules" / version),
-        "busybox": first(busybox / "usr/bin/busybox", busybox / "bin/busybox"),
+        "busybox": first(shells / "usr/bin/busybox", shells / "bin/busybox"),
+        "bash": first(shells / "usr/bin/bash-static", shells / "bin/bash-static"),
     }
     for name, target in links.items():
         link = board.dir / name

@@ -102,8 +102,22 @@ func TestKernelModulesThatTheProductUses(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), "modprobe", strings.Fields(module)...).CombinedOutput(); err != nil {
 				t.Skipf("SKIPPED: no module %s on this board: %s", name, bytes.TrimSpace(out))
 			}
+			unload(t, name)
 		})
 	}
+}
+
+// unload takes a fixture out again at the end of the test: whoever comes next in the same boot loads it with other chips.
+func unload(t *testing.T, module string) {
+	t.Helper()
+	if !strings.HasPrefix(module, "lab_") && module != "i2c_stub" {
+		return
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("rmmod", module).CombinedOutput(); err != nil {
+			t.Errorf("rmmod %s: %v: %s", module, err, bytes.TrimSpace(out))
+		}
+	})
 }
 
 // nodes waits until the kernel has made a node of the pattern.
@@ -133,6 +147,7 @@ func TestFixturesMakeTheirDevices(t *testing.T) {
 					t.Skipf("SKIPPED: no module %s on this board: %s", m[0], bytes.TrimSpace(out))
 				}
 			}
+			unload(t, loads[0][0])
 			if module == "lm75" { // a sensor on the fixture's bus makes the hwmon device
 				bus := strings.TrimPrefix(nodes(t, "/sys/bus/i2c/devices/i2c-*")[0], "/sys/bus/i2c/devices/i2c-")
 				for _, adapter := range nodes(t, "/sys/class/i2c-dev/i2c-*/name") {
