@@ -28,7 +28,8 @@ type Server struct {
 	workers map[string]*worker // by bus; fixed after New
 	things  map[string]*thing  // by name; fixed after New
 
-	opened chan struct{} // closed when Run tried to open all
+	feeds  sync.WaitGroup // readers of edges
+	opened chan struct{}  // closed when Run tried to open all
 
 	mu     sync.Mutex
 	grants map[string]map[string]*granted // by module, by name
@@ -48,6 +49,7 @@ type thing struct {
 	lease *lease
 	pulse *time.Timer
 	onFor *time.Timer
+	feed  *feed // nil = nobody watches
 }
 
 // granted is one right of one module, and its token bucket.
@@ -115,6 +117,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	stop()
 	workers.Wait()
+	s.feeds.Wait()
 	return nil
 }
 

@@ -106,6 +106,45 @@ func TestAnOutputIsSafeWhenItsModuleHangs(t *testing.T) {
 	})
 }
 
+func TestASlowReaderLosesTheOldestAndIsToldHowMany(t *testing.T) {
+	t.Parallel()
+	bench(t, everything(), func(t *testing.T, s *hal.Server, sim *hal.Sim) {
+		w, err := s.Watch(t.Context(), "a", "door", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const edges = 3000
+		for i := range edges {
+			sim.Set("door", float64((i+1)%2))
+			synctest.Wait()
+		}
+		got, lost, last := 0, uint64(0), uint64(0)
+		for got+int(lost) < edges {
+			var events [100]hal.Event
+			n, err := w.Next(t.Context(), events[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events[:n] {
+				lost += e.Lost
+				last = e.Seq
+			}
+			got += n
+		}
+		if got != 1024 || lost != edges-1024 || last != edges {
+			t.Errorf("got %d events, %d lost, the last %d; want 1024, %d, %d", got, lost, last, edges-1024, edges)
+		}
+		again, err := s.Watch(t.Context(), "b", "door", edges-1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events [4]hal.Event
+		if n, err := again.Next(t.Context(), events[:]); err != nil || n != 2 || events[0].Seq != edges-1 {
+			t.Errorf("got %d events, %v, the first %d; want 2 from %d", n, err, events[0].Seq, edges-1)
+		}
+	})
+}
+
 func TestAPulseEndsByItself(t *testing.T) {
 	t.Parallel()
 	bench(t, everything(), func(t *testing.T, s *hal.Server, sim *hal.Sim) {

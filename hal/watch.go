@@ -1,0 +1,142 @@
+package hal
+
+import (
+	"context"
+	"sync"
+)
+
+// feedSize is how many events of a line are kept for its readers; one who falls further behind loses the oldest, counted.
+const feedSize = 1024
+
+// feed reads the edges of one line for all who watch it.
+type feed struct {
+	mu   sync.Mutex
+	ring []Event
+	next uint64        // events that came so far
+	more chan struct{} // closed when another came, or none will
+	err  error         // why none will
+}
+
+// Watcher is one reader of the events of a line.
+type Watcher struct {
+	feed  *feed
+	pos   uint64
+	edges string
+}
+
+// Watch starts to read the events of an input line for a module: from the sequence number from on, if those are still kept; 0 =
+// from now on.
+func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Watcher, error) {
+	g, t, err := s.right(who, name)
+	if err != nil {
+		return nil, err
+	}
+	if !g.Read {
+		return nil, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
+	}
+	err = t.worker.do(ctx, who, ClassRead, t.deadline(0), func(ctx context.Context) error {
+		s.mu.Lock()
+		running, life := t.feed != nil, s.served
+		s.mu.Unlock()
+		line, ok := t.dev.(Line)
+		switch {
+		case running:
+			return nil
+		case t.dev == nil:
+			return &Error{Code: Absent, Name: name}
+		case !ok:
+			return &Error{Code: Unsupported, Name: name, Detail: "events are of an input line"}
+		}
+		reader, err := line.Edges(ctx)
+		if err != nil {
+			return err
+		}
+		f := &feed{more: make(chan struct{})}
+		s.mu.Lock()
+		t.feed = f
+		s.mu.Unlock()
+		s.feeds.Go(func() {
+			f.run(life, reader)
+			s.mu.Lock()
+			t.feed = nil
+			s.mu.Unlock()
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, named(err, name)
+	}
+	s.mu.Lock()
+	f := t.feed
+	s.mu.Unlock()
+	if f == nil {
+		return nil, &Error{Code: Absent, Name: name}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := &Watcher{feed: f, pos: f.next, edges: g.Edges}
+	for from > 0 && w.pos > f.oldestLocked() && f.ring[(w.pos-1)%feedSize].Seq >= from {
+		w.pos--
+	}
+	return w, nil
+}
+
+func (f *feed) oldestLocked() uint64 { return f.next - uint64(len(f.ring)) }
+
+func (f *feed) run(ctx context.Context, reader EdgeReader) {
+	var batch [64]Event
+	for {
+		n, err := reader.Read(ctx, batch[:])
+		f.mu.Lock()
+		for _, e := range batch[:n] {
+			if len(f.ring) < feedSize {
+				f.ring = append(f.ring, e)
+			} else {
+				f.ring[f.next%feedSize] = e
+			}
+			f.next++
+		}
+		f.err = err
+		close(f.more)
+		f.more = make(chan struct{})
+		f.mu.Unlock()
+		if err != nil {
+			_ = reader.Close() // the read already said why it ends
+			return
+		}
+	}
+}
+
+// Next waits for events and fills into with what there is. What the reader missed is added to Lost of the first.
+func (w *Watcher) Next(ctx context.Context, into []Event) (int, error) {
+	for {
+		w.feed.mu.Lock()
+		f, missed, n := w.feed, uint64(0), 0
+		if oldest := f.oldestLocked(); w.pos < oldest {
+			missed, w.pos = oldest-w.pos, oldest
+		}
+		for ; w.pos < f.next && n < len(into); w.pos++ {
+			e := f.ring[w.pos%feedSize]
+			if w.edges != "" && w.edges != "both" && w.edges != string(e.Edge) {
+				missed += e.Lost
+				continue
+			}
+			e.Lost, missed = e.Lost+missed, 0
+			into[n] = e
+			n++
+		}
+		more, err := f.more, f.err
+		f.mu.Unlock()
+		if n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
