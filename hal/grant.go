@@ -26,7 +26,7 @@ const (
 // Handover says what becomes of an output when its module is replaced by a new instance of the same id.
 type Handover string
 
-// The handovers; "" = safe between the two.
+// HandoverKeep keeps its value over the change; "" makes it safe between the two.
 const HandoverKeep Handover = "keep"
 
 // Grant is what a deployment asks for. Its options only narrow what the owner allows.

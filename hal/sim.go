@@ -290,7 +290,7 @@ func (d simLine) Edges(context.Context) (EdgeReader, error) {
 	if d.r.Line.Direction != In {
 		return nil, &Error{Code: Unsupported, Name: d.r.Name, Detail: "edges are of an input"}
 	}
-	return simEdges{d.simDevice}, nil
+	return simEdges(d), nil
 }
 
 type simEdges struct{ simDevice }
