@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,19 +137,19 @@ func nodes(t *testing.T, pattern string) []string {
 
 func TestFixturesMakeTheirDevices(t *testing.T) {
 	onBoard(t)
-	for name, module := range map[string]string{"/dev/i2c-*": "lab_i2c chip=0x48 width=2", "/dev/spidev*": "lab_spi", "/dev/watchdog*": "softdog", "/sys/class/hwmon/*": "lm75"} {
+	const i2c = "lab_i2c chip=0x48 width=2"
+	for name, modules := range map[string][]string{
+		"/dev/i2c-*": {i2c, "i2c_dev"}, "/sys/class/hwmon/*": {i2c, "i2c_dev", "lm75"}, "/dev/spidev*": {"lab_spi"}, "/dev/watchdog*": {"softdog"},
+	} {
 		t.Run(filepath.Base(name), func(t *testing.T) {
-			loads := [][]string{strings.Fields(module)}
-			if strings.HasPrefix(name, "/dev/i2c") {
-				loads = append(loads, []string{"i2c_dev"})
-			}
-			for _, m := range loads {
-				if out, err := exec.CommandContext(t.Context(), "modprobe", m...).CombinedOutput(); err != nil {
-					t.Skipf("SKIPPED: no module %s on this board: %s", m[0], bytes.TrimSpace(out))
+			for _, module := range modules {
+				words := strings.Fields(module)
+				if out, err := exec.CommandContext(t.Context(), "modprobe", words...).CombinedOutput(); err != nil {
+					t.Skipf("SKIPPED: no module %s on this board: %s", words[0], bytes.TrimSpace(out))
 				}
+				unload(t, words[0])
 			}
-			unload(t, loads[0][0])
-			if module == "lm75" { // a sensor on the fixture's bus makes the hwmon device
+			if slices.Contains(modules, "lm75") { // a sensor on the fixture's bus makes the hwmon device
 				bus := strings.TrimPrefix(nodes(t, "/sys/bus/i2c/devices/i2c-*")[0], "/sys/bus/i2c/devices/i2c-")
 				for _, adapter := range nodes(t, "/sys/class/i2c-dev/i2c-*/name") {
 					if content(t, adapter) == "sandpiper-lab-i2c" {
