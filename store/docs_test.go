@@ -60,27 +60,6 @@ func TestDocumentsNeedNoRun(t *testing.T) {
 	}
 }
 
-func TestWritersOfDocumentsShareCommits(t *testing.T) {
-	t.Parallel()
-	s := storetest.Open(t, store.Config{})
-	const writers, each = 16, 20
-	before := s.Usage().Commits
-	var all sync.WaitGroup
-	for w := range writers {
-		all.Go(func() {
-			for i := range each {
-				if err := s.Docs().Put(t.Context(), fmt.Sprintf("doc/%d", w), fmt.Append(nil, i)); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	if got := s.Usage().Commits - before; got > writers*each/2 {
-		t.Errorf("got %d commits for %d changes by %d writers, want them shared", got, writers*each, writers)
-	}
-}
-
 func TestUpdateChangesAllOrNothing(t *testing.T) {
 	t.Parallel()
 	s := storetest.Open(t, store.Config{})
