@@ -37,8 +37,8 @@ class Board:
 
     def need(self):
         """The board itself, if it is fetched."""
-        if not self.kernel:
-            raise Trouble(f"board {self.name} is not fetched; run: make lab-fetch LAB_BOARDS={self.name}", 3)
+        if not self.kernel or not (self.dir / "bash").exists():  # bash came last: an older cache has none
+            raise Trouble(f"board {self.name} is not fetched, or by an older lab; run: make lab-fetch LAB_BOARDS={self.name}", 3)
         return self
 
 
