@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke clean
+.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -82,6 +82,9 @@ lab-shell: ## a shell on a virtual board: BOARD=arm64
 
 lab-smoke: ## one virtual board, where QEMU and a fetched kernel are at hand
 	@scripts/lab/lab smoke
+
+lab-agent: build ## the main job on virtual boards (LAB_BOARDS): hub here, agent there, LAB_RESETS=20 resets, a ledger
+	@scripts/lab/lab job
 
 lab-%: ## board tests on one board, such as lab-armv6
 	@scripts/lab/lab run $*

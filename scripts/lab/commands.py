@@ -8,6 +8,7 @@ import termios
 import time
 import tty
 
+import agentverbs
 import boards
 import disk
 import echo
@@ -72,8 +73,8 @@ def smoke(args):
 def test(args):
     board = boards.board(args.board_name)
     need_qemu([board.name])
-    options = machine.Options(disk=args.disk)
-    with echo.Echo() as host:
+    with echo.Echo() as host, disk.Scratch() as scratch:
+        options = machine.Options(disk=args.disk or scratch)
         os.environ["LAB_TEST_HOST"] = host
         one = suite.run(board, args.package, args.pattern, options, shlex.join(args.rest), live=args.v)
     for o in one.outcomes:
@@ -164,7 +165,7 @@ def main(doc, argv):
     v.add_argument("-run", dest="pattern")
     v.add_argument("-board", dest="board_name", default="arm64")
     v.add_argument("-v", action="store_true", help="the tests' own output, as it comes")
-    v.add_argument("-disk", help="an ext4 image that becomes /data")
+    v.add_argument("-disk", help="an ext4 image that becomes /data; default: one that is made and removed")
     v.add_argument("-args", dest="rest", nargs=argparse.REMAINDER, default=[], help="arguments of the test binary, such as -test.short")
     for name, act in (("exec", execute), ("shell", shell)):
         v = verb(name, act)
@@ -173,8 +174,9 @@ def main(doc, argv):
         if name == "exec":
             v.add_argument("program")
             v.add_argument("rest", nargs=argparse.REMAINDER)
+    agentverbs.add(verb)
     args = p.parse_args(argv)
-    if args.verb != "exec":  # its program is named from where the caller stands
+    if args.verb not in ("exec", "agent"):  # its program is named from where the caller stands
         os.chdir(boards.ROOT)
     try:
         return args.act(args)
