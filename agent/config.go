@@ -66,6 +66,29 @@ type Modules struct {
 	CPU    float64 `toml:"cpu"`     // cores; default 1.0
 	Pids   int64   `toml:"pids"`    // default 128
 	IDBase uint32  `toml:"id_base"` // first host uid of the modules' ranges of 65536; default 1048576
+
+	Logs     LogPlace `toml:"logs"`      // where modules' output is kept; default memory
+	LogTotal Size     `toml:"log_total"` // bytes of it, of all modules together; default 8 MiB in memory, 32 MiB on disk
+	LogRate  Size     `toml:"log_rate"`  // bytes a second one module may print for long; default 256 KiB
+}
+
+// LogPlace is where modules' output is kept.
+type LogPlace string
+
+// The places. Memory is the run_dir, which is lost with the power and never written to flash; disk is the state_dir.
+const (
+	LogsInMemory LogPlace = "memory"
+	LogsOnDisk   LogPlace = "disk"
+)
+
+// UnmarshalText reads a place for logs.
+func (p *LogPlace) UnmarshalText(text []byte) error {
+	switch v := LogPlace(text); v {
+	case LogsInMemory, LogsOnDisk:
+		*p = v
+		return nil
+	}
+	return fmt.Errorf("%q is not a place for logs; want memory or disk", text)
 }
 
 // Listen names the host addresses on which modules under a debugger and downstream devices are served. Empty = none.
@@ -96,6 +119,12 @@ func (c Config) withDefaults() Config {
 	set(&c.Modules.CPU, 1.0)
 	set(&c.Modules.Pids, 128)
 	set(&c.Modules.IDBase, 1<<20)
+	set(&c.Modules.Logs, LogsInMemory)
+	if c.Modules.Logs == LogsOnDisk {
+		set(&c.Modules.LogTotal, 32<<20)
+	}
+	set(&c.Modules.LogTotal, 8<<20)
+	set(&c.Modules.LogRate, 256<<10)
 	set(&c.Log.Format, LogAuto)
 	if c.Store.DailyWrites > 0 {
 		set(&c.Store.AtDailyLimit, AtLimitLinger)
@@ -231,6 +260,12 @@ func (c Config) problems() []problem {
 	}
 	if c.Modules.IDBase != 0 && (c.Modules.IDBase < 65536 || c.Modules.IDBase%65536 != 0) {
 		bad("modules.id_base", "%d is not a multiple of 65536 above zero", c.Modules.IDBase)
+	}
+	if n := c.Modules.LogTotal; n != 0 && n < 256<<10 {
+		bad("modules.log_total", "%d bytes is too small; want at least 256KiB", n)
+	}
+	if n := c.Modules.LogRate; n != 0 && n < 1<<10 {
+		bad("modules.log_rate", "%d bytes a second is too small; want at least 1KiB", n)
 	}
 	for i, key := range c.Bundles.TrustedKeys {
 		if key.File == "" {

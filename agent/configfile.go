@@ -114,7 +114,7 @@ func siblings(key toml.Key) []string {
 		"bundles":              {"trusted_keys", "trusted_ca", "max_bytes"},
 		"bundles.trusted_keys": {"file", "modules"},
 		"store":                {"max_bytes", "max_age", "max_messages", "min_free", "daily_writes", "at_daily_limit"},
-		"modules":              {"memory", "cpu", "pids", "id_base"},
+		"modules":              {"memory", "cpu", "pids", "id_base", "logs", "log_total", "log_rate"},
 		"listen":               {"mqtt", "https"},
 		"log":                  {"level", "format"},
 		"hal":                  {"backend", "hold", "line", "i2c", "sensor", "pwm", "led", "can"},

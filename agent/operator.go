@@ -33,7 +33,15 @@ func notFound(module string, err error) error {
 
 // logs is `sandpiper module logs`.
 func (a *Agent) logs(ctx context.Context, module string, want control.LogRequest, w io.Writer) error {
-	return notFound(module, a.supervisor.Logs(ctx, module, supervisor.LogQuery{Tail: want.Tail, Since: want.Since, Follow: want.Follow}, w))
+	q := supervisor.LogQuery{Tail: want.Tail, Since: want.Since, Follow: want.Follow, JSON: want.JSON}
+	if want.Stream != "" {
+		stream, err := supervisor.ParseStream(want.Stream)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, control.ErrRefused)
+		}
+		q.Stream = &stream
+	}
+	return notFound(module, a.supervisor.Logs(ctx, module, q, w))
 }
 
 // twin is `sandpiper twin get`.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,9 +40,16 @@ func (a *Agent) buildSandboxes() (err error) {
 	}); err != nil {
 		return err
 	}
+	logs := filepath.Join(a.cfg.StateDir, "log")
+	if a.cfg.Modules.Logs == LogsInMemory {
+		if err := os.RemoveAll(logs); err != nil { // of an agent that kept them on disk
+			a.log.Warn("old logs of modules stay on the disk", "err", err)
+		}
+		logs = filepath.Join(a.cfg.RunDir, "logs")
+	}
 	a.supervisor, err = supervisor.New(supervisor.Config{
 		Device: a.dev.id, Runtime: a.runtime, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
-		LogDir: filepath.Join(a.cfg.StateDir, "log"), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
+		LogDir: logs, LogTotal: int64(a.cfg.Modules.LogTotal), LogRate: int64(a.cfg.Modules.LogRate), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
 		Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
 	})
 	return err

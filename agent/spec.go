@@ -62,6 +62,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 			CPU: cmp.Or(limits.CPU, int64(a.cfg.Modules.CPU*1000)), Files: uint64(limits.Files), Tmp: limits.Tmp,
 		},
 		LogPath:    s.Log,
+		ErrPath:    s.ErrLog,
 		StopSignal: stop,
 	}
 	if m.Settings.Network == deployment.HostNetwork {

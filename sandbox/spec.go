@@ -50,6 +50,9 @@ type Spec struct {
 	// runtime directory the warden keeps it open, so that nothing printed is lost
 	// while no agent reads. Empty: output is dropped.
 	LogPath string
+	// ErrPath is a second FIFO, beside LogPath, for standard error alone. Empty:
+	// both go to LogPath.
+	ErrPath string
 	// StopSignal asks the program to end. Default SIGTERM.
 	StopSignal syscall.Signal
 }

@@ -64,6 +64,9 @@ func (s Spec) program() error {
 	if s.LogPath != "" && !cleanAbs(s.LogPath) {
 		return fmt.Errorf("log path: %q is not a clean absolute path", s.LogPath)
 	}
+	if s.ErrPath != "" && (!cleanAbs(s.ErrPath) || s.LogPath == "") {
+		return fmt.Errorf("error path: %q is not a clean absolute path beside a log path", s.ErrPath)
+	}
 	if s.StopSignal < 0 || s.StopSignal > 64 {
 		return fmt.Errorf("stop signal: %d is not between 1 and 64", int(s.StopSignal))
 	}

@@ -76,6 +76,12 @@ func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.
 	if want.Follow {
 		q.Set("follow", "true")
 	}
+	if want.JSON {
+		q.Set("json", "true")
+	}
+	if want.Stream != "" {
+		q.Set("stream", want.Stream)
+	}
 	if !want.Since.IsZero() {
 		q.Set("since", want.Since.UTC().Format(time.RFC3339Nano))
 	}

@@ -102,6 +102,8 @@ type LogRequest struct {
 	Tail   int       // the last n lines; negative = all that is kept
 	Since  time.Time // zero = no bound
 	Follow bool      // go on with what is written from now on
+	Stream string    // stdout or stderr; empty = both
+	JSON   bool      // an object for each line: time, stream, line, or droppedLines and droppedBytes where output is missing
 }
 
 // fault is the body of every answer that is not a success.

@@ -189,7 +189,9 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, act func(conte
 }
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
-	want := LogRequest{Tail: -1, Follow: r.URL.Query().Get("follow") == "true"}
+	want := LogRequest{
+		Tail: -1, Follow: r.URL.Query().Get("follow") == "true", JSON: r.URL.Query().Get("json") == "true", Stream: r.URL.Query().Get("stream"),
+	}
 	if text := r.URL.Query().Get("tail"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {

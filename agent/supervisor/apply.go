@@ -251,7 +251,8 @@ func (s *Supervisor) runningLocked() []deployment.Running {
 
 func (s *Supervisor) seat(ctx context.Context, m deployment.Module, img Image) (Seat, error) {
 	base, err := s.idBase(ctx, m.Name)
-	return Seat{Module: m, Image: img, IDBase: base, Log: filepath.Join(s.cfg.FIFODir, m.Name)}, err
+	fifo := filepath.Join(s.cfg.FIFODir, m.Name)
+	return Seat{Module: m, Image: img, IDBase: base, Log: fifo, ErrLog: fifo + ".err"}, err
 }
 
 // create writes the record of a module and makes its unit.
@@ -285,7 +286,7 @@ func (s *Supervisor) remove(ctx context.Context, u *unit, comesBack bool) error 
 		return ctx.Err()
 	}
 	if !comesBack {
-		err := errors.Join(s.cfg.Hosting.Removed(ctx, name), os.RemoveAll(u.output.dir), os.RemoveAll(u.seat.Log))
+		err := errors.Join(s.cfg.Hosting.Removed(ctx, name), s.shelf.remove(u.output), os.RemoveAll(u.seat.Log), os.RemoveAll(u.seat.ErrLog))
 		if err == nil {
 			err = s.cfg.Docs.Put(ctx, recordPrefix+name, nil)
 		}

@@ -1,10 +1,9 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"syscall"
@@ -15,23 +14,25 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
-// chunk is the most output that is taken at once, in bytes: what a tee into a fresh pipe holds.
+// chunk is the most output that is taken at once, in bytes.
 const chunk = 64 << 10
 
-// source is where output of a module comes from. It is looked at first and taken when it is in the file: an agent that is killed in
-// between leaves it in place, and the next one writes it again. Nothing is lost; the last lines may be there twice.
+// source is where output of a module comes from.
 type source interface {
-	peek(p []byte) (int, error) // waits for output; once interrupted it does not wait, and gives 0 when there is none
-	take(n int) error           // drops what was peeked
-	interrupt()                 // for good
+	// wait returns how many bytes there are, at least one; once interrupted it does not wait, and gives 0 when there are none.
+	wait() (int, error)
+	// move takes up to n bytes to that place of a file in one step: whatever is killed, a byte is in the source or in the file.
+	move(to *os.File, at int64, n int) (int, error)
+	// read takes bytes.
+	read(p []byte) (int, error)
+	interrupt() // for good
 	close() error
 }
 
-// fifo is the module's log FIFO. The second pipe is where tee(2) copies to.
+// fifo is one of the module's log FIFOs.
 type fifo struct {
 	f    *os.File
 	conn syscall.RawConn
-	copy [2]int // read and write end
 }
 
 func openFIFO(path string) (source, error) {
@@ -39,109 +40,190 @@ func openFIFO(path string) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &fifo{f: f}
-	if q.conn, err = f.SyscallConn(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open log: %w", err)
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	if err := unix.Pipe2(q.copy[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return q, nil
+	return &fifo{f, conn}, nil
 }
 
-func (q *fifo) peek(p []byte) (int, error) {
-	var n int64
+func (q *fifo) wait() (int, error) {
+	var n int
 	var failure error
 	look := func(fd uintptr) bool {
-		for {
-			n, failure = unix.Tee(int(fd), q.copy[1], len(p), unix.SPLICE_F_NONBLOCK)
-			if !errors.Is(failure, unix.EINTR) {
-				return !errors.Is(failure, unix.EAGAIN)
-			}
-		}
+		n, failure = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		return n > 0 || failure != nil
 	}
 	err := q.conn.Read(look)
 	if errors.Is(err, os.ErrDeadlineExceeded) { // interrupted: only what is there
 		err = q.conn.Control(func(fd uintptr) { look(fd) })
-		if errors.Is(failure, unix.EAGAIN) {
-			return 0, nil
-		}
 	}
-	if err != nil {
-		return 0, err
-	}
-	if failure != nil {
-		return 0, os.NewSyscallError("tee", failure)
-	}
-	return readAll(q.copy[0], p[:n])
+	return n, errors.Join(err, failure)
 }
 
-func (q *fifo) take(n int) error {
+func (q *fifo) move(to *os.File, at int64, n int) (int, error) {
+	var moved int64
 	var failure error
-	left := make([]byte, n)
-	// Control, as it does not care about interrupt: what is in the file must be taken.
-	err := q.conn.Control(func(fd uintptr) { _, failure = readAll(int(fd), left) })
-	return errors.Join(err, failure)
+	// Control, as it does not care about interrupt; a module may read its own output, so this must not wait.
+	err := q.conn.Control(func(fd uintptr) {
+		out := int(to.Fd())
+		for {
+			moved, failure = unix.Splice(int(fd), nil, out, &at, n, unix.SPLICE_F_NONBLOCK)
+			if !errors.Is(failure, unix.EINTR) {
+				break
+			}
+		}
+	})
+	if errors.Is(failure, unix.EAGAIN) {
+		failure = nil
+	}
+	return max(int(moved), 0), errors.Join(err, os.NewSyscallError("splice", failure))
 }
 
-// readAll fills p from a pipe that is known to hold as much.
-func readAll(fd int, p []byte) (int, error) {
-	for got := 0; got < len(p); {
-		n, err := unix.Read(fd, p[got:])
-		if errors.Is(err, unix.EINTR) {
-			continue
+func (q *fifo) read(p []byte) (int, error) {
+	var n int
+	var failure error
+	err := q.conn.Control(func(fd uintptr) {
+		for {
+			n, failure = unix.Read(int(fd), p)
+			if !errors.Is(failure, unix.EINTR) {
+				break
+			}
 		}
-		if err != nil || n == 0 {
-			return got, errors.Join(os.NewSyscallError("read", err), io.ErrUnexpectedEOF)
-		}
-		got += n
+	})
+	if errors.Is(failure, unix.EAGAIN) {
+		failure = nil
 	}
-	return len(p), nil
+	return max(n, 0), errors.Join(err, os.NewSyscallError("read", failure))
 }
 
 func (q *fifo) interrupt() { _ = q.f.SetReadDeadline(time.Unix(1, 0)) } // only fails on files that cannot wait
 
-func (q *fifo) close() error {
-	return errors.Join(q.f.Close(), unix.Close(q.copy[0]), unix.Close(q.copy[1]))
+func (q *fifo) close() error { return q.f.Close() }
+
+// collector moves one stream of a module into its log until ctx ends, and then what is left in the pipe.
+type collector struct {
+	stream Stream
+	from   source
+	to     *logFile
+	log    *slog.Logger
 }
 
-// collect writes output of a module to its log until ctx ends, and then what is left in the pipe. When the log cannot be written,
-// output is dropped and the drop noted, as a module must not stand still because the disk is full.
-func collect(ctx context.Context, from source, to *logFile, log *slog.Logger) {
-	stop := context.AfterFunc(ctx, from.interrupt)
+// run keeps what the module's rate allows and drops the rest, a whole number of lines, with a note in its place. When the log cannot be
+// written, output is dropped too, as a module must not stand still because the disk is full.
+func (c collector) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, c.from.interrupt)
 	defer stop()
-	buf := make([]byte, chunk)
-	dropped := 0
 	for last := sandbox.LogPipe; last > 0; {
-		n, err := from.peek(buf)
-		if n == 0 && ctx.Err() != nil {
+		n, err := c.from.wait()
+		if n == 0 && err == nil && ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			log.Error("log not collected any more", "err", err)
+			c.log.Error("log not collected any more", "stream", c.stream.String(), "err", err)
 			return
+		}
+		n = min(n, chunk)
+		if c.to.allows(n) {
+			if n, err = c.to.take(c.stream, c.from, n); err != nil {
+				c.log.Error("log cannot be written, output is dropped", "err", err)
+				n = c.drop(ctx, err)
+			}
+		} else {
+			n = c.drop(ctx, nil)
 		}
 		if ctx.Err() != nil {
-			last -= n // a module that goes on printing is left to the next agent
-		}
-		if dropped > 0 {
-			note := fmt.Sprintf("\n--- %d bytes of output dropped: the log could not be written\n", dropped)
-			if _, err := to.Write([]byte(note)); err == nil {
-				log.Warn("log is written again", "dropped", dropped)
-				dropped = 0
-			}
-		}
-		if _, err := to.Write(buf[:n]); err != nil {
-			if dropped == 0 {
-				log.Error("log cannot be written, output is dropped", "err", err)
-			}
-			dropped += n
-		}
-		if err := from.take(n); err != nil {
-			log.Error("log not collected any more", "err", err)
-			return
+			last -= max(n, 1) // a module that goes on printing is left to the next agent
 		}
 	}
+}
+
+// How often output is dropped: a module that floods its log waits for its own flood, and not the agent with it.
+const (
+	dropPause = 5 * time.Millisecond
+	idlePause = 100 * time.Millisecond
+)
+
+// drop takes output and keeps none of it until the rate, or the disk, allows some again. The line that was begun is finished first, and the
+// one that is begun at the end is kept: what is missing are whole lines.
+func (c collector) drop(ctx context.Context, broken error) (taken int) {
+	if broken == nil && c.to.loud() {
+		c.log.Warn("module prints more than its log takes, lines are dropped", "stream", c.stream.String(), "bytes_per_second", c.to.rate)
+	}
+	note := drop{stream: c.stream}
+	begun := 0 // bytes of the begun line that may still be kept
+	if broken == nil && c.to.midLine(c.stream) {
+		begun = maxLine
+	}
+	buf := make([]byte, chunk)
+	var tail []byte // of the line that is not finished
+	for {
+		n, err := c.from.read(buf)
+		if err != nil {
+			c.log.Error("log not collected any more", "stream", c.stream.String(), "err", err)
+			return taken
+		}
+		taken += n
+		text := buf[:n]
+		if begun > 0 && n > 0 {
+			end := bytes.IndexByte(text, '\n') + 1
+			if end == 0 {
+				end = n
+			}
+			end = min(end, begun)
+			if begun -= end; c.to.put(c.stream, text[:end]) != nil || text[end-1] == '\n' {
+				begun = 0
+			}
+			text = text[end:]
+		}
+		tail = note.add(tail, text)
+		failed := c.to.note(&note)
+		over := c.to.recovered()
+		if broken != nil {
+			over = failed == nil
+		}
+		if over || ctx.Err() != nil && n == 0 {
+			if broken != nil && failed == nil {
+				c.log.Warn("log is written again", "dropped", note.bytes)
+			}
+			if len(tail) > 0 && c.to.put(c.stream, tail) != nil {
+				c.log.Warn("a line of the log is cut", "stream", c.stream.String())
+			}
+			return taken
+		}
+		pause := time.NewTimer(dropPause)
+		if n == 0 {
+			pause.Reset(idlePause)
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+	}
+}
+
+// drop is output that is missing from one place of a log.
+type drop struct {
+	stream       Stream
+	lines, bytes uint64
+
+	segment      int    // where the note stands; 0 = nowhere yet
+	at           int64  // the same
+	toldL, toldB uint64 // what the note says
+}
+
+// add counts the whole lines of text as dropped, begun being the beginning of its first, and returns the line that it begins.
+func (d *drop) add(begun, text []byte) []byte {
+	at := bytes.LastIndexByte(text, '\n')
+	switch {
+	case at >= 0:
+		d.lines += uint64(bytes.Count(text, []byte{'\n'}))
+		d.bytes += uint64(len(begun) + at + 1)
+		return append(begun[:0], text[at+1:]...)
+	case len(begun)+len(text) <= maxLine:
+		return append(begun, text...)
+	}
+	d.bytes += uint64(len(text))
+	return begun
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -285,10 +286,11 @@ type mute struct {
 	stop chan struct{}
 }
 
-func (m *mute) peek([]byte) (int, error) { <-m.stop; return 0, nil }
-func (m *mute) take(int) error           { return nil }
-func (m *mute) interrupt()               { m.once.Do(func() { close(m.stop) }) }
-func (m *mute) close() error             { return nil }
+func (m *mute) wait() (int, error)                     { <-m.stop; return 0, nil }
+func (m *mute) move(*os.File, int64, int) (int, error) { return 0, nil }
+func (m *mute) read([]byte) (int, error)               { return 0, nil }
+func (m *mute) interrupt()                             { m.once.Do(func() { close(m.stop) }) }
+func (m *mute) close() error                           { return nil }
 
 // memory is a store of documents of which writes of some keys can be made to fail.
 type memory struct {

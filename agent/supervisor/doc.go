@@ -10,7 +10,7 @@
 // the deployment before; that belongs to updates as a group.
 //
 // Goroutines: [Supervisor.Run] owns the loop that applies deployments, one goroutine for the report, and for each module its unit, one that
-// waits for the instance's end and one that collects its output.
+// waits for the instance's end and one for each stream of its output.
 //
 // The trap: the end of Run is not the end of the modules. Instances go on without the agent, and Run of the next one adopts
 // them. Only a deployment, an operator's verb or [Supervisor.StopAll] ends one, and what was decided is durable before it is done.
@@ -20,10 +20,11 @@
 //	supervisor/applied         document: $version, desired section and image of each module of the applied deployment
 //	supervisor/module/{name}   document: what was installed, an operator's stop, how the program ended last
 //	supervisor/ids/{name}      document: number of the module's range of user ids, for good
-//	{LogDir}/{name}/current    output, newest file; current.1 and so on are older
+//	{LogDir}/{name}/N.seg      output, in pieces (see piece.go); the highest N is written, a few older ones are kept
 //
 // What a power cut leaves: before applied is written, the deployment before it; after it, the new one with any of its steps done, and the
 // next start does the rest without the network. A record whose module is not wanted is the reminder to go on removing it.
-// Instances do not survive a reboot: their state is on tmpfs. Output survives the agent but for a reader that is killed between
-// writing and taking: those lines are there twice.
+// Instances do not survive a reboot: their state is on tmpfs. Output is moved from a module's pipe into its log by one call of the kernel (splice), so
+// that an agent killed at any moment neither loses a line nor writes one twice. What a module prints beyond its rate, or while the log cannot be
+// written, is dropped in whole lines, and a note in their place says how many.
 package supervisor

@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"time"
 )
 
@@ -15,9 +18,52 @@ type LogQuery struct {
 	Tail   int       // the last n lines; negative = all that is kept
 	Since  time.Time // only lines from then on; zero = no bound
 	Follow bool      // go on with what is written from now on, until the context ends
+	Stream *Stream   // only lines of this one; nil = of both
+	JSON   bool      // a JSON object for each line instead of text
 }
 
-// Logs copies lines of a module's output to w, oldest first, each with its time before it.
+// Line is one line of a module's log.
+type Line struct {
+	At     time.Time
+	Stream Stream
+	Text   []byte // without its break; valid until the next line
+	// Lines and Bytes say how much is missing here, when Text is nil.
+	Lines, Bytes uint64
+}
+
+const stampLayout = "2006-01-02T15:04:05.000000Z"
+
+// append prints a line: its time, "stderr:" when it is of that stream, and the text. Lines that are missing are told in their place.
+func (l Line) append(b []byte) []byte {
+	b = l.At.UTC().AppendFormat(b, stampLayout)
+	b = append(b, ' ')
+	if l.Stream == Stderr {
+		b = append(b, "stderr: "...)
+	}
+	if l.Text == nil {
+		return fmt.Appendf(b, "--- %d lines (%d bytes) dropped: the module prints more than its log takes\n", l.Lines, l.Bytes)
+	}
+	return append(append(b, l.Text...), '\n')
+}
+
+// MarshalJSON gives time, stream, and line or what is dropped.
+func (l Line) MarshalJSON() ([]byte, error) {
+	type told struct {
+		Time    time.Time `json:"time"`
+		Stream  string    `json:"stream"`
+		Line    *string   `json:"line,omitempty"`
+		Dropped uint64    `json:"droppedLines,omitempty"`
+		Bytes   uint64    `json:"droppedBytes,omitempty"`
+	}
+	t := told{Time: l.At.UTC(), Stream: l.Stream.String(), Dropped: l.Lines, Bytes: l.Bytes}
+	if l.Text != nil {
+		text := string(l.Text)
+		t.Line = &text
+	}
+	return json.Marshal(t)
+}
+
+// Logs copies lines of a module's output to w in their order, each with its time.
 func (s *Supervisor) Logs(ctx context.Context, module string, q LogQuery, w io.Writer) error {
 	u, err := s.unit(module)
 	if err != nil {
@@ -27,52 +73,52 @@ func (s *Supervisor) Logs(ctx context.Context, module string, q LogQuery, w io.W
 }
 
 func (l *logFile) copy(ctx context.Context, q LogQuery, w io.Writer) error {
-	skip, err := l.before(q.Tail)
-	if err != nil {
-		return err
+	wanted := func(line Line) bool {
+		return (q.Stream == nil || *q.Stream == line.Stream) && (q.Since.IsZero() || !line.At.Before(q.Since))
 	}
-	r, err := l.reader()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	since := ""
-	if !q.Since.IsZero() {
-		since = q.Since.UTC().Format(stampLayout)
-	}
-	var line []byte // of a line that is not finished
-	in := bufio.NewReaderSize(r, 32<<10)
-	for {
-		// What to wait for is looked up before reading: what is written in between is not missed.
-		more, err := r.follow()
+	skip := 0
+	if q.Tail >= 0 {
+		lines := 0
+		count := l.reader()
+		err := count.lines(true, func(line Line) error {
+			if wanted(line) {
+				lines++
+			}
+			return nil
+		})
+		count.Close()
 		if err != nil {
 			return err
 		}
-		for {
-			piece, err := in.ReadSlice('\n')
-			line = append(line, piece...)
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-				return fmt.Errorf("read log: %w", err)
-			}
+		skip = max(lines-q.Tail, 0)
+	}
+	r := l.reader()
+	defer r.Close()
+	out := bufio.NewWriterSize(w, 32<<10)
+	show := func(line Line) error {
+		switch {
+		case !wanted(line):
+			return nil
+		case skip > 0:
+			skip--
+			return nil
+		case q.JSON:
+			raw, err := line.MarshalJSON()
 			if err != nil {
-				continue
+				return err
 			}
-			if skip > 0 {
-				skip--
-			} else if len(line) < stampSize || string(line[:stampSize-1]) >= since {
-				if _, err := w.Write(line); err != nil {
-					return err
-				}
-			}
-			line = line[:0]
+			_, err = out.Write(append(raw, '\n'))
+			return err
 		}
-		if !q.Follow {
-			if skip == 0 && len(line) > 0 {
-				_, err = w.Write(append(line, '\n'))
-			}
+		_, err := out.Write(line.append(nil))
+		return err
+	}
+	for {
+		l.mu.Lock()
+		more := l.changed // looked up before reading: what is written in between is not missed
+		l.mu.Unlock()
+		err := r.lines(!q.Follow, show)
+		if err := errors.Join(err, out.Flush()); err != nil || !q.Follow {
 			return err
 		}
 		select {
@@ -83,33 +129,194 @@ func (l *logFile) copy(ctx context.Context, q LogQuery, w io.Writer) error {
 	}
 }
 
-// before counts the lines before the last n.
-func (l *logFile) before(n int) (int, error) {
-	if n < 0 {
-		return 0, nil
+// reader goes over a log from its oldest line.
+type reader struct {
+	l       *logFile
+	segment int // 0 = none yet
+	f       *os.File
+	at      int64
+	in      *bufio.Reader
+	begun   [streams]Line // of a line that is not finished; Text is the reader's own
+	cut     [streams]bool // the line before was cut at its bound just now
+}
+
+func (l *logFile) reader() *reader { return &reader{l: l} }
+
+// Close gives its file back.
+func (r *reader) Close() {
+	if r.f != nil {
+		r.f.Close()
+		r.f = nil
 	}
-	r, err := l.reader()
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	lines, last := 0, byte('\n')
-	buf := make([]byte, 32<<10)
-	for {
-		got, err := r.Read(buf)
-		if got > 0 {
-			lines += bytes.Count(buf[:got], []byte{'\n'})
-			last = buf[got-1]
+}
+
+// next opens the segment after the one that was read, if there is one.
+func (r *reader) next() (bool, error) {
+	l := r.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := 0
+	for n := range l.kept {
+		if n > r.segment && (first == 0 || n < first) {
+			first = n
 		}
-		if errors.Is(err, io.EOF) {
+	}
+	if first == 0 {
+		return false, nil
+	}
+	f, err := os.Open(l.name(first))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read log: %w", err)
+	}
+	r.Close()
+	r.segment, r.f, r.at = first, f, 0
+	return true, nil
+}
+
+// end is where whole pieces of the open segment end now, and whether there will be none any more.
+func (r *reader) end() (int64, bool, error) {
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	if r.f == nil {
+		return 0, true, nil
+	}
+	if r.segment == r.l.newest && r.l.f != nil {
+		return r.l.size, false, nil
+	}
+	info, err := r.f.Stat()
+	if err != nil {
+		return 0, false, fmt.Errorf("read log: %w", err)
+	}
+	return info.Size(), r.segment != r.l.newest, nil
+}
+
+// lines gives every line up to where the log ends now; the last, unfinished ones too if all is wanted.
+func (r *reader) lines(all bool, show func(Line) error) error {
+	for {
+		end, over, err := r.end()
+		if err != nil {
+			return err
+		}
+		if err := r.pieces(end, show); err != nil {
+			return err
+		}
+		if !over && r.segment != 0 {
 			break
 		}
-		if err != nil {
-			return 0, fmt.Errorf("read log: %w", err)
+		if more, err := r.next(); err != nil {
+			return err
+		} else if !more {
+			break
 		}
 	}
-	if last != '\n' {
-		lines++
+	if !all {
+		return nil
 	}
-	return max(0, lines-n), nil
+	for s := range r.begun {
+		if err := r.finish(Stream(s), show); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pieces reads the open segment up to end.
+func (r *reader) pieces(end int64, show func(Line) error) error {
+	if r.f == nil || r.at+pieceSize > end {
+		return nil
+	}
+	in := io.NewSectionReader(r.f, r.at, end-r.at)
+	if r.in == nil {
+		r.in = bufio.NewReaderSize(in, 16<<10)
+	}
+	r.in.Reset(in)
+	for r.at+pieceSize <= end {
+		head, err := r.in.Peek(pieceSize)
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		p, err := parsePiece(head)
+		if err != nil { // a file the disk has damaged: what follows in it cannot be found
+			r.at = end
+			return nil //nolint:nilerr // the next segment goes on
+		}
+		_, _ = r.in.Discard(pieceSize) // was peeked
+		p.size = int(min(int64(p.size), end-r.at-pieceSize))
+		r.at += pieceSize + int64(p.size)
+		if p.dropped {
+			err = r.missing(p, show)
+		} else {
+			err = r.text(p, show)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *reader) missing(p piece, show func(Line) error) error {
+	if err := r.finish(p.stream, show); err != nil {
+		return err
+	}
+	return show(Line{At: p.at, Stream: p.stream, Lines: p.lines, Bytes: p.bytes})
+}
+
+// text takes a piece apart.
+func (r *reader) text(p piece, show func(Line) error) error {
+	line := &r.begun[p.stream]
+	for left := p.size; left > 0; {
+		part, err := r.in.Peek(min(left, 4<<10))
+		if err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		if len(line.Text) == 0 {
+			line.At, line.Stream = p.at, p.stream
+		}
+		end := bytes.IndexByte(part, '\n')
+		if r.cut[p.stream] = r.cut[p.stream] && end == 0; r.cut[p.stream] { // it ended where it was cut
+			r.cut[p.stream] = false
+			_, _ = r.in.Discard(1) // was peeked
+			left--
+			continue
+		}
+		take := len(part)
+		if end >= 0 {
+			take = end
+		}
+		take = min(take, maxLine-len(line.Text))
+		line.Text = append(line.Text, part[:take]...)
+		whole := take == end || len(line.Text) == maxLine
+		if take == end {
+			take++
+		} else {
+			r.cut[p.stream] = whole
+		}
+		_, _ = r.in.Discard(take) // was peeked
+		left -= take
+		if whole {
+			if err := r.show(line, show); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *reader) show(line *Line, show func(Line) error) error {
+	told := *line
+	if told.Text == nil {
+		told.Text = []byte{}
+	}
+	err := show(told)
+	line.Text = line.Text[:0]
+	return err
+}
+
+// finish gives a line that was begun as it is.
+func (r *reader) finish(s Stream, show func(Line) error) error {
+	if len(r.begun[s].Text) == 0 {
+		return nil
+	}
+	return r.show(&r.begun[s], show)
 }

@@ -89,7 +89,7 @@ func TestOutputOverAgents(t *testing.T) {
 		n++
 	}
 	d.destroyAll()
-	if _, err := os.Stat(d.dir + "/log/a/current"); err != nil {
+	if _, err := os.Stat(d.dir + "/log/a/00000001.seg"); err != nil {
 		t.Error(err)
 	}
 }

@@ -37,7 +37,8 @@ type Seat struct {
 	Module deployment.Module
 	Image  Image
 	IDBase uint32 // first of its sandbox.IDCount host uids; the same for good
-	Log    string // FIFO for its output
+	Log    string // FIFO for its standard output
+	ErrLog string // FIFO for its standard error
 }
 
 // Hosting is what the agent does around an instance. All calls for one module come one after another.
@@ -69,7 +70,9 @@ type Config struct {
 	Docs     Docs
 	Commit   func(digest string) error // told that a new image has proved itself; default: nothing
 	Boot     string                    // id of this boot of the device; default: the kernel's
-	LogDir   string                    // directory of rotated logs, on the state partition
+	LogDir   string                    // directory of the kept logs: on a tmpfs, or on the state partition
+	LogTotal int64                     // bytes of all kept logs together; default 8 MiB
+	LogRate  int64                     // bytes a second a module may print for long; default 256 KiB
 	FIFODir  string                    // directory of log FIFOs, on tmpfs
 	IDBase   uint32                    // first uid of the first range
 	Build    deployment.Build
@@ -88,6 +91,8 @@ type Supervisor struct {
 	group   sync.WaitGroup
 
 	ready chan struct{} // closed when recover is done
+
+	shelf *logShelf
 
 	openSource func(path string) (source, error) // tests put here what works with virtual time
 
@@ -117,12 +122,19 @@ func New(cfg Config) (*Supervisor, error) {
 	if cfg.Boot == "" {
 		cfg.Boot = bootID()
 	}
+	if cfg.LogTotal == 0 {
+		cfg.LogTotal = 8 << 20
+	}
+	if cfg.LogRate == 0 {
+		cfg.LogRate = logRate
+	}
 	if cfg.Runtime == nil || cfg.Images == nil || cfg.Hosting == nil || cfg.Twins == nil || cfg.Docs == nil {
 		return nil, errors.New("new supervisor: runtime, images, hosting, twins and documents are needed")
 	}
 	s := &Supervisor{
 		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
 		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), ready: make(chan struct{}), units: map[string]*unit{}, openSource: openFIFO,
+		shelf:  newLogShelf(cfg.LogTotal, cfg.LogRate),
 		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
 	}
 	cfg.Twins.OnDesired(func(c twin.Change) {

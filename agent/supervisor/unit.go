@@ -60,7 +60,7 @@ func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Insta
 	name := seat.Module.Name
 	u := &unit{
 		s: s, seat: seat, hash: rec.Hash, log: s.cfg.Logger.With("module", name),
-		output: newLogFile(filepath.Join(s.cfg.LogDir, name), logSize, logFiles, s.cfg.Now),
+		output: newLogFile(filepath.Join(s.cfg.LogDir, name), s.shelf, s.cfg.Now),
 		orders: make(chan command), sick: make(chan string, 1), gone: make(chan struct{}),
 		state: st, inst: inst, rec: rec, budget: budget{in: rec.Failures, total: rec.Restarts},
 	}
@@ -74,33 +74,39 @@ func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Insta
 // begin starts the goroutines of a unit.
 func (u *unit) begin(ctx context.Context) {
 	listen, deafen := context.WithCancel(ctx)
-	collected := make(chan struct{})
-	u.s.group.Go(func() {
-		defer close(collected)
-		u.collect(listen)
-	})
+	var collecting sync.WaitGroup
+	for i, path := range []string{Stdout: u.seat.Log, Stderr: u.seat.ErrLog} {
+		collecting.Add(1)
+		u.s.group.Go(func() {
+			defer collecting.Done()
+			u.collect(listen, Stream(i), path)
+		})
+	}
 	u.s.group.Go(func() {
 		defer close(u.gone)
 		u.run(ctx)
 		deafen()
-		<-collected
+		collecting.Wait()
+		if err := u.output.Close(); err != nil {
+			u.log.Warn("log not closed", "err", err)
+		}
 	})
 }
 
-// collect moves the module's output into its log.
-func (u *unit) collect(ctx context.Context) {
-	err := os.MkdirAll(filepath.Dir(u.seat.Log), 0o700)
+// collect moves one stream of the module into its log.
+func (u *unit) collect(ctx context.Context, stream Stream, path string) {
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	var from source
 	if err == nil {
-		from, err = u.s.openSource(u.seat.Log)
+		from, err = u.s.openSource(path)
 	}
 	if err != nil {
-		u.log.Error("log not collected", "err", err)
+		u.log.Error("log not collected", "stream", stream.String(), "err", err)
 		return
 	}
-	collect(ctx, from, u.output, u.log)
-	if err := errors.Join(from.close(), u.output.Close()); err != nil {
-		u.log.Warn("log not closed", "err", err)
+	collector{stream, from, u.output, u.log}.run(ctx)
+	if err := from.close(); err != nil {
+		u.log.Warn("log not closed", "stream", stream.String(), "err", err)
 	}
 }
 

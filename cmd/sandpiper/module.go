@@ -57,6 +57,8 @@ func (s *shared) logsCommand() *cobra.Command {
 	c.Flags().IntVarP(&want.Tail, "tail", "n", -1, "only the last N lines")
 	c.Flags().BoolVarP(&want.Follow, "follow", "f", false, "go on with new lines until interrupted")
 	c.Flags().DurationVar(&since, "since", 0, "only lines younger than this, such as 10m")
+	c.Flags().StringVar(&want.Stream, "stream", "", "only lines of stdout, or of stderr")
+	c.Flags().BoolVar(&want.JSON, "json", false, "print a JSON object for each line")
 	return c
 }
 

@@ -248,16 +248,30 @@ func (f flat) Error() string {
 // process is what libcontainer runs first, with the agent's side of its streams.
 type process struct {
 	libcontainer.Process
-	log *os.File
+	logs []*os.File
 }
 
 func (p *process) close() {
-	if p.log != nil {
-		_ = p.log.Close() // the module has its own
+	for _, f := range p.logs {
+		_ = f.Close() // the module has its own
 	}
 }
 
-func (r *Runtime) process(s sandbox.Spec, u user) (*process, error) {
+// openLog opens a FIFO for the module. It is made the module's own: else it
+// could not open /dev/stdout.
+func (p *process) openLog(path string, s sandbox.Spec, u user) (*os.File, error) {
+	f, err := sandbox.OpenLogWriter(path)
+	if err != nil {
+		return nil, err
+	}
+	p.logs = append(p.logs, f)
+	if err := f.Chown(int(s.IDBase)+u.uid, int(s.IDBase)+u.gid); err != nil {
+		return nil, fmt.Errorf("give log to module: %w", err)
+	}
+	return f, nil
+}
+
+func (r *Runtime) process(s sandbox.Spec, u user) (_ *process, err error) {
 	p := &process{Process: libcontainer.Process{
 		Init: true, Args: s.Args, Env: environment(s.Env), Cwd: cwd(s),
 		UID: u.uid, GID: u.gid, AdditionalGroups: u.groups,
@@ -265,16 +279,23 @@ func (r *Runtime) process(s sandbox.Spec, u user) (*process, error) {
 	if s.LogPath == "" {
 		return p, nil
 	}
-	f, err := sandbox.OpenLogWriter(s.LogPath)
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	f, err := p.openLog(s.LogPath, s, u)
 	if err != nil {
 		return nil, err
 	}
-	// The module's own: else it could not open /dev/stdout.
-	if err := f.Chown(int(s.IDBase)+u.uid, int(s.IDBase)+u.gid); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("give log to module: %w", err)
+	p.Stdout, p.Stderr = f, f
+	if s.ErrPath != "" {
+		f, err := p.openLog(s.ErrPath, s, u)
+		if err != nil {
+			return nil, err
+		}
+		p.Stderr = f
 	}
-	p.log, p.Stdout, p.Stderr = f, f, f
 	return p, nil
 }
 
