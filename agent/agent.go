@@ -59,6 +59,7 @@ type Agent struct {
 	timeline   *timeline
 	pacer      *pacer
 	hal        *hal.Server // nil = no [hal] section
+	sim        *hal.Sim    // nil = the real board
 	evictor    *evictor
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/hal"
+	"github.com/sandpiper-edge/sandpiper/hal/linux"
 )
 
 // buildHal makes the server of pins and sensors that the configuration names; a device without a [hal] section has none.
@@ -20,10 +21,14 @@ func (a *Agent) buildHal() error {
 	if len(resources) == 0 {
 		return nil
 	}
-	if a.cfg.Hal.Backend != "sim" {
-		return fmt.Errorf("%w: hal.backend: this agent reaches no real pins; want sim", ErrConfig)
+	var backend hal.Backend
+	if a.cfg.Hal.Backend == "sim" {
+		a.sim = hal.NewSim()
+		backend = a.sim
+	} else if backend, err = linux.NewBoard(linux.Config{Logger: a.log}); err != nil {
+		return err
 	}
-	a.hal, err = hal.New(hal.ServerConfig{Resources: resources, Backend: hal.NewSim(), Logger: a.log})
+	a.hal, err = hal.New(hal.ServerConfig{Resources: resources, Backend: backend, Logger: a.log})
 	return err
 }
 

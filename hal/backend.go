@@ -127,13 +127,18 @@ type Kept struct {
 
 // Found is one thing that a scan saw.
 type Found struct {
-	Kind   Kind     `json:"kind"`
-	Bus    string   `json:"bus"`              // chip label, adapter, port, interface
-	Path   string   `json:"path,omitempty"`   // device path or node
-	Name   string   `json:"name,omitempty"`   // line name, sensor attribute
-	Offset int      `json:"offset,omitempty"` // of a line; the address on an I2C bus
-	User   string   `json:"user,omitempty"`   // consumer or driver that holds it
-	Can    []string `json:"can,omitempty"`    // functions of an adapter, settings of a line
+	Kind   Kind    `json:"kind"`
+	Match  []Field `json:"match"`            // as the owner would write it
+	Detail string  `json:"detail,omitempty"` // for people
+	Holder string  `json:"holder,omitempty"` // driver or program that has it; "" = it is free
+	Unit   string  `json:"unit,omitempty"`   // of a sensor
+	Scale  float64 `json:"scale,omitempty"`  // of a sensor
+}
+
+// Field is a key of the configuration with its value.
+type Field struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
 }
 
 // Change is an arrival or a departure. The server opens again, or closes, what Match says is concerned.

@@ -19,6 +19,10 @@ type Config struct {
 	PWM     []PWMConfig    `toml:"pwm"`
 	LED     []LEDConfig    `toml:"led"`
 	CAN     []CANConfig    `toml:"can"`
+	SPI     []SPIConfig    `toml:"spi"`
+	Serial  []SerialConfig `toml:"serial"`
+	Modbus  []ModbusConfig `toml:"modbus"` // over TCP
+	Device  []NodeConfig   `toml:"device"` // raw device nodes, listed as unmediated
 }
 
 // LineConfig is one [[hal.line]].
@@ -158,9 +162,6 @@ func (c Config) Resources() ([]Resource, error) {
 	for i, a := range c.I2C {
 		b.i2c("i2c."+strconv.Itoa(i), a)
 	}
-	for i, s := range c.Sensor {
-		b.sensor("sensor."+strconv.Itoa(i), s)
-	}
 	for i, p := range c.PWM {
 		at := "pwm." + strconv.Itoa(i)
 		r := Resource{Name: p.Name, Kind: KindPWM, Bus: "pwm " + p.Chip, Allow: p.Allow, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}}
@@ -184,6 +185,10 @@ func (c Config) Resources() ([]Resource, error) {
 			b.add(at, Resource{Name: f.Name, Kind: KindCAN, Bus: "can " + n.Interface, Allow: f.Allow, Rate: f.Rate,
 				CAN: &CANPart{Interface: n.Interface, RX: f.RX, TX: f.TX}}, "")
 		}
+	}
+	b.buses(c)
+	for i, s := range c.Sensor { // after the chips and units that they are read through
+		b.sensor("sensor."+strconv.Itoa(i), s)
 	}
 	if b.fault != nil {
 		return nil, b.fault
@@ -309,12 +314,26 @@ func (b *build) sensor(at string, s SensorConfig) {
 			given++
 		}
 	}
+	if src.Driver != "" && src.I2C == "" {
+		b.fail(at+".source", "a driver reads through an i2c device; add i2c = its name")
+	}
 	if given != 1 {
 		b.fail(at+".source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
 	}
 	r := Resource{Name: s.Name, Kind: KindSensor, Unit: s.Unit, Allow: s.Allow, Rate: s.Rate, Sim: s.Sim,
 		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
 	part := &SensorPart{Source: src, Scale: s.Scale, Offset: s.Offset, Invalid: s.Invalid}
+	if name := src.I2C + src.Modbus; name != "" {
+		nth := slices.IndexFunc(b.list, func(o Resource) bool {
+			return o.Name == name && (o.Kind == KindI2C && src.I2C != "" || o.Kind == KindModbus && src.Modbus != "")
+		})
+		if nth < 0 {
+			b.fail(at+".source", "%.40q is no i2c device or modbus unit of this configuration", name)
+			return
+		}
+		via := b.list[nth]
+		part.Via, r.Bus = &via, via.Bus // one worker for the chip and what is read of it
+	}
 	if len(s.Range) == 2 && s.Range[0] < s.Range[1] {
 		r.Limits.Min, r.Limits.Max = s.Range[0], s.Range[1]
 	} else if s.Range != nil {

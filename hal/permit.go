@@ -244,7 +244,9 @@ func (e Effective) checkRegisters(op *Op, deny func(string, ...any) error) error
 		if !e.Write || last > space || !within(e.WriteRegs, first, last) {
 			return deny("writing registers %#02x-%#02x is not granted", first, last)
 		}
-		first = last + 1
+		if op.Read > 0 {
+			return deny("a read in the operation of a write: where the chip stands after data is its own affair; read in an operation that names the register")
+		}
 	}
 	if op.Read > 0 {
 		last := first + uint32(op.Read) - 1

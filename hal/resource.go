@@ -1,6 +1,12 @@
 package hal
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Kind is what a resource is, and with it which interface its device has.
 type Kind string
@@ -97,9 +103,12 @@ type I2CPart struct {
 	Timeout       time.Duration // of the adapter, for all its devices; 0 = the kernel's
 }
 
-// SPIPart is one chip select. Path is a device node ("/dev/spidev0.1") or a device-tree name.
+// SPIPart is one chip select. Path is a device node ("/dev/spidev0.1"), or Controller ("spi@7e204000") and CS name it.
 type SPIPart struct {
-	Path     string
+	Path       string
+	Controller string
+	CS         int
+
 	Mode     uint8  // 0-3
 	Bits     uint8  // per word; 0 = 8
 	Hz       uint32 // most; 0 = the device's
@@ -124,6 +133,23 @@ type SerialPart struct {
 	Gap       time.Duration // silence before a Modbus frame beyond t3.5
 }
 
+// Mode is the line settings as they are written, "9600-8E1".
+func (p SerialPart) Mode() string {
+	return strconv.Itoa(p.Baud) + "-" + strconv.Itoa(p.Data) + string(rune(p.Parity)) + strconv.Itoa(p.Stop)
+}
+
+// ParseMode reads line settings, "9600-8E1": baud, data bits, parity N, E or O, stop bits.
+func (p *SerialPart) ParseMode(s string) error {
+	baud, frame, found := strings.Cut(s, "-")
+	n, err := strconv.ParseUint(baud, 10, 32)
+	if !found || err != nil || n < 50 || n > 4_000_000 || len(frame) != 3 || frame[0] < '5' || frame[0] > '8' ||
+		strings.IndexByte("NEO", frame[1]) < 0 || frame[2] < '1' || frame[2] > '2' {
+		return fmt.Errorf("%.32q; want baud rate, data bits, parity and stop bits, as in 9600-8N1", s)
+	}
+	p.Baud, p.Data, p.Parity, p.Stop = int(n), int(frame[0]-'0'), frame[1], int(frame[2]-'0')
+	return nil
+}
+
 // ModbusPart is one unit. Serial is set for RTU, TCP ("host:port") for Modbus TCP. All units of one port or address share a worker.
 type ModbusPart struct {
 	Serial      *SerialPart
@@ -136,6 +162,28 @@ type ModbusPart struct {
 type TableRange struct {
 	Table string // coil, discrete, input, holding
 	Range Range
+}
+
+// String gives it as it is written, "holding:0x00-0x63".
+func (t TableRange) String() string { return t.Table + ":" + t.Range.String() }
+
+// MarshalText is String.
+func (t TableRange) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads "holding:0-99" or "coil:7".
+func (t *TableRange) UnmarshalText(text []byte) error {
+	table, span, _ := strings.Cut(string(text), ":")
+	if !slices.Contains([]string{"coil", "discrete", "input", "holding"}, table) {
+		return fmt.Errorf("%.40q is no range of a table: want coil, discrete, input or holding, a colon and numbers, as in holding:0-99", text)
+	}
+	t.Table = table
+	if err := t.Range.UnmarshalText([]byte(span)); err != nil {
+		return err
+	}
+	if t.Range.Last > 0xffff {
+		return fmt.Errorf("%.40q: a table ends at 65535", text)
+	}
+	return nil
 }
 
 // CANPart is a set of identifiers of an interface.
@@ -165,6 +213,7 @@ type SensorPart struct {
 	Offset  float64
 	Curve   []Point   // piecewise linear, at most 16 points, rising in X; empty = none
 	Invalid []float64 // raw values that are no reading: quality bad
+	Via     *Resource // the i2c or modbus resource that Source.I2C or Source.Modbus names; nil = none
 }
 
 // Point of a calibration curve.

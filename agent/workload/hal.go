@@ -40,6 +40,9 @@ func failHal(w http.ResponseWriter, err error) {
 	var e *hal.Error
 	if errors.As(err, &e) {
 		b.Name, b.Detail, b.Retry = e.Name, e.Detail, e.Retry.Milliseconds()
+		if b.Detail == "" && e.Err != nil {
+			b.Detail = e.Err.Error()
+		}
 	}
 	answer(w, b.Code.Status(), map[string]any{"error": b})
 }
@@ -125,6 +128,19 @@ type halOp struct {
 	Data hexBytes     `json:"data,omitempty"`
 }
 
+// halResult is what one operation read.
+type halResult struct {
+	R hexBytes `json:"r,omitempty"`
+}
+
+func halResults(done []hal.Op) []halResult {
+	list := make([]halResult, len(done))
+	for i, o := range done {
+		list[i].R = o.Data
+	}
+	return list
+}
+
 func (k *socket) transferHal(w http.ResponseWriter, r *http.Request) {
 	var req struct {
 		halOp
@@ -147,11 +163,7 @@ func (k *socket) transferHal(w http.ResponseWriter, r *http.Request) {
 			failHal(w, err)
 			return
 		}
-		data := make([]hexBytes, len(done))
-		for i, o := range done {
-			data[i] = o.Data
-		}
-		k.answerHal(w, r, map[string]any{"data": data})
+		k.answerHal(w, r, map[string]any{"ops": halResults(done)})
 	})
 }
 

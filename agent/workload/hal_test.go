@@ -51,7 +51,7 @@ func TestAModuleReachesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		{"what is not granted looks like nonsense", "GET", "/v1/hal/secret", ``, 404, nothing},
 		{"and nonsense like what is not granted", "GET", "/v1/hal/..%2f..%2fetc", ``, 404, nothing},
 		{"a lease of it too", "POST", "/v1/hal/leases", `{"names":["secret"],"ttl":"2s"}`, 404, nothing},
-		{"a register is written and read", "POST", "/v1/hal/imu/transfer", `{"ops":[{"w":"10a5"},{"w":"10","r":1}]}`, 200, `{"data":["","a5"]}`},
+		{"a register is written and read", "POST", "/v1/hal/imu/transfer", `{"ops":[{"w":"10a5"},{"w":"10","r":1}]}`, 200, `{"ops":[{},{"r":"a5"}]}`},
 		{"one past the range", "POST", "/v1/hal/imu/transfer", `{"ops":[{"w":"1f","r":2}]}`, 403, `"code":"denied"`},
 		{"a bare read", "POST", "/v1/hal/imu/transfer", `{"r":1}`, 403, `"code":"denied"`},
 		{"a value of a bus", "GET", "/v1/hal/imu", ``, 501, `"code":"unsupported"`},

@@ -194,8 +194,7 @@ var homes = map[string][]string{
 	"golang.org/x/sync":                     {"*"},
 	"golang.org/x/sys":                      {"*"},
 	"golang.org/x/term":                     {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
-	"periph.io/x/conn/v3":                   {"hal/linux", "hal/linux/conn"},
-	"periph.io/x/devices/v3":                {"hal/linux"},
+	"periph.io/x/conn/v3":                   {"hal/linux/conn"},
 }
 
 func TestOneForeignLibraryOneRoom(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // Config of a Backend. The zero value is the device's own kernel.
@@ -45,7 +47,7 @@ func New(cfg Config) (*Backend, error) {
 func (b *Backend) Open(r Resource) (any, error) {
 	got, err := b.open(r)
 	if err != nil {
-		return nil, coded(r.Kind, fmt.Errorf("%s: %w", r.Name, err))
+		return nil, &Error{Code: codeOfAny(r.Kind, err), Name: r.Name, Err: err}
 	}
 	return got, nil
 }
@@ -70,24 +72,9 @@ func (b *Backend) open(r Resource) (any, error) {
 		return b.openCAN(r)
 	case KindSensor:
 		return b.openSensor(r)
+	case hal.KindNode: // nothing of it is opened here
 	}
 	return nil, fmt.Errorf("kind %q: %w", r.Kind, errors.ErrUnsupported)
-}
-
-// Scan looks at the board. It touches no bus, unless probe is set: then it asks each free I2C address.
-func (b *Backend) Scan(ctx context.Context, probe bool) ([]Found, error) {
-	things, err := b.scan(ctx, probe)
-	if err != nil {
-		return nil, coded(KindLine, fmt.Errorf("scan: %w", err))
-	}
-	list := make([]Found, len(things))
-	for i, t := range things {
-		list[i] = Found{Kind: Kind(t.kind), Detail: t.detail, Holder: t.holder, Unit: t.unit, Scale: t.scale}
-		for _, m := range t.match {
-			list[i].Match = append(list[i].Match, Field{m[0], m[1]})
-		}
-	}
-	return list, nil
 }
 
 // watched are the subsystems whose changes can matter to a resource.

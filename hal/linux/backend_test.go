@@ -116,10 +116,10 @@ func TestOutputsBeginSafeAndCarryTheirSafeAction(t *testing.T) {
 		t.Fatal(err)
 	}
 	fd, safe, err := l.(Holder).FD()
-	if err != nil || fd < 0 || string(safe.Write) != "3\n" {
-		t.Errorf("got descriptor %d, %q, %v, want 3 of 15 to be written", fd, safe.Write, err)
+	if err != nil || fd < 0 || string(safe.Bytes) != "3\n" {
+		t.Errorf("got descriptor %d, %q, %v, want 3 of 15 to be written", fd, safe.Bytes, err)
 	}
-	if err := safe.Do(fd); err != nil {
+	if err := MakeSafe(fd, safe); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := l.Get(t.Context()); got != 0.2 || err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func TestBoardLineOfTheContract(t *testing.T) {
@@ -139,19 +141,6 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err := chip.Do(t.Context(), ops); err != nil {
 		t.Errorf("driver gone again: got %v", err)
 	}
-	narrow := r
-	narrow.Wiring.Filter = &Filter{RegBytes: 1, Read: []Range{{0x10, 0x11}}}
-	few := opened[Bus](t, b, narrow)
-	moved := line(t, "/sys/module/lab_i2c/parameters/xfers")
-	if err := few.Do(t.Context(), []Op{{W: []byte{0x10}, R: 3}}); !codeIs(err, CodeDenied) {
-		t.Errorf("one register past the range: got %v, want denied", err)
-	}
-	if now := line(t, "/sys/module/lab_i2c/parameters/xfers"); now != moved {
-		t.Errorf("a denied transfer reached the bus: %s transfers, then %s", moved, now)
-	}
-	if err := few.Do(t.Context(), []Op{{W: []byte{0x10}, R: 2}}); err != nil {
-		t.Errorf("the range itself: got %v", err)
-	}
 	safe := r
 	safe.Match.Addr, safe.SafeWrite = 0x50, []byte{0x20, 0x55}
 	out := opened[Bus](t, b, safe)
@@ -163,7 +152,7 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err := out.Do(t.Context(), reg); err != nil || reg[1].Got[0] != 0x99 {
 		t.Errorf("before the safe action: got %x, %v", reg[1].Got, err)
 	}
-	if err := action.Do(fd); err != nil {
+	if err := MakeSafe(fd, action); err != nil {
 		t.Errorf("safe action: %v", err)
 	}
 	if err := out.Do(t.Context(), reg[1:]); err != nil || reg[1].Got[0] != 0x55 {
@@ -237,7 +226,6 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	t.Cleanup(func() { command(t, "ip", "link", "del", "vcan8") })
 	b := newBackend(t, "")
 	r := Resource{Name: "body", Kind: KindCAN, Match: Match{Interface: "vcan8"}, Wiring: Wiring{Receive: []IDMask{{ID: 0x100, Mask: 0x700}}}}
-	r.Wiring.Send = []IDMask{{Mask: 0}}
 	rx := opened[Bus](t, b, r)
 	if err := rx.Do(t.Context(), []Op{{Frame: Frame{ID: 1}}}); !codeIs(err, CodeGone) {
 		t.Errorf("interface down: got %v, want gone", err)
@@ -245,7 +233,7 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	if out, err := command(t, "ip", "link", "set", "vcan8", "up"); err != nil {
 		t.Fatal(out)
 	}
-	r.Wiring.Receive, r.Wiring.Send = nil, []IDMask{{}, {ID: 0x123, Mask: 0x1fffffff, Extended: true}, {Extended: true, ID: 0x80000123, Mask: ^uint32(0)}}
+	r.Wiring.Receive = nil
 	tx := opened[Bus](t, b, r)
 	frames := []Op{{Frame: Frame{ID: 0x123, Extended: true}}, {Frame: Frame{ID: 0x101, Remote: true}}, {Frame: Frame{ID: 0x700}}, {Frame: Frame{ID: 0x1f0, Data: []byte("ok")}}}
 	if err := tx.Do(t.Context(), frames); err != nil {
@@ -264,9 +252,6 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 0x80000123, Extended: true}}}); !codeIs(err, CodeRange) {
 		t.Errorf("flag bits in an identifier: got %v, want range", err)
 	}
-	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 1}}, {Frame: Frame{ID: 0x124, Extended: true}}}); !codeIs(err, CodeDenied) {
-		t.Errorf("an identifier that was not granted: got %v, want denied", err)
-	}
 }
 
 func TestBoardScanShowsTheSimulatorsAndProbesOnlyWhenAsked(t *testing.T) {
@@ -282,7 +267,7 @@ func TestBoardScanShowsTheSimulatorsAndProbesOnlyWhenAsked(t *testing.T) {
 	if after := line(t, "/sys/module/lab_i2c/parameters/xfers"); after != before {
 		t.Errorf("a scan without probe moved %s transfers to %s", before, after)
 	}
-	text := func(list []Found) string {
+	text := func(list []hal.Found) string {
 		var s strings.Builder
 		for _, f := range list {
 			s.WriteString(string(f.Kind))

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // The child of TestBoardKilledHoldersNeverMoveTheLine: it requests the relay, or adopts the descriptor that comes over
@@ -161,7 +163,7 @@ func TestBoardStoppedHolderIsMadeSafeByItsKeeper(t *testing.T) {
 	if !s.level(t, 0) {
 		t.Error("the pin fell when its holder was stopped")
 	}
-	if err := (SafeAction{Mask: 1}).Do(kept); err != nil || s.level(t, 0) {
+	if err := MakeSafe(kept, hal.SafeAction{Set: true, Mask: 1}); err != nil || s.level(t, 0) {
 		t.Errorf("safe action: got %v, the pin %v", err, s.level(t, 0))
 	}
 	end(t, cmd)

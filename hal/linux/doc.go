@@ -6,7 +6,8 @@
 // and never by the kernel's numbers, which change at each start. A name that fits two things is an error that names
 // both. Descriptors are kept open: a device that is plugged out answers ENODEV, and uevents tell when it is back.
 //
-// A Backend opens a Resource, found by its Match and wired as its Wiring says, as a Line, Level, Bus, Receiver or Sensor.
+// A Board is the kernel as the contract of package hal has it, for resources as their owner named them. Below it a Backend opens a
+// Resource, found by its Match and wired as its Wiring says, as a Line, Level, Bus, Receiver or Sensor.
 // Each error has a Code of the module API. An output is a Holder: its descriptor and its SafeAction are what a process
 // that outlives the agent needs to keep it, and Adopt takes it back without a move on the pin.
 //

@@ -2,7 +2,6 @@ package linux
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -11,45 +10,39 @@ import (
 	"sync"
 	"time"
 
-	"periph.io/x/conn/v3/i2c"
-	"periph.io/x/conn/v3/physic"
-	"periph.io/x/devices/v3/ads1x15"
-	"periph.io/x/devices/v3/bmxx80"
-	"periph.io/x/devices/v3/ina219"
-
 	"golang.org/x/sys/unix"
 )
 
-// chipBus is one address of an adapter as the drivers of periph.io want to see a bus. It refuses every other
-// address, has no speed to set, and remembers the kernel's error, which drivers replace by texts of their own. After
-// its time is over each transfer fails: a driver that polls a chip until it is ready ends then.
+// chipBus is one address of an adapter for a driver. After its time is over each transfer fails: a driver that waits for its
+// chip ends then.
 type chipBus struct {
-	name  string
 	do    func(addr uint16, pieces []piece) error
 	addr  uint16
 	until time.Time // zero: no end
-	err   error     // of the last transfer
 }
 
-var _ i2c.Bus = (*chipBus)(nil)
+// write sends bytes, the register first.
+func (b *chipBus) write(w ...byte) error { return b.tx(w, nil) }
 
-func (b *chipBus) String() string { return b.name }
+// read fills r from a register on.
+func (b *chipBus) read(reg byte, r []byte) error { return b.tx([]byte{reg}, r) }
 
-// Tx is a combined write and read.
-func (b *chipBus) Tx(addr uint16, w, r []byte) error {
-	if addr != b.addr {
-		return fmt.Errorf("address %#02x from a driver for %#02x: %w", addr, b.addr, fs.ErrPermission)
-	}
+func (b *chipBus) tx(w, r []byte) error {
 	if !b.until.IsZero() && time.Now().After(b.until) {
-		b.err = context.DeadlineExceeded
-	} else {
-		b.err = b.do(addr, []piece{{w: w, r: r}})
+		return context.DeadlineExceeded
 	}
-	return b.err
+	return b.do(b.addr, []piece{{w: w, r: r}})
 }
 
-// SetSpeed is refused: the speed is the device owner's and the same for every chip of the adapter.
-func (b *chipBus) SetSpeed(physic.Frequency) error { return errors.ErrUnsupported }
+// wait asks a chip every 2 ms until done says that its conversion is over.
+func (b *chipBus) wait(reg byte, r []byte, done func() bool) error {
+	for {
+		if err := b.read(reg, r); err != nil || done() {
+			return err
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
 
 // sense reads a quantity of a chip, and what comes with it, each in the unit of its name in senseUnits.
 type sense func(quantity string) (map[string]float64, error)
@@ -59,11 +52,11 @@ type chipDriver struct {
 	name       string
 	quantities []string
 	// start sets the chip up; option is the owner's word after the name ("ina219:0.1" for a shunt of 0.1 Ω).
-	start func(b *chipBus, name, option string) (sense, error)
+	start func(b *chipBus, option string) (sense, error)
 }
 
 // senseUnits are the UCUM codes of the quantities; those that are not listed are volts.
-var senseUnits = [...][2]string{{"temperature", "Cel"}, {"pressure", "Pa"}, {"humidity", "%"}, {"current", "A"}, {"power", "W"}, {"voltage", "V"}, {"shunt", "V"}}
+var senseUnits = [...][2]string{{"temperature", "Cel"}, {"pressure", "Pa"}, {"humidity", "%"}, {"current", "A"}, {"power", "W"}}
 
 func senseUnit(quantity string) string {
 	for _, u := range senseUnits {
@@ -74,11 +67,11 @@ func senseUnit(quantity string) string {
 	return "V"
 }
 
-// chipDrivers is the short list; the kernel's own hwmon and IIO drivers come first for every other chip.
+// chipDrivers is the short list; the kernel's own hwmon and IIO drivers come first for every other chip, and a module may bring
+// any driver of periph.io by hal/linux/conn.
 var chipDrivers = [...]chipDriver{
 	{"bme280", []string{"temperature", "pressure", "humidity"}, startBMX},
 	{"bmp280", []string{"temperature", "pressure"}, startBMX},
-	{"bmp180", []string{"temperature", "pressure"}, startBMX},
 	{"ina219", []string{"voltage", "current", "power", "shunt"}, startINA219},
 	{"ads1115", []string{"in0", "in1", "in2", "in3"}, startADS},
 	{"ads1015", []string{"in0", "in1", "in2", "in3"}, startADS},
@@ -97,74 +90,69 @@ func findDriver(word string) (chipDriver, string, error) {
 	return chipDriver{}, "", fmt.Errorf("driver %q: %w; there are: %s", clip(name), fs.ErrNotExist, strings.Join(known, ", "))
 }
 
-func startBMX(b *chipBus, _, _ string) (sense, error) {
-	d, err := bmxx80.NewI2C(b, b.addr, &bmxx80.Opts{Temperature: bmxx80.O4x, Pressure: bmxx80.O4x, Humidity: bmxx80.O4x})
+// amount is an option that is a number within bounds; or is what it is when the owner gave none.
+func amount(option, what string, or, most float64) (float64, error) {
+	if option == "" {
+		return or, nil
+	}
+	v, err := strconv.ParseFloat(option, 64)
+	if err != nil || !(v > 0 && v <= most) {
+		return 0, fmt.Errorf("%s %q: want a number up to %v: %w", what, clip(option), most, unix.EINVAL)
+	}
+	return v, nil
+}
+
+// startINA219 is a shunt and a bus voltage (SBOS448G): ±320 mV over the shunt, continuously.
+func startINA219(b *chipBus, option string) (sense, error) {
+	ohm, err := amount(option, "shunt in ohms", 0.1, 1000)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.write(0, 0x39, 0x9f); err != nil {
 		return nil, err
 	}
 	return func(string) (map[string]float64, error) {
-		var e physic.Env
-		if err := d.Sense(&e); err != nil {
+		var shunt, bus [2]byte
+		if err := b.read(1, shunt[:]); err != nil {
 			return nil, err
 		}
-		return map[string]float64{
-			"temperature": e.Temperature.Celsius(),
-			"pressure":    float64(e.Pressure) / float64(physic.Pascal),
-			"humidity":    float64(e.Humidity) / float64(physic.PercentRH),
-		}, nil
+		if err := b.read(2, bus[:]); err != nil {
+			return nil, err
+		}
+		drop := float64(s16be(shunt[:])) * 10e-6
+		volts := float64(uint16(s16be(bus[:]))>>3) * 4e-3
+		return map[string]float64{"voltage": volts, "shunt": drop, "current": drop / ohm, "power": volts * drop / ohm}, nil
 	}, nil
 }
 
-func startINA219(b *chipBus, _, option string) (sense, error) {
-	ohm := 0.1
-	if option != "" {
-		var err error
-		if ohm, err = strconv.ParseFloat(option, 64); err != nil || !(ohm > 0 && ohm < 1000) {
-			return nil, fmt.Errorf("shunt %q: want ohms, as in ina219:0.1", clip(option))
-		}
-	}
-	d, err := ina219.New(b, &ina219.Opts{Address: int(b.addr), SenseResistor: physic.ElectricResistance(ohm * float64(physic.Ohm)), MaxCurrent: physic.ElectricCurrent(0.32 / ohm * float64(physic.Ampere))})
-	if err != nil {
-		return nil, err
-	}
-	return func(string) (map[string]float64, error) {
-		p, err := d.Sense()
-		if err != nil {
-			return nil, err
-		}
-		return map[string]float64{
-			"voltage": float64(p.Voltage) / float64(physic.Volt),
-			"shunt":   float64(p.Shunt) / float64(physic.Volt),
-			"current": float64(p.Current) / float64(physic.Ampere),
-			"power":   float64(p.Power) / float64(physic.Watt),
-		}, nil
-	}, nil
-}
+func s16be(b []byte) int16 { return int16(b[0])<<8 | int16(b[1]) }
+func s16le(b []byte) int16 { return int16(b[1])<<8 | int16(b[0]) }
 
-func startADS(b *chipBus, name, option string) (sense, error) {
-	volts := 4.096
-	if option != "" {
-		var err error
-		if volts, err = strconv.ParseFloat(option, 64); err != nil || !(volts > 0 && volts <= 6.144) {
-			return nil, fmt.Errorf("range %q: want volts, as in ads1115:4.096", clip(option))
-		}
-	}
-	open := ads1x15.NewADS1115
-	if name == "ads1015" {
-		open = ads1x15.NewADS1015
-	}
-	d, err := open(b, &ads1x15.Opts{I2cAddress: b.addr})
+// adsRanges are the volts of the amplifier's settings, from 0 on (SBAS444E).
+var adsRanges = [...]float64{6.144, 4.096, 2.048, 1.024, 0.512, 0.256}
+
+func startADS(b *chipBus, option string) (sense, error) {
+	volts, err := amount(option, "range in volts", 4.096, 6.144)
 	if err != nil {
 		return nil, err
 	}
-	channels := map[string]ads1x15.Channel{"in0": ads1x15.Channel0, "in1": ads1x15.Channel1, "in2": ads1x15.Channel2, "in3": ads1x15.Channel3}
+	gain := 0
+	for i, v := range adsRanges {
+		if volts <= v {
+			gain = i // the smallest range that holds it
+		}
+	}
 	return func(quantity string) (map[string]float64, error) {
-		pin, err := d.PinForChannel(channels[quantity], physic.ElectricPotential(volts*float64(physic.Volt)), 128*physic.Hertz, ads1x15.BestQuality)
-		if err != nil {
+		channel := quantity[len(quantity)-1] - '0'
+		if err := b.write(1, 0x81|(4+channel)<<4|byte(gain)<<1, 0x83); err != nil { // one conversion, comparator off
 			return nil, err
 		}
-		s, err := pin.Read()
-		return map[string]float64{quantity: float64(s.V) / float64(physic.Volt)}, err
+		var r [2]byte
+		if err := b.wait(1, r[:], func() bool { return r[0]&0x80 != 0 }); err != nil {
+			return nil, err
+		}
+		err := b.read(0, r[:])
+		return map[string]float64{quantity: float64(s16be(r[:])) * adsRanges[gain] / 32768}, err
 	}, nil
 }
 
@@ -210,28 +198,19 @@ func (c *chipSensor) value(ctx context.Context, quantity string) (float64, error
 }
 
 func (c *chipSensor) convert(quantity string) error {
-	c.bus.err = nil
 	if c.read == nil {
-		r, err := c.driver.start(c.bus, c.driver.name, c.option)
+		r, err := c.driver.start(c.bus, c.option)
 		if err != nil {
-			return c.cause("set up "+c.driver.name, err)
+			return fmt.Errorf("set up %s: %w", c.driver.name, err)
 		}
 		c.read = r
 	}
 	m, err := c.read(quantity)
 	if err != nil {
-		return c.cause("read "+c.driver.name, err)
+		return fmt.Errorf("read %s: %w", c.driver.name, err)
 	}
 	c.last, c.at = m, time.Now()
 	return nil
-}
-
-// cause puts the kernel's error back into what the driver said.
-func (c *chipSensor) cause(what string, err error) error {
-	if c.bus.err != nil {
-		return fmt.Errorf("%s: %w", what, c.bus.err)
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }
 
 // Close has nothing to close: the bus belongs to its pool.

@@ -8,34 +8,30 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// Code is the word of the module API for what went wrong.
-type Code string
+// Code is the contract's word for what went wrong.
+type Code = hal.Code
 
-// The codes that a board can give.
+// The codes that a board can give, and what they mean here.
 const (
-	CodeBusy        Code = "busy"        // a driver or another program has it, or it has no value now
-	CodeRange       Code = "range"       // what was asked does not fit
-	CodeNACK        Code = "nack"        // the unit did not acknowledge, or refused, or answered nonsense
-	CodeStuck       Code = "stuck"       // the bus does not move
-	CodeGone        Code = "gone"        // plugged out, or not there
-	CodeTimeout     Code = "timeout"     // the unit did not answer in time
-	CodeUnsupported Code = "unsupported" // neither this controller nor this driver can do it
-	CodeDenied      Code = "denied"      // the agent itself may not
+	CodeBusy        = hal.Busy        // a driver or another program has it, or it has no value now
+	CodeRange       = hal.OutOfRange  // what was asked does not fit
+	CodeNACK        = hal.Nack        // the unit did not acknowledge, or refused, or answered nonsense
+	CodeStuck       = hal.Stuck       // the bus does not move
+	CodeGone        = hal.Absent      // plugged out, or not there
+	CodeTimeout     = hal.TimedOut    // the unit did not answer in time
+	CodeUnsupported = hal.Unsupported // neither this controller nor this driver can do it
+	CodeDenied      = hal.Denied      // the agent itself may not
 )
 
 // ErrAmbiguous is a name that fits several things: an error of the configuration, found at the start.
 var ErrAmbiguous = errAmbiguous
 
 // Error is an error of the board with its word. What it wraps names the thing and holds the kernel's number.
-type Error struct {
-	Code Code
-	Err  error
-}
-
-func (e *Error) Error() string { return e.Err.Error() }
-func (e *Error) Unwrap() error { return e.Err }
+type Error = hal.Error
 
 // coded gives err its word by the kernel's number, as a kind of resource means it. An error that has one keeps it.
 func coded(k Kind, err error) error {
@@ -47,6 +43,15 @@ func coded(k Kind, err error) error {
 		return err
 	}
 	return &Error{Code: codeOf(k, err), Err: err}
+}
+
+// codeOfAny is the code that an error has, or else what its number means.
+func codeOfAny(k Kind, err error) Code {
+	var have *Error
+	if errors.As(err, &have) {
+		return have.Code
+	}
+	return codeOf(k, err)
 }
 
 func codeOf(k Kind, err error) Code {
@@ -65,7 +70,7 @@ func codeOf(k Kind, err error) Code {
 		return CodeTimeout
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errAmbiguous):
 		return CodeGone
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, ErrDenied):
+	case errors.Is(err, fs.ErrPermission):
 		return CodeDenied
 	}
 	return codeOfErrno(k, errnoOf(err))

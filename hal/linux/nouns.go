@@ -7,23 +7,25 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// Kind says what a resource is, and with that what Backend.Open returns.
-type Kind string
+// Kind is the contract's word for what a resource is, and with that what Backend.Open returns.
+type Kind = hal.Kind
 
-// The kinds. A line, a PWM channel and an LED are outputs or inputs with one number; the next five are buses that move
-// bytes to one unit; a sensor is a number with a unit.
+// The kinds that the kernel has something for. A line, a PWM channel and an LED are outputs or inputs with one number; the next
+// five are buses that move bytes to one unit; a sensor is a number with a unit.
 const (
-	KindLine   Kind = "line"
-	KindPWM    Kind = "pwm"
-	KindLED    Kind = "led"
-	KindI2C    Kind = "i2c"
-	KindSPI    Kind = "spi"
-	KindSerial Kind = "serial"
-	KindModbus Kind = "modbus"
-	KindCAN    Kind = "can"
-	KindSensor Kind = "sensor"
+	KindLine   = hal.KindLine
+	KindPWM    = hal.KindPWM
+	KindLED    = hal.KindLED
+	KindI2C    = hal.KindI2C
+	KindSPI    = hal.KindSPI
+	KindSerial = hal.KindSerial
+	KindModbus = hal.KindModbus
+	KindCAN    = hal.KindCAN
+	KindSensor = hal.KindSensor
 )
 
 // Resource is one thing of the board as its owner names and wires it.
@@ -74,7 +76,6 @@ type Wiring struct {
 	Buffer    int           // events that the kernel keeps, at most 1024
 
 	Timeout time.Duration // i2c: of the adapter, for all who use it
-	Filter  *Filter       // i2c: what may be touched; nil: everything
 
 	SPIMode uint32 // mode bits of linux/spi/spi.h
 	Bits    uint8  // of a word; 0 is 8
@@ -84,9 +85,7 @@ type Wiring struct {
 	RS485   *RS485        // nil: no switching of the direction
 	Gap     time.Duration // modbus: silence beyond 3.5 characters
 	Period  time.Duration // pwm
-	Tables  *TableFilter  // modbus: what may be touched; nil: everything
 	Receive []IDMask      // can: what is received; nothing without
-	Send    []IDMask      // can: what may be sent; nothing without
 }
 
 // RS485 is how a port switches the direction of its line.
@@ -194,14 +193,7 @@ type Sample struct {
 // Holder is an output worth keeping while the agent is away: its descriptor and what makes it safe. The descriptor
 // belongs to the Holder; copy it.
 type Holder interface {
-	FD() (fd int, safe SafeAction, err error)
-}
-
-// SafeAction is data, so that whoever holds the descriptor needs no configuration: either SET_VALUES with bits and
-// mask on a line's descriptor, or bytes written at once: at offset 0 of a file, or to a chip or port as they are.
-type SafeAction struct {
-	Bits, Mask uint64
-	Write      []byte // nil: a line
+	FD() (fd int, safe hal.SafeAction, err error)
 }
 
 // Change says that something of the board came or went. Lost means that the kernel had to drop messages: look again at
@@ -213,30 +205,17 @@ type Change struct {
 	Lost      bool
 }
 
-// Found is one thing that a scan saw.
-type Found struct {
-	Kind   Kind
-	Match  []Field // as the owner would write it
-	Detail string  // for people
-	Holder string  // driver or program that has it, "" when it is free
-	Unit   string  // of a sensor
-	Scale  float64 // of a sensor; 1 otherwise
-}
-
-// Field is a key of the configuration with its value.
-type Field struct{ Key, Value string }
-
-// Do performs the action on a copy of the Holder's descriptor: all that a keeper has to know of an output.
-func (a SafeAction) Do(fd int) error {
-	if a.Write != nil {
-		_, err := unix.Pwrite(fd, a.Write, 0)
+// MakeSafe performs a safe action on a copy of a Holder's descriptor: all that a keeper has to know of an output.
+func MakeSafe(fd int, a hal.SafeAction) error {
+	if len(a.Bytes) > 0 {
+		_, err := unix.Pwrite(fd, a.Bytes, 0)
 		if errors.Is(err, unix.ESPIPE) { // a device without offsets
-			_, err = unix.Write(fd, a.Write)
+			_, err = unix.Write(fd, a.Bytes)
 		}
 		return err
 	}
 	v := gpioValues{bits: a.Bits, mask: a.Mask}
-	if v.mask == 0 {
+	if !a.Set || v.mask == 0 {
 		return nil
 	}
 	return ioctl(fd, gpioSetValues, unsafe.Pointer(&v))

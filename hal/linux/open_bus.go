@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // pieces makes room for what each step reads.
@@ -45,7 +47,6 @@ func bounded(ops []Op) error {
 type i2cDevice struct {
 	bus  *share[*i2cBus]
 	addr uint16
-	rule *Filter
 	safe []byte
 	own  int // a descriptor of its own that speaks to this address only, for the safe action; -1 without
 }
@@ -78,7 +79,7 @@ func (b *Backend) openI2CDevice(r Resource) (*i2cDevice, error) {
 	if err := s.it().free(r.Match.Addr); err != nil {
 		return nil, joinClose(err, s)
 	}
-	d := &i2cDevice{bus: s, addr: r.Match.Addr, rule: r.Wiring.Filter, safe: r.SafeWrite, own: -1}
+	d := &i2cDevice{bus: s, addr: r.Match.Addr, safe: r.SafeWrite, own: -1}
 	if d.safe == nil {
 		return d, nil
 	}
@@ -105,21 +106,16 @@ func (b *i2cBus) alone(addr uint16) (int, error) {
 }
 
 // FD is refused for a chip without safe bytes: there is nothing to keep of it.
-func (d *i2cDevice) FD() (int, SafeAction, error) {
+func (d *i2cDevice) FD() (int, hal.SafeAction, error) {
 	if d.own < 0 {
-		return -1, SafeAction{}, coded(KindI2C, fmt.Errorf("address %#02x: no safe bytes: %w", d.addr, errors.ErrUnsupported))
+		return -1, hal.SafeAction{}, coded(KindI2C, fmt.Errorf("address %#02x: no safe bytes: %w", d.addr, errors.ErrUnsupported))
 	}
-	return d.own, SafeAction{Write: d.safe}, nil
+	return d.own, hal.SafeAction{Bytes: d.safe}, nil
 }
 
 func (d *i2cDevice) Do(ctx context.Context, ops []Op) error {
 	if err := errors.Join(ctx.Err(), bounded(ops)); err != nil {
 		return coded(KindI2C, err)
-	}
-	if d.rule != nil {
-		if err := d.rule.Check(ops); err != nil {
-			return coded(KindI2C, fmt.Errorf("address %#02x on %s: %w", d.addr, d.bus.it(), err))
-		}
 	}
 	return i2cError(d.bus, d.addr, d.bus.it().guarded(d.addr, pieces(ops)))
 }
@@ -250,7 +246,6 @@ func portError(where string, err error) error {
 func (s *serialPort) Close() error { return s.port.Close() }
 
 type modbusUnit struct {
-	rule  *TableFilter
 	share io.Closer
 	line  func(context.Context, byte, modbusRequest) ([]byte, error)
 	where string
@@ -267,7 +262,7 @@ func (b *Backend) openModbus(r Resource) (*modbusUnit, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &modbusUnit{rule: r.Wiring.Tables, share: s, line: s.it().do, where: r.Match.Address, unit: r.Match.Unit}, nil
+		return &modbusUnit{share: s, line: s.it().do, where: r.Match.Address, unit: r.Match.Unit}, nil
 	}
 	key := r.Match.Path + r.Match.USBPort + r.Match.USBSerial
 	s, err := b.rtus.get(key, r.Wiring.Mode, func() (*modbusRTU, error) {
@@ -280,7 +275,7 @@ func (b *Backend) openModbus(r Resource) (*modbusUnit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &modbusUnit{rule: r.Wiring.Tables, share: s, line: s.it().do, where: s.it().port.where, unit: r.Match.Unit, gone: s.forget}, nil
+	return &modbusUnit{share: s, line: s.it().do, where: s.it().port.where, unit: r.Match.Unit, gone: s.forget}, nil
 }
 
 func modbusOp(o Op) (modbusRequest, error) {
@@ -309,11 +304,6 @@ func modbusOp(o Op) (modbusRequest, error) {
 }
 
 func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
-	if u.rule != nil {
-		if err := u.rule.Check(ops); err != nil {
-			return coded(KindModbus, fmt.Errorf("unit %d on %s: %w", u.unit, u.where, err))
-		}
-	}
 	for i := range ops {
 		r, err := modbusOp(ops[i])
 		if err == nil {
@@ -333,10 +323,7 @@ func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
 
 func (u *modbusUnit) Close() error { return u.share.Close() }
 
-type canUnit struct {
-	sock *canSocket
-	may  []IDMask
-}
+type canUnit struct{ sock *canSocket }
 
 func (b *Backend) openCAN(r Resource) (*canUnit, error) {
 	var list []canFilter
@@ -351,15 +338,10 @@ func (b *Backend) openCAN(r Resource) (*canUnit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &canUnit{s, r.Wiring.Send}, nil
+	return &canUnit{s}, nil
 }
 
 func (u *canUnit) Do(ctx context.Context, ops []Op) error {
-	for _, o := range ops { // all of them first: no half-sent call
-		if !passes(u.may, o.Frame) {
-			return coded(KindCAN, fmt.Errorf("send %#x on %s: %w", o.Frame.ID, u.sock.name, ErrDenied))
-		}
-	}
 	for _, o := range ops {
 		f := canFrame{id: o.Frame.ID, extended: o.Frame.Extended, remote: o.Frame.Remote, fd: o.Frame.FD, data: o.Frame.Data}
 		err := ctx.Err()

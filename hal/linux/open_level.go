@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // levelResource is a PWM channel or an LED.
@@ -30,9 +32,9 @@ func (l *levelResource) Get(context.Context) (float64, error) {
 func (l *levelResource) Set(_ context.Context, v float64) error { return coded(l.kind, l.dev.set(v)) }
 func (l *levelResource) Close() error                           { return l.dev.Close() }
 
-func (l *levelResource) FD() (int, SafeAction, error) {
+func (l *levelResource) FD() (int, hal.SafeAction, error) {
 	fd, err := fdOf(l.file)
-	return fd, SafeAction{Write: l.safe}, err
+	return fd, hal.SafeAction{Bytes: l.safe}, err
 }
 
 func (b *Backend) openPWM(r Resource) (*levelResource, error) {

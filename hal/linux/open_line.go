@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // lineResource is a requested line as the contract has it.
@@ -180,13 +182,13 @@ func (l *lineResource) Edges(context.Context) (EdgeReader, error) {
 	return &lineEdges{line: l, reader: edgeReader{file: l.req.file}}, nil
 }
 
-func (l *lineResource) FD() (int, SafeAction, error) {
-	s := SafeAction{Mask: 1}
+func (l *lineResource) FD() (int, hal.SafeAction, error) {
+	s := hal.SafeAction{Set: true, Mask: 1}
 	if l.safe {
 		s.Bits = 1
 	}
 	if !l.req.config.out {
-		s.Mask = 0 // an input is kept for its events and has nothing to make safe
+		s = hal.SafeAction{} // an input is kept for its events and has nothing to make safe
 	}
 	fd, err := l.req.fd()
 	return fd, s, l.fail(err)

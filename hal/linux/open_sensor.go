@@ -144,7 +144,7 @@ func (b *Backend) driverSensor(r Resource) (Sensor, error) {
 	}
 	key := bus.it().node + " " + strconv.Itoa(int(addr))
 	c, err := b.chips.get(key, r.Match.Device, func() (*chipSensor, error) {
-		return &chipSensor{driver: d, option: option, bus: &chipBus{name: bus.it().String(), addr: addr, do: bus.it().guarded}}, nil
+		return &chipSensor{driver: d, option: option, bus: &chipBus{addr: addr, do: bus.it().guarded}}, nil
 	})
 	if err != nil {
 		return nil, joinClose(err, bus)

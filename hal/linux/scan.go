@@ -9,41 +9,33 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-// thing is what a scan found: how the owner would name it, and what there is to know.
-type thing struct {
-	kind   string // line, i2c, spi, serial, can, pwm, led, sensor
-	match  [][2]string
-	detail string // for people
-	holder string // driver or program that has it
-	unit   string // of a sensor's value
-	scale  float64
-}
+	"github.com/sandpiper-edge/sandpiper/hal"
+)
 
 // scanner walks the board; every list is bounded by what the kernel shows.
 type scanner struct {
 	host
-	list []thing
+	list []hal.Found
 }
 
-func (s *scanner) add(kind, detail string, match ...string) *thing {
-	t := thing{kind: kind, detail: detail, scale: 1}
+func (s *scanner) add(kind hal.Kind, detail string, match ...string) *hal.Found {
+	t := hal.Found{Kind: kind, Detail: detail, Scale: 1}
 	for i := 0; i+1 < len(match); i += 2 {
-		t.match = append(t.match, [2]string{match[i], match[i+1]})
+		t.Match = append(t.Match, hal.Field{Key: match[i], Value: match[i+1]})
 	}
 	s.list = append(s.list, t)
 	return &s.list[len(s.list)-1]
 }
 
-// scan looks at everything that can be looked at without touching a bus; probe also asks I2C addresses.
-func (h host) scan(ctx context.Context, probe bool) ([]thing, error) {
-	s := &scanner{host: h}
+// Scan looks at everything that can be looked at without touching a bus; probe also asks each free I2C address.
+func (b *Backend) Scan(ctx context.Context, probe hal.Probe) ([]hal.Found, error) {
+	s := &scanner{host: b.host}
 	if err := s.lines(); err != nil {
-		return nil, err
+		return nil, coded(KindLine, fmt.Errorf("scan: %w", err))
 	}
-	if err := s.i2c(ctx, probe); err != nil {
-		return nil, err
+	if err := s.i2c(ctx, probe == hal.TouchTheBus); err != nil {
+		return nil, coded(KindI2C, fmt.Errorf("scan: %w", err))
 	}
 	s.buses()
 	s.sensors()
@@ -80,9 +72,9 @@ func (s *scanner) lines() error {
 				match = append(match, "offset", strconv.Itoa(int(l.offset)))
 			}
 			t := s.add("line", lineFlags(l), match...)
-			t.holder = l.consumer
+			t.Holder = l.consumer
 			if l.used() && l.consumer == "" {
-				t.holder = "the kernel"
+				t.Holder = "the kernel"
 			}
 		}
 	}
@@ -123,7 +115,7 @@ func (s *scanner) i2c(ctx context.Context, probe bool) error {
 				dir := s.path("sys/bus/i2c/devices", n)
 				t := s.add("i2c", attrOr(dir, "name"), append(match, "addr", "0x"+addr[2:])...)
 				if d := driver(dir); d != "" {
-					t.holder = "driver " + d
+					t.Holder = "driver " + d
 				}
 			}
 		}
@@ -199,29 +191,29 @@ func (s *scanner) sensors() {
 	for _, d := range s.classDevices(hwmonClass) {
 		for _, a := range numbersOf(d.dir, func(n string) bool { return strings.HasSuffix(n, "_input") }) {
 			t := s.add("sensor", d.String(), "hwmon", d.name, "attr", a)
-			t.scale, t.unit = hwmonScale(a)
+			t.Scale, t.Unit = hwmonScale(a)
 		}
 	}
 	for _, d := range s.classDevices(thermalClass) {
 		t := s.add("sensor", d.String(), "thermal", d.name)
-		t.scale, t.unit = 1e-3, "Cel"
+		t.Scale, t.Unit = 1e-3, "Cel"
 	}
 	for _, d := range s.classDevices(powerClass) {
 		for _, a := range numbersOf(d.dir, func(n string) bool { _, unit := powerScale(n); return unit != "" }) {
 			t := s.add("sensor", d.String(), "power", d.name, "attr", a)
-			t.scale, t.unit = powerScale(a)
+			t.Scale, t.Unit = powerScale(a)
 		}
 	}
 	for _, d := range s.w1Devices() {
 		if d.temperature {
 			t := s.add("sensor", "1-wire thermometer on "+d.master, "w1", d.id)
-			t.scale, t.unit = 1e-3, "Cel"
+			t.Scale, t.Unit = 1e-3, "Cel"
 		}
 	}
 	for _, d := range s.iioDevices() {
 		for _, c := range (iioDevice{d}).channels() {
-			t := s.add("sensor", d.String(), "iio", d.key(), "channel", c)
-			t.scale, t.unit = iioUnit(c)
+			t := s.add("sensor", d.String(), "iio", d.key(), "attr", c)
+			t.Scale, t.Unit = iioUnit(c)
 		}
 	}
 }
