@@ -81,7 +81,7 @@ source times: compile them with --invalidation-mode unchecked-hash.`,
 	flags.StringVar(&f.source, "source", "", "what it was built from, for instance a commit")
 	flags.StringVar(&f.epoch, "source-date-epoch", "", "time of all files, Unix seconds (default $SOURCE_DATE_EPOCH, else 1980-01-01)")
 	flags.StringVar(&f.goPackage, "go", "", "build this Go package statically into the image; its program is the default --arg")
-	flags.StringVar(&f.key, "key", "", "private key file to sign with")
+	flags.StringVar(&f.key, "key", "", "private key to sign with: a file, or pkcs11:…")
 	flags.BoolVar(&f.json, "json", false, "print what was built as JSON")
 	for _, name := range []string{"output", "name", "version", "sequence"} {
 		must(c.MarkFlagRequired(name))
@@ -109,7 +109,7 @@ func (f *buildFlags) build(ctx context.Context, dir string, stdout, stderr io.Wr
 	}
 	var key bundle.PrivateKey
 	if f.key != "" {
-		if key, err = readPrivate(f.key); err != nil {
+		if key, err = openKey(ctx, f.key); err != nil {
 			return err
 		}
 	}

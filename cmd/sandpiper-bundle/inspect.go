@@ -26,10 +26,12 @@ type inspected struct {
 	KeyID     string          `json:"key_id,omitempty"`
 	Chunks    int             `json:"chunks"`
 	Manifest  bundle.Manifest `json:"manifest"`
+	envelope  bundle.Envelope
 }
 
 func inspectCommand() *cobra.Command {
 	var asJSON bool
+	var envelope string
 	c := &cobra.Command{
 		Use:   "inspect BUNDLE",
 		Short: "Show what a bundle says of itself, without checking its signature",
@@ -39,6 +41,11 @@ func inspectCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
+			if envelope != "" {
+				if _, err := writeFile(envelope, func(w io.Writer) error { _, err := w.Write(i.envelope.Encode()); return err }); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				return printJSON(c.OutOrStdout(), i)
 			}
@@ -46,6 +53,7 @@ func inspectCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print as JSON")
+	c.Flags().StringVar(&envelope, "envelope", "", "also write the envelope to this file, for sign --detached")
 	return c
 }
 
@@ -69,7 +77,7 @@ func inspect(path string) (inspected, error) {
 	}
 	i := inspected{
 		File: path, Size: head.Header.FileSize(), FileSum: sum, Digest: head.Digest, Signed: head.Envelope.Signed(),
-		Chunks: len(index), Manifest: head.Manifest,
+		Chunks: len(index), Manifest: head.Manifest, envelope: head.Envelope,
 	}
 	if id, alg, ok := head.Envelope.Signer(); ok {
 		i.KeyID, i.Algorithm = id.String(), alg.String()

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -13,14 +15,18 @@ import (
 )
 
 func keygenCommand() *cobra.Command {
-	var alg, out string
+	var alg, out, from string
 	c := &cobra.Command{
 		Use:   "keygen -o FILE",
 		Short: "Make a signing key: FILE (private, mode 0600) and its .pub (public)",
 		Long: "Make a signing key. FILE gets the private key (PKCS #8, mode 0600), and beside it a file ending in .pub the public one\n" +
-			"(SubjectPublicKeyInfo), which goes onto the devices and into bundles.trusted_keys of their configuration. Neither is ever overwritten.",
+			"(SubjectPublicKeyInfo), which goes onto the devices and into bundles.trusted_keys of their configuration. Neither is ever overwritten.\n\n" +
+			"With --from nothing is made: FILE gets the public half of a key that is there, in a file or in a PKCS #11 token.",
 		Args: files(0, "none"),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if from != "" {
+				return exportPublic(c.Context(), from, out, c.OutOrStdout())
+			}
 			a, err := bundle.ParseAlgorithm(alg)
 			if err != nil {
 				return usageError{err}
@@ -50,9 +56,27 @@ func keygenCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&out, "output", "o", "", "private key file to write")
 	c.Flags().StringVar(&alg, "alg", "ed25519", "ed25519, or es256 where keys come from hardware")
+	c.Flags().StringVar(&from, "from", "", "write only the public half of this key: a private key file, or pkcs11:…")
 	must(c.MarkFlagRequired("output"))
 	must(c.RegisterFlagCompletionFunc("alg", cobra.FixedCompletions([]string{"ed25519", "es256"}, cobra.ShellCompDirectiveNoFileComp)))
 	return c
+}
+
+// exportPublic writes the public key file of a key.
+func exportPublic(ctx context.Context, name, out string, stdout io.Writer) error {
+	key, err := openKey(ctx, name)
+	if err != nil {
+		return err
+	}
+	public, err := key.Public().Marshal()
+	if err != nil {
+		return err
+	}
+	if err := writeNew(out, public, 0o644); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "%s (public): %v key %v\n", out, key.Public().Algorithm(), key.Public().ID())
+	return err
 }
 
 // publicName is acme.pub for acme.key, and key.pub for key.

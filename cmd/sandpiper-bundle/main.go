@@ -4,6 +4,8 @@
 //	sandpiper-bundle build -o filter.spb --name filter --version 1.2.0 --sequence 12 --arg /bin/filter --key acme.key rootfs/
 //	sandpiper-bundle verify --pub acme.pub filter.spb
 //	sandpiper-bundle inspect --json filter.spb
+//	sandpiper-bundle delta filter-1.1.spb filter.spb
+//	sandpiper-bundle extract filter.spb files/
 //
 // Building and signing may be apart: build without --key, and sign where the key is. The same inputs give the same bytes.
 //
@@ -59,7 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(keygenCommand(), buildCommand(), signCommand(), verifyCommand(), inspectCommand(), versionCommand())
+	root.AddCommand(keygenCommand(), buildCommand(), signCommand(), verifyCommand(), inspectCommand(), deltaCommand(), extractCommand(), versionCommand())
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	switch {

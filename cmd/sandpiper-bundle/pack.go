@@ -60,8 +60,13 @@ func (u *until) Read(p []byte) (int, error) {
 	return u.r.Read(p)
 }
 
-// writeBundle writes a bundle beside its place and renames it: a build that fails leaves the old one.
-func writeBundle(out string, e bundle.Envelope, index bundle.Index, payload io.Reader) (n int64, err error) {
+// writeBundle writes a bundle whole or not at all.
+func writeBundle(out string, e bundle.Envelope, index bundle.Index, payload io.Reader) (int64, error) {
+	return writeFile(out, func(w io.Writer) error { return bundle.Write(w, e, index, payload) })
+}
+
+// writeFile writes a file beside its place and renames it: a command that fails leaves the old one. It returns the bytes written.
+func writeFile(out string, content func(io.Writer) error) (n int64, err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(out), ".sandpiper-bundle-*")
 	if err != nil {
 		return 0, err
@@ -71,7 +76,7 @@ func writeBundle(out string, e bundle.Envelope, index bundle.Index, payload io.R
 			err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name()))
 		}
 	}()
-	if err := bundle.Write(tmp, e, index, payload); err != nil {
+	if err := content(tmp); err != nil {
 		return 0, err
 	}
 	if n, err = tmp.Seek(0, io.SeekCurrent); err != nil {

@@ -13,17 +13,46 @@ import (
 )
 
 func signCommand() *cobra.Command {
-	var keyFile string
+	var keyName, envelopeFile string
+	var detached bool
 	c := &cobra.Command{
-		Use:   "sign --key FILE BUNDLE",
+		Use:   "sign --key KEY BUNDLE",
 		Short: "Sign a bundle in place; its manifest and payload stay as they are",
-		Args:  files(1, "one bundle"),
+		Long: `Sign a bundle in place; its manifest and payload stay as they are.
+
+Where the key's host shall not see the payload, only the envelope goes there and back:
+
+  sandpiper-bundle inspect --envelope x.spe x.spb     # a few hundred bytes: the manifest
+  sandpiper-bundle sign --detached --key KEY x.spe    # where the key is
+  sandpiper-bundle sign --envelope x.spe x.spb        # back where the bundle is
+
+KEY is a private key file, or a key in a PKCS #11 token as RFC 7512 names it, such as "pkcs11:token=release;object=acme": then
+OpenSC's pkcs11-tool does the signing, with the module that module-path names (or $PKCS11_MODULE) and the PIN in $PKCS11_PIN.`,
+		Args: files(1, "one bundle"),
 		RunE: func(c *cobra.Command, args []string) error {
-			key, err := readPrivate(keyFile)
+			if envelopeFile != "" {
+				if keyName != "" || detached {
+					return usagef("--envelope puts in what is signed already: leave out --key and --detached")
+				}
+				digest, err := attach(args[0], envelopeFile)
+				if err != nil {
+					return fmt.Errorf("%s: %w", args[0], err)
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "%s: signed\ndigest %s\n", args[0], digest)
+				return err
+			}
+			if keyName == "" {
+				return usagef("sign wants --key, or --envelope for what was signed elsewhere")
+			}
+			key, err := openKey(c.Context(), keyName)
 			if err != nil {
 				return err
 			}
-			digest, err := resign(args[0], key)
+			sign := resign
+			if detached {
+				sign = signEnvelope
+			}
+			digest, err := sign(args[0], key)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -31,13 +60,67 @@ func signCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&keyFile, "key", "", "private key file")
-	must(c.MarkFlagRequired("key"))
+	c.Flags().StringVar(&keyName, "key", "", "private key file, or pkcs11:…")
+	c.Flags().BoolVar(&detached, "detached", false, "the argument is an envelope, not a bundle")
+	c.Flags().StringVar(&envelopeFile, "envelope", "", "put this signed envelope into the bundle")
 	return c
 }
 
-// resign replaces the envelope. The chunks are not read again: their digests stand in the index, which is checked.
+// signEnvelope signs an envelope in a file of its own.
+func signEnvelope(path string, key bundle.PrivateKey) (bundle.Digest, error) {
+	e, err := readEnvelope(path)
+	if err != nil {
+		return bundle.Digest{}, err
+	}
+	m, err := bundle.ParseManifest(e.Payload)
+	if err != nil {
+		return bundle.Digest{}, err
+	}
+	signed, err := bundle.Sign(m, key)
+	if err != nil {
+		return bundle.Digest{}, err
+	}
+	_, err = writeFile(path, func(w io.Writer) error { _, err := w.Write(signed.Encode()); return err })
+	return signed.Digest(), err
+}
+
+func readEnvelope(path string) (bundle.Envelope, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return bundle.Envelope{}, err
+	}
+	defer func() { _ = f.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(f, bundle.MaxEnvelope+1))
+	if err != nil {
+		return bundle.Envelope{}, err
+	}
+	return bundle.ParseEnvelope(raw)
+}
+
+// attach puts an envelope with the same manifest into a bundle.
+func attach(path, envelopeFile string) (bundle.Digest, error) {
+	e, err := readEnvelope(envelopeFile)
+	if err != nil {
+		return bundle.Digest{}, fmt.Errorf("%s: %w", envelopeFile, err)
+	}
+	if !e.Signed() {
+		return bundle.Digest{}, fmt.Errorf("%s is not signed: use sign --detached first", envelopeFile)
+	}
+	return reseal(path, func(head bundle.Head) (bundle.Envelope, error) {
+		if e.Digest() != head.Digest {
+			return bundle.Envelope{}, fmt.Errorf("%s signs another manifest (%v, this is %v): take the envelope from this bundle", envelopeFile, e.Digest(), head.Digest)
+		}
+		return e, nil
+	})
+}
+
+// resign signs a bundle's manifest.
 func resign(path string, key bundle.PrivateKey) (bundle.Digest, error) {
+	return reseal(path, func(head bundle.Head) (bundle.Envelope, error) { return bundle.Sign(head.Manifest, key) })
+}
+
+// reseal replaces the envelope. The chunks are not read again: their digests stand in the index, which is checked.
+func reseal(path string, seal func(bundle.Head) (bundle.Envelope, error)) (bundle.Digest, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return bundle.Digest{}, err
@@ -58,7 +141,7 @@ func resign(path string, key bundle.PrivateKey) (bundle.Digest, error) {
 	if info.Size() != head.Header.FileSize() {
 		return bundle.Digest{}, fmt.Errorf("the file has %d bytes, its header says %d: build it again", info.Size(), head.Header.FileSize())
 	}
-	envelope, err := bundle.Sign(head.Manifest, key)
+	envelope, err := seal(head)
 	if err != nil {
 		return bundle.Digest{}, err
 	}

@@ -107,4 +107,25 @@
 // one byte: table v1. The fingerprint starts at 0 after the first 8192 bytes of a chunk, and each further byte b makes it
 // (h << 1) + gear[b]. The chunk ends after that byte if the top 17 bits are zero (up to 32768 bytes) or the top 13 bits are zero
 // (beyond), at 131072 bytes, or with the image. Cut points never change for table v1: a device reuses chunks by them.
+//
+// # Deltas
+//
+// A `.spd` turns the image of one bundle into that of another. It stands beside the new bundle and is called
+// {first 16 digits of the old image's digest}-{of the new one's}.spd:
+//
+//	off  len  field
+//	0    8    magic 89 53 50 44 0D 0A 1A 0A
+//	8    2    version, 1
+//	10   2    flags, 0
+//	12   32   SHA-256 of the old image
+//	44   32   SHA-256 of the new image
+//	76   8    bytes of the new image
+//	84   ..   one zstd stream, window up to 1 MiB, no dictionary: records until the image is whole
+//
+//	record = uvarint d | uvarint x | svarint seek | d bytes | x bytes
+//
+// A record makes d + x bytes, at least one: d of the old image from the present position on, each with the difference added modulo
+// 256, then x that are given. The position moves by d and then by seek, and never leaves the old image. Varints are those of
+// encoding/binary. A delta is not signed: each chunk that it makes is compared with the signed index of the new bundle, and the
+// first that differs ends it.
 package bundle

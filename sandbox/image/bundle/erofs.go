@@ -26,10 +26,16 @@ func (t *Tree) WriteImage(out io.WriteSeeker) error {
 // CheckImage walks a plain EROFS image in Go before the kernel sees it: well-formed, within the limits of a tree, and no
 // longer than size bytes. A signature says who made an image, not that it is harmless. It counts the entries.
 func CheckImage(r io.ReaderAt, size int64) (entries int, err error) {
+	_, entries, err = OpenImage(r, size)
+	return entries, err
+}
+
+// OpenImage is CheckImage, and gives the tree that was checked.
+func OpenImage(r io.ReaderAt, size int64) (tree fs.FS, entries int, err error) {
 	bounded := io.NewSectionReader(r, 0, size)
 	img, err := erofs.Open(bounded)
 	if err != nil {
-		return 0, imageError("superblock", err)
+		return nil, 0, imageError("superblock", err)
 	}
 	err = fs.WalkDir(img, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -50,7 +56,7 @@ func CheckImage(r io.ReaderAt, size int64) (entries int, err error) {
 		}
 		return nil
 	})
-	return entries, err
+	return img, entries, err
 }
 
 func imageError(where string, err error) error {

@@ -43,6 +43,7 @@ const (
 	ErrDependsOn Code = "E_DEP"      // a module it depends on is missing or has another sequence
 	ErrChanged   Code = "E_CHANGED"  // the file was replaced while it was read
 	ErrPlatform  Code = "E_MOUNT"    // this kernel cannot mount it
+	ErrDelta     Code = "E_DELTA"    // a delta that is not one between these images; the chunks are fetched instead
 )
 
 // Final reports whether the same bundle will be refused again however often it is fetched. The rest depends on the clock, the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/veraison/go-cose"
 )
 
@@ -54,4 +55,19 @@ func InfoOf(x Index) IndexInfo {
 	info := x.info()
 	info.Digest = sha256.Sum256(x.Append(nil))
 	return info
+}
+
+// SuffixArray is suffixArray.
+func SuffixArray(text []byte) []int32 { return suffixArray(text) }
+
+// CompressDelta puts records of any kind behind a header.
+func CompressDelta(h DeltaHeader, records []byte) []byte {
+	var out bytes.Buffer
+	enc, err := zstd.NewWriter(&out, zstd.WithWindowSize(deltaWindow), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		panic(err)
+	}
+	_, _ = enc.Write(records)
+	_ = enc.Close()
+	return append(h.Append(nil), out.Bytes()...)
 }
