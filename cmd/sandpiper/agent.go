@@ -62,6 +62,7 @@ func (s *shared) runWarden(cmd *cobra.Command, cfg agent.Config, config string, 
 	if config != "" {
 		args = append(args, "--config", config)
 	}
+	go shrink(cmd.Context())
 	err := container.Warden(context.WithoutCancel(cmd.Context()), container.WardenConfig{RunDir: cfg.RunDir, Args: args, Logger: logger})
 	var ended *container.AgentExit
 	if errors.As(err, &ended) {
@@ -76,5 +77,6 @@ func (s *shared) runAgent(ctx context.Context, cfg agent.Config, logger *slog.Lo
 		return err
 	}
 	defer lock.Close()
+	go shrink(ctx)
 	return agent.Serve(ctx, cfg, agent.Options{Version: version, Logger: logger, CheckConfig: check})
 }
