@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -94,7 +94,7 @@ func (e *evictor) oldest(ctx context.Context, lanes []string) (total int, err er
 				}
 				batch = append(batch, items...)
 			}
-			slices.SortFunc(batch, func(a, b store.Item) int { return cmp.Compare(a.Seq, b.Seq) })
+			sort.Slice(batch, func(i, j int) bool { return batch[i].Seq < batch[j].Seq })
 			n := 0
 			for ; n < len(batch) && room > 0; n++ {
 				room -= int64(len(batch[n].Body))

@@ -1,12 +1,11 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
 	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,8 +168,9 @@ func (w *wear) day() control.Wear {
 			Identity: name, StoredPerDay: int64(float64(n) * perDay), WrittenPerDay: int64(share * float64(out.WrittenPerDay)),
 		})
 	}
-	slices.SortFunc(out.Modules, func(a, b control.ModuleWear) int {
-		return cmp.Or(cmp.Compare(b.StoredPerDay, a.StoredPerDay), strings.Compare(a.Identity, b.Identity))
+	sort.Slice(out.Modules, func(i, j int) bool {
+		a, b := &out.Modules[i], &out.Modules[j]
+		return a.StoredPerDay > b.StoredPerDay || a.StoredPerDay == b.StoredPerDay && a.Identity < b.Identity
 	})
 	return out
 }

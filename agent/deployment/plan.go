@@ -1,9 +1,8 @@
 package deployment
 
 import (
-	"cmp"
 	"slices"
-	"strings"
+	"sort"
 )
 
 // State is what [Plan] has to know of a module that is here.
@@ -73,8 +72,9 @@ func Plan(running []Running, wanted []Module) []Step {
 	}
 	var steps []Step
 	ordered := slices.Clone(wanted)
-	slices.SortFunc(ordered, func(a, b Module) int {
-		return cmp.Or(cmp.Compare(a.Order, b.Order), strings.Compare(a.Name, b.Name))
+	sort.Slice(ordered, func(i, j int) bool {
+		a, b := &ordered[i], &ordered[j]
+		return a.Order < b.Order || a.Order == b.Order && a.Name < b.Name
 	})
 	for _, m := range ordered {
 		if why := fresh(here, m); why != "" {
@@ -82,8 +82,9 @@ func Plan(running []Running, wanted []Module) []Step {
 		}
 	}
 	leaving := slices.Clone(running)
-	slices.SortFunc(leaving, func(a, b Running) int {
-		return cmp.Or(cmp.Compare(b.Order, a.Order), strings.Compare(a.Name, b.Name))
+	sort.Slice(leaving, func(i, j int) bool {
+		a, b := &leaving[i], &leaving[j]
+		return a.Order > b.Order || a.Order == b.Order && a.Name < b.Name
 	})
 	var removals []Step
 	for _, r := range leaving {

@@ -195,7 +195,7 @@ func (s *Server) open(ctx context.Context, raw net.Conn, origin Origin) (*Conn, 
 
 // handshake makes sure that TLS, if there is any, is done before the CONNECT, within its time-out.
 func (s *Server) handshake(ctx context.Context, nc net.Conn) (*tls.ConnectionState, net.Conn, error) {
-	if f, ok := nc.(frames); ok {
+	if f, ok := nc.(*frames); ok {
 		return f.tls, nc, nil
 	}
 	tc, ok := nc.(*tls.Conn)

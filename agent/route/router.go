@@ -1,8 +1,8 @@
 package route
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -47,8 +47,9 @@ type entry struct {
 // by name decides.
 func NewRouter(rules []Rule) *Router {
 	rules = slices.Clone(rules)
-	slices.SortStableFunc(rules, func(a, b Rule) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Name, b.Name))
+	sort.SliceStable(rules, func(i, j int) bool {
+		a, b := &rules[i], &rules[j]
+		return a.Priority < b.Priority || a.Priority == b.Priority && a.Name < b.Name
 	})
 	r := &Router{entries: make([]entry, 0, len(rules))}
 	for _, rule := range rules {

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
@@ -245,7 +245,7 @@ func (s *Supervisor) runningLocked() []deployment.Running {
 		}
 		list = append(list, r)
 	}
-	slices.SortFunc(list, func(a, b deployment.Running) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list
 }
 

@@ -1,11 +1,11 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -38,7 +38,7 @@ func (s *Supervisor) Modules() []Module {
 	for _, u := range units {
 		list = append(list, u.describe())
 	}
-	slices.SortFunc(list, func(a, b Module) int { return cmp.Compare(a.Wanted.Name, b.Wanted.Name) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Wanted.Name < list[j].Wanted.Name })
 	return list
 }
 

@@ -173,12 +173,12 @@ func TestTheDeviceBinaryHoldsNoHub(t *testing.T) {
 // homes gives each foreign library its room. A library that is a codec, as encoding/json is, may have several.
 var homes = map[string][]string{
 	"github.com/BurntSushi/toml":            {"agent", "cmd/sandpiper-bundle"},
-	"github.com/coder/websocket":            {"agent/mqtt"},
 	"github.com/coreos/go-systemd/v22":      {"agent", "sandbox/container"},
 	"github.com/eclipse/paho.mqtt.golang":   {"agent/upstream"},
 	"github.com/cyphar/filepath-securejoin": {"sandbox/container"},
 	"github.com/erofs/go-erofs":             {"sandbox/image/bundle"},
 	"github.com/fxamacker/cbor/v2":          {"agent/message", "agent/workload", "store", "sandbox/image/bundle"},
+	"github.com/gorilla/websocket":          {"agent/mqtt"},
 	"github.com/klauspost/compress":         {"sandbox/image/bundle"},
 	"github.com/moby/sys":                   {"sandbox/container"},
 	"github.com/mochi-mqtt/server/v2":       {"agent/mqtt"},

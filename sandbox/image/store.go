@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,7 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -159,8 +160,9 @@ func (s *Store) List() []Image {
 	for _, r := range s.records {
 		list = append(list, r.Image)
 	}
-	slices.SortFunc(list, func(a, b Image) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Sequence, b.Sequence), slices.Compare(a.Digest[:], b.Digest[:]))
+	sort.Slice(list, func(i, j int) bool {
+		a, b := &list[i], &list[j]
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Sequence, b.Sequence), bytes.Compare(a.Digest[:], b.Digest[:])) < 0
 	})
 	return list
 }
