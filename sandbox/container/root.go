@@ -176,6 +176,13 @@ func bind(source, target string, a access) *configs.Mount {
 		Source: source, Destination: target, Device: "bind",
 		Flags: unix.MS_BIND | unix.MS_REC | unix.MS_NOSUID | unix.MS_NODEV,
 	}
+	if st, err := os.Stat(source); err == nil && !st.IsDir() { // nothing is mounted below a file
+		m.Flags &^= unix.MS_REC
+		if a == readOnly {
+			m.Flags |= unix.MS_RDONLY
+		}
+		return m
+	}
 	set := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 	if a == readOnly {
 		m.Flags |= unix.MS_RDONLY

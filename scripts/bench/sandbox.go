@@ -1,0 +1,334 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
+
+// sandboxRows measures what it costs to start a module: one with the same root, mounts, namespaces, ids, limits and seccomp filter on
+// every side. The peers run an OCI bundle that is written from ours.
+func sandboxRows(s size) ([]row, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("sandboxes are made by root only; run it as root")
+	}
+	y, err := newYard()
+	if err != nil {
+		return nil, err
+	}
+	defer y.close()
+	rounds := max(s.rounds, s.of(30, 3))
+	start, err := y.startContest()
+	if err != nil {
+		return nil, err
+	}
+	rows, err := start.measure(rounds)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := y.floorContest()
+	if err != nil {
+		return nil, err
+	}
+	more, err := floor.measure(1)
+	return append(rows, more...), err
+}
+
+// yard is where all sides work: a tmpfs of this run's own, and hierarchies that every side accepts.
+type yard struct {
+	dir     string // the tmpfs
+	starter string
+	peers   string // root of the unpacked peers; empty: none
+	closers []func()
+}
+
+func newYard() (_ *yard, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	y := &yard{starter: filepath.Join(filepath.Dir(exe), "bench-starter"), peers: os.Getenv("SANDBOX_PEERS")}
+	defer func() {
+		if err != nil {
+			y.close()
+		}
+	}()
+	// crun does not accept version 2 beside version 1. scripts/bench/run gave this process mounts of its own.
+	if _, err := os.Stat("/sys/fs/cgroup/memory"); err == nil {
+		_ = unix.Unmount("/sys/fs/cgroup/unified", 0) // not there: as good
+	}
+	if y.dir, err = os.MkdirTemp("", "sandpiper-bench-"); err != nil {
+		return nil, err
+	}
+	y.closers = append(y.closers, func() { _ = os.RemoveAll(y.dir) })
+	if err := unix.Mount("tmpfs", y.dir, "tmpfs", 0, "mode=0711"); err != nil {
+		return nil, fmt.Errorf("mount tmpfs: %w", err)
+	}
+	y.closers = append(y.closers, func() { _ = unix.Unmount(y.dir, unix.MNT_DETACH) })
+	return y, nil
+}
+
+func (y *yard) close() {
+	for len(y.closers) > 0 {
+		last := y.closers[len(y.closers)-1]
+		y.closers = y.closers[:len(y.closers)-1]
+		last()
+	}
+}
+
+// module is what every side starts.
+func (y *yard) module(program string) sandbox.Spec {
+	return sandbox.Spec{
+		ID: "bench", Args: []string{program}, IDBase: 1 << 30,
+		Root:   sandbox.Root{Kind: sandbox.HostView, Image: filepath.Join(y.dir, "app")},
+		Limits: sandbox.Limits{Memory: 64 << 20, CPU: 1000},
+	}
+}
+
+// app makes the module's image: a static program that ends at once.
+func (y *yard) app() error {
+	dir := filepath.Join(y.dir, "app")
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	raw, err := os.ReadFile(filepath.Join(filepath.Dir(y.starter), "bench-hello"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "hello"), raw, 0o755)
+}
+
+// ours runs the product's own runtime in a process that is kept, as the agent is.
+type ours1 struct {
+	in  io.Writer
+	out *bufio.Scanner
+}
+
+func (y *yard) serve(s sandbox.Spec) (*ours1, error) {
+	spec, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "run"), string(spec))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	y.closers = append(y.closers, func() { _ = in.Close(); _ = cmd.Wait() })
+	return &ours1{in, bufio.NewScanner(out)}, nil
+}
+
+// start runs the module once with a memory limit (0 is the Spec's) and tells the milliseconds.
+func (o *ours1) start(memory int64) (float64, error) {
+	if _, err := fmt.Fprintln(o.in, memory); err != nil {
+		return 0, err
+	}
+	if !o.out.Scan() {
+		return 0, errors.Join(io.ErrUnexpectedEOF, o.out.Err())
+	}
+	ns, ok := strings.CutPrefix(o.out.Text(), "ok ")
+	if !ok {
+		return 0, errors.New(o.out.Text())
+	}
+	n, err := strconv.ParseInt(ns, 10, 64)
+	return float64(n) / 1e6, err
+}
+
+// bundle writes the OCI bundle of the module for the peers, kept until the yard closes.
+func (y *yard) bundle(name string, s sandbox.Spec) (string, error) {
+	spec, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(y.dir, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	cmd := exec.Command(y.starter, "bundle", filepath.Join(y.dir, "run-"+name), dir, string(spec))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return "", err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	y.closers = append(y.closers, func() { _ = in.Close(); _ = cmd.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ok\n" {
+		return "", fmt.Errorf("write bundle: %q %w", line, err)
+	}
+	return dir, nil
+}
+
+// peer is the command of an unpacked program, with its libraries; missing says why there is none.
+func (y *yard) peer(name string) (command func(args ...string) *exec.Cmd, missing string) {
+	if y.peers == "" {
+		return nil, "scripts/peers could not fetch it"
+	}
+	for _, dir := range []string{"usr/bin", "usr/sbin"} {
+		path := filepath.Join(y.peers, dir, name)
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		libs := y.libraries()
+		return func(args ...string) *exec.Cmd {
+			cmd := exec.Command(path, args...)
+			cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(libs, ":"))
+			return cmd
+		}, ""
+	}
+	return nil, name + " is not in " + y.peers
+}
+
+// libraries are the folders of the peers' libraries.
+func (y *yard) libraries() []string {
+	var dirs []string
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
+		found, _ := filepath.Glob(filepath.Join(y.peers, pattern)) // the pattern is sound
+		dirs = append(dirs, found...)
+	}
+	return dirs
+}
+
+// timed runs a command to its end.
+func timed(cmd *exec.Cmd) (float64, error) {
+	began := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(began)
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, strings.Join(strings.Fields(string(out)), " "))
+	}
+	return float64(took.Microseconds()) / 1000, err
+}
+
+const sameWork = "the same root, mounts, namespaces, ids, limits and seccomp filter on both sides; Create to Destroy against `run`"
+
+// startContest is /bin/true to completion.
+func (y *yard) startContest() (contest, error) {
+	if err := y.app(); err != nil {
+		return contest{}, err
+	}
+	s := y.module("/bin/true")
+	own, err := y.serve(s)
+	if err != nil {
+		return contest{}, err
+	}
+	dir, err := y.bundle("bundle", s)
+	if err != nil {
+		return contest{}, err
+	}
+	c := contest{name: "module.start", unit: "ms", better: "lower", ours: func() (float64, error) { return own.start(0) }}
+	for _, name := range []string{"crun", "runc"} {
+		command, missing := y.peer(name)
+		n := 0
+		c.peers = append(c.peers, peer{name: name, missing: missing, note: sameWork, run: func() (float64, error) {
+			n++
+			return timed(command("--root", filepath.Join(y.dir, name), "run", "--bundle", dir, fmt.Sprintf("bench-%s-%d", name, n)))
+		}})
+	}
+	podman, err := y.podman(dir)
+	if err != nil {
+		return contest{}, err
+	}
+	c.peers = append(c.peers, podman)
+	return c, nil
+}
+
+// floorContest is the smallest memory limit, in bytes, at which a static program starts and ends with code 0.
+func (y *yard) floorContest() (contest, error) {
+	s := y.module("/app/hello")
+	own, err := y.serve(s)
+	if err != nil {
+		return contest{}, err
+	}
+	dir, err := y.bundle("floor", s)
+	if err != nil {
+		return contest{}, err
+	}
+	c := contest{name: "module.memory-floor", unit: "bytes", better: "lower", ours: func() (float64, error) {
+		return floor(func(limit int64) error { _, err := own.start(limit); return err })
+	}}
+	for _, name := range []string{"runc", "crun"} {
+		command, missing := y.peer(name)
+		n := 0
+		c.peers = append(c.peers, peer{name: name, missing: missing, note: "a static program of no library; steps of 64 KiB, each limit twice", run: func() (float64, error) {
+			return floor(func(limit int64) error {
+				if err := setLimit(filepath.Join(dir, "config.json"), limit); err != nil {
+					return err
+				}
+				n++
+				id, root := fmt.Sprintf("floor-%s-%d", name, n), filepath.Join(y.dir, name)
+				_, err := timed(command("--root", root, "run", "--bundle", dir, id))
+				if err != nil {
+					_ = command("--root", root, "delete", "--force", id).Run() // what a start that died left
+				}
+				return err
+			})
+		}})
+	}
+	return c, nil
+}
+
+// floor searches between 64 KiB and 64 MiB.
+func floor(start func(limit int64) error) (float64, error) {
+	const step = 64 << 10
+	low, high := int64(0), int64(1024) // in steps: low does not work, high does
+	if err := start(high * step); err != nil {
+		return 0, err
+	}
+	for high-low > 1 {
+		middle := (low + high) / 2
+		if start(middle*step) == nil && start(middle*step) == nil {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return float64(high * step), nil
+}
+
+// setLimit rewrites the memory limit of a bundle.
+func setLimit(file string, limit int64) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var spec map[string]any
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return err
+	}
+	linux, _ := spec["linux"].(map[string]any)
+	resources, _ := linux["resources"].(map[string]any)
+	if resources == nil {
+		return fmt.Errorf("%s has no linux.resources", file)
+	}
+	resources["memory"] = map[string]any{"limit": limit, "swap": limit}
+	if raw, err = json.Marshal(spec); err != nil {
+		return err
+	}
+	return os.WriteFile(file, raw, 0o644)
+}

@@ -1,0 +1,113 @@
+// Command starter makes sandboxes for the benchmark, as the agent does: inside a process that is as large as the agent's and holds
+// everything the agent links. It is built as the device binary is (scripts/device), so that what is started again inside each
+// sandbox is too.
+//
+//	starter bundle RUNDIR DIR SPEC    writes the OCI bundle of the same sandbox for the peers, waits for its input to end, cleans up
+//	starter serve RUNDIR SPEC         for each line of its input ("memory in bytes"; 0 is SPEC's own) runs one sandbox from Create to
+//	                                  Destroy and prints "ok NANOSECONDS" or "error TEXT"
+//
+// SPEC is a sandbox.Spec as JSON.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+)
+
+func init() { container.Init() } // as in cmd/sandpiper
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "starter:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) < 3 {
+		if len(args) == 1 && args[0] == "agent" { // never asked for: it keeps the agent linked
+			a, err := agent.New(context.Background(), agent.Config{}, agent.Options{})
+			if err != nil {
+				return err
+			}
+			return a.Run(context.Background())
+		}
+		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR SPEC")
+	}
+	r, err := container.New(container.Config{StateDir: args[1], Cgroup: "sandpiper-bench-" + args[0]})
+	if err != nil {
+		return err
+	}
+	var s sandbox.Spec
+	if err := json.Unmarshal([]byte(args[len(args)-1]), &s); err != nil {
+		return fmt.Errorf("spec: %w", err)
+	}
+	if args[0] == "bundle" {
+		remove, err := r.Bundle(s, args[2])
+		if err != nil {
+			return err
+		}
+		fmt.Println("ok")
+		_, err = io.Copy(io.Discard, os.Stdin)
+		return joinFirst(err, remove())
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		memory, err := strconv.ParseInt(in.Text(), 10, 64)
+		if err != nil {
+			return err
+		}
+		one := s
+		if memory > 0 {
+			one.Limits.Memory = memory
+		}
+		took, err := start(r, one)
+		if err != nil {
+			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
+			continue
+		}
+		fmt.Println("ok", took.Nanoseconds())
+	}
+	return in.Err()
+}
+
+func joinFirst(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start runs the program to its end and leaves nothing behind.
+func start(r *container.Runtime, s sandbox.Spec) (time.Duration, error) {
+	ctx := context.Background()
+	began := time.Now()
+	i, err := r.Create(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	err = i.Start()
+	var exit sandbox.Exit
+	if err == nil {
+		exit, err = i.Wait(ctx)
+	}
+	err = joinFirst(err, i.Destroy())
+	took := time.Since(began)
+	if err == nil && exit.Code != 0 {
+		err = fmt.Errorf("exit code %d (oom %v)", exit.Code, exit.OOM)
+	}
+	return took, err
+}
