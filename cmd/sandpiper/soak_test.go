@@ -61,9 +61,9 @@ func TestTenModulesOutliveAnAgentThatIsKilledAtRandomTimes(t *testing.T) {
 	})
 	before := d.lives(counters)
 	seen := map[string]int{} // stream of a module → its newest line
-	exits := 0
+	exits, agent := 0, 0
 	for round := range rounds {
-		agent := d.agentPid()
+		agent = d.agentPid(agent)
 		wait := time.Duration(rand.Int64N(int64(2 * time.Second)))
 		if round%4 == 0 {
 			wait /= 20 // while it is still starting
@@ -90,7 +90,7 @@ func TestTenModulesOutliveAnAgentThatIsKilledAtRandomTimes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Kill(d.agentPid(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(d.agentPid(agent), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range st.Modules {
@@ -113,8 +113,8 @@ func TestTenModulesOutliveAnAgentThatIsKilledAtRandomTimes(t *testing.T) {
 		rounds, exits+len(counters), seen["counter0 stdout"])
 }
 
-// agentPid is the newest agent, ready or not.
-func (d *device) agentPid() (pid int) {
+// agentPid is the newest agent, ready or not; it waits until it is another one than before.
+func (d *device) agentPid(before int) (pid int) {
 	d.t.Helper()
 	path := fmt.Sprintf("/proc/%d/task/%[1]d/children", d.warden.Process.Pid)
 	d.until("the warden starts an agent", func() (bool, string) {
@@ -126,7 +126,7 @@ func (d *device) agentPid() (pid int) {
 			args, _ := os.ReadFile("/proc/" + text + "/cmdline")
 			if strings.Contains(string(args), "\x00--child\x00") {
 				pid, err = strconv.Atoi(text)
-				return err == nil, fmt.Sprint(err)
+				return err == nil && pid != before, fmt.Sprint(err)
 			}
 		}
 		return false, string(raw)
