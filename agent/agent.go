@@ -147,7 +147,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 	if a.broker, err = broker.New(broker.Config{
 		Device:       a.dev.id,
 		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
-		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, NotStored: func(err error) { a.refusal.Store(&err) }, Untimed: a.timeline.untimed, Logger: a.log,
+		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, NotStored: func(err error) { a.refusal.Store(&err) }, Untimed: a.timeline.untimed, Crowded: a.offends(supervisor.Crowding), Logger: a.log,
 	}); err != nil {
 		return err
 	}
@@ -167,6 +167,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 			}
 			a.supervisor.Unhealthy(id.Module, note)
 		},
+		Crowded: a.offends(supervisor.Crowding), Oversize: a.offends(supervisor.Oversize),
 		Hal: a.hal, Logger: a.log,
 	}); err != nil {
 		return err
@@ -186,7 +187,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Metrics: a.metrics, Logger: a.log,
+		Status: a.status, Verb: a.verb, Exec: a.exec, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Metrics: a.metrics, Logger: a.log,
 	})
 	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub, evicted: a.evictor.count}
 	a.twins.OnDesired(func(c twin.Change) {

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -15,21 +14,6 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 )
-
-// verb is `sandpiper module start|stop|restart`.
-func (a *Agent) verb(ctx context.Context, verb, module string) error {
-	act := map[string]func(context.Context, string) error{
-		"start": a.supervisor.Start, "stop": a.supervisor.Stop, "restart": a.supervisor.Restart,
-	}[verb]
-	return notFound(module, act(ctx, module))
-}
-
-func notFound(module string, err error) error {
-	if errors.Is(err, supervisor.ErrNoModule) {
-		return fmt.Errorf("module %q is not in the deployment: %w", module, control.ErrNotFound)
-	}
-	return err
-}
 
 // logs is `sandpiper module logs`.
 func (a *Agent) logs(ctx context.Context, module string, want control.LogRequest, w io.Writer) error {

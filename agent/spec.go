@@ -51,7 +51,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		Args:     arguments(m, s.Image),
 		Env:      a.environ(m, s.Image, identity.Generation),
 		Cwd:      cmp.Or(m.Settings.Create.WorkingDir, s.Image.Cwd),
-		User:     cmp.Or(m.Settings.User, s.Image.User),
+		User:     userOf(s),
 		Hostname: cmp.Or(m.Settings.Create.Hostname, m.Name),
 		Root:     sandbox.Root{Kind: rootKind(m.Type), Image: root},
 		Mounts:   []sandbox.Mount{{Source: dir, Target: insideDir}},
@@ -79,6 +79,9 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	}
 	return spec, nil
 }
+
+// userOf is whom the module's program runs as, "" = the sandbox's default.
+func userOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.User, s.Image.User) }
 
 // toolPath is where a module without an SDK finds this binary.
 const toolPath = "/run/sandpiper-tool"

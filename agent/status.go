@@ -32,9 +32,12 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 	}
 	for _, m := range a.supervisor.Modules() {
 		st.Modules = append(st.Modules, control.Module{
-			Name: m.Wanted.Name, Type: m.Wanted.Type.String(), Image: m.Wanted.Settings.Image, Status: m.Status, Why: m.Why, Pid: m.Pid,
-			Started: m.Started, Restarts: m.Restarts, ExitCode: m.ExitCode, Exited: m.Exited, Memory: int64(m.Memory),
+			Name: m.Wanted.Name, Type: m.Wanted.Type.String(), Image: m.Wanted.Settings.Image, Status: moduleStatus(m), Why: m.Why, Pid: m.Pid,
+			Started: m.Started, Restarts: m.Restarts, ExitCode: m.ExitCode, Exited: m.Exited, Memory: int64(m.Memory), Next: m.Next, Bounds: m.Offences,
 		})
+		for _, what := range m.Offences {
+			st.Problems = append(st.Problems, fmt.Sprintf("module %s %s", m.Wanted.Name, what))
+		}
 	}
 	for _, q := range a.store.Queue().Stats() {
 		st.Queues = append(st.Queues, control.Queue{

@@ -81,6 +81,27 @@ type Execer interface {
 	Exec(ctx context.Context, c Command) (Exit, error)
 }
 
+// Pauser is an Instance that can be held: its processes get no processor until
+// they are resumed. It stays paused while the agent is away.
+type Pauser interface {
+	Pause() error
+	// Resume is no error when nothing was paused. Kill resumes too.
+	Resume() error
+	Paused() bool
+}
+
+// Dialer is an Instance whose network namespace the agent can connect in. The
+// address must be one of numbers.
+type Dialer interface {
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Refuser is an Instance that tells cheaply how often its limits stopped it,
+// since Create.
+type Refuser interface {
+	Refused() (pids, oom uint64)
+}
+
 // Command is a further process in a sandbox. Args, Env and User are as in
 // [Spec]; Cwd is "/" if empty; a nil stream is empty or dropped. An os.File as a
 // stream is handed over as it is.
@@ -89,7 +110,19 @@ type Command struct {
 	Cwd, User      string
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
+	// Terminal, if set, is what all three streams are inside; everything printed
+	// goes to Stdout.
+	Terminal *Terminal
 }
+
+// Terminal is one of a process's own.
+type Terminal struct {
+	Size
+	Resize <-chan Size // later sizes
+}
+
+// Size of a terminal in characters; zero = the kernel's default.
+type Size struct{ Rows, Cols uint16 }
 
 // Exit is how a program ended.
 type Exit struct {
@@ -108,12 +141,18 @@ type Exit struct {
 	OOM bool
 }
 
-// Stats is what a sandbox uses. A member that the kernel does not count is zero.
+// Stats is what a sandbox uses. A member that the kernel does not count is zero,
+// or nil.
 type Stats struct {
 	Memory, MemoryPeak, MemoryLimit uint64        // bytes; limit 0 = none
 	CPU                             time.Duration // since Create
-	Pids                            uint64        // processes and threads
+	Throttled                       time.Duration // it wanted to run and its limit did not let it
+	Pids, PidsLimit                 uint64        // processes and threads; limit 0 = none
+	PidsRefused                     uint64        // forks that the limit refused
 	OOMKills                        uint64        // since Create
+	Read, Written                   uint64        // bytes from and to block devices
+	// Share of the last ten seconds in which some process waited for it, per cent.
+	CPUPressure, MemoryPressure, IOPressure *float64
 }
 
 // Features is what the kernel and the way the agent was started offer.

@@ -40,6 +40,8 @@ type Config struct {
 
 	NotStored func(err error) // called for every message that could not be stored; must be quick; nil = nobody asks why
 
+	Crowded func(id iothub.ID) // told when an identity, zero = anybody, holds as many connections as it may; nil = not of interest
+
 	AckTimeout time.Duration    // for a module's PUBACK of an input; default 30 s, as edgeHub's MessageAckTimeoutSecs
 	Now        func() time.Time // device clock; default time.Now
 	// Untimed is asked for every message: true while the device does not know the time, with the boot and how long ago it began. The
@@ -69,6 +71,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.NotStored == nil {
 		c.NotStored = func(error) {}
+	}
+	if c.Crowded == nil {
+		c.Crowded = func(iothub.ID) {}
 	}
 	if c.Stored == nil {
 		c.Stored = func(iothub.ID, int) {}
@@ -115,7 +120,7 @@ func New(cfg Config) (*Broker, error) {
 		boxes: map[string]*mailbox{},
 	}
 	var err error
-	if b.server, err = mqtt.New(mqtt.Config{Handler: b, TLS: cfg.TLS, Logger: cfg.Logger}); err != nil {
+	if b.server, err = mqtt.New(mqtt.Config{Handler: b, TLS: cfg.TLS, Crowded: func(o mqtt.Origin) { cfg.Crowded(o.ID) }, Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
 	cfg.Twins.OnDesired(b.desiredChanged)

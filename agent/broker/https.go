@@ -32,7 +32,7 @@ func (b *Broker) serveHTTPS(ctx context.Context, l net.Listener, origin mqtt.Ori
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 only: a WebSocket needs it
 		ErrorLog:          slog.NewLogLogger(b.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	l = limit(l, connections(origin))
+	l = limit(l, connections(origin), func() { b.cfg.Crowded(origin.ID) })
 	if b.cfg.TLS != nil {
 		cfg := b.cfg.TLS.Clone()
 		cfg.NextProtos = []string{"http/1.1"}

@@ -20,20 +20,26 @@ func connections(origin mqtt.Origin) int {
 type limited struct {
 	net.Listener
 	slots  chan struct{}
+	full   func() // told when there is no slot left
 	closed chan struct{}
 	once   sync.Once
 }
 
-func limit(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, n), closed: make(chan struct{})}
+func limit(l net.Listener, n int, full func()) net.Listener {
+	return &limited{Listener: l, full: full, slots: make(chan struct{}, n), closed: make(chan struct{})}
 }
 
 // Accept implements net.Listener; it waits until one of the connections is closed.
 func (l *limited) Accept() (net.Conn, error) {
 	select {
 	case l.slots <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
+	default:
+		l.full()
+		select {
+		case l.slots <- struct{}{}:
+		case <-l.closed:
+			return nil, net.ErrClosed
+		}
 	}
 	nc, err := l.Listener.Accept()
 	if err != nil {

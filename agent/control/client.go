@@ -37,9 +37,23 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return doc, err
 }
 
-// Verb starts, stops or restarts a module and returns when that is done.
+// Verb starts, stops, restarts, pauses or resumes a module and returns when that is done.
 func (c *Client) Verb(ctx context.Context, verb, module string) error {
 	return c.ask(ctx, http.MethodPost, "/modules/"+url.PathEscape(module)+"/"+verb, nil, &struct{}{})
+}
+
+// Why asks for one line that says why a module is or is not running.
+func (c *Client) Why(ctx context.Context, module string) (Reason, error) {
+	var doc Reason
+	err := c.ask(ctx, http.MethodGet, "/modules/"+url.PathEscape(module)+"/why", nil, &doc)
+	return doc, err
+}
+
+// Stats asks what running modules use now; no name = all of them.
+func (c *Client) Stats(ctx context.Context, module string) ([]Usage, error) {
+	var doc []Usage
+	err := c.ask(ctx, http.MethodGet, "/stats?module="+url.QueryEscape(module), nil, &doc)
+	return doc, err
 }
 
 // Twin asks for a module's twin.
@@ -132,11 +146,16 @@ func (c *Client) open(ctx context.Context, method, path string, body []byte) (io
 		return res.Body, nil
 	}
 	defer res.Body.Close()
+	return nil, refusal(res)
+}
+
+// refusal is what an answer that is no success says.
+func refusal(res *http.Response) error {
 	var f fault
 	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&f); err != nil || f.Message == "" {
-		return nil, fmt.Errorf("agent answered %s", res.Status)
+		return fmt.Errorf("agent answered %s", res.Status)
 	}
-	return nil, errors.New(f.Message)
+	return errors.New(f.Message)
 }
 
 // explain says why the agent could not be reached, and what to do.

@@ -93,7 +93,7 @@ func TestAnErrorOfTheAgentReachesTheOperatorAsItsOneLine(t *testing.T) {
 		want string
 	}{
 		"a module that is not there": {c.Verb(t.Context(), "stop", "ghost"), `module "ghost": not found`},
-		"a verb that is not one":     {c.Verb(t.Context(), "explode", "x"), "want start, stop or restart"},
+		"a verb that is not one":     {c.Verb(t.Context(), "explode", "x"), "want start, stop, restart, pause or resume"},
 		"a manifest that is wrong":   {second(c.Apply(t.Context(), []byte("{"))), "modulesContent: want an object"},
 		"a manifest too large":       {second(c.Apply(t.Context(), make([]byte, MaxManifest+1))), "too large"},
 	} {

@@ -45,7 +45,7 @@ type Module struct {
 	Name     string    `json:"name"`
 	Type     string    `json:"type"`
 	Image    string    `json:"image"`
-	Status   string    `json:"status"` // running, stopped, failed, backoff, unhealthy, unknown
+	Status   string    `json:"status"` // running, paused, stopped, failed, backoff, unhealthy, unknown
 	Why      string    `json:"why,omitempty"`
 	Pid      int       `json:"pid,omitempty"` // on the host
 	Started  time.Time `json:"started,omitzero"`
@@ -53,6 +53,35 @@ type Module struct {
 	ExitCode int       `json:"exitCode"`
 	Exited   time.Time `json:"exited,omitzero"`
 	Memory   int64     `json:"memoryBytes,omitempty"`
+	Next     time.Time `json:"nextStart,omitzero"` // when a module that is backing off is started again
+	Bounds   []string  `json:"bounds,omitempty"`   // that it ran into in the last ten minutes
+}
+
+// Reason says why a module is or is not running.
+type Reason struct {
+	Module string    `json:"module"`
+	Status string    `json:"status"` // as in Module
+	Why    string    `json:"why"`    // one line
+	Next   time.Time `json:"nextStart,omitzero"`
+}
+
+// Usage is what a running module uses. What the kernel does not count is 0 or absent.
+type Usage struct {
+	Module         string   `json:"module"`
+	CPUSeconds     float64  `json:"cpuSeconds"`       // since its start
+	Throttled      float64  `json:"throttledSeconds"` // it wanted to run, and its limit did not let it
+	Memory         uint64   `json:"memoryBytes"`
+	MemoryPeak     uint64   `json:"memoryPeakBytes"`
+	MemoryLimit    uint64   `json:"memoryLimitBytes"` // 0 = none
+	Pids           uint64   `json:"pids"`
+	PidsLimit      uint64   `json:"pidsLimit"`
+	PidsRefused    uint64   `json:"pidsRefused"` // forks that the limit refused
+	OOMKills       uint64   `json:"oomKills"`
+	Read           uint64   `json:"readBytes"` // from block devices
+	Written        uint64   `json:"writtenBytes"`
+	CPUPressure    *float64 `json:"cpuPressure,omitempty"` // share of the last ten seconds in which it waited, per cent
+	MemoryPressure *float64 `json:"memoryPressure,omitempty"`
+	IOPressure     *float64 `json:"ioPressure,omitempty"`
 }
 
 // Queue is one lane of the durable queue.

@@ -29,7 +29,10 @@ var ErrRefused = errors.New("refused")
 // Config of a Server. Every func may be called from several goroutines at once.
 type Config struct {
 	Status     func(ctx context.Context) (Status, error)
-	Verb       func(ctx context.Context, verb, module string) error // start, stop or restart; returns when done
+	Verb       func(ctx context.Context, verb, module string) error // start, stop, restart, pause or resume; returns when done
+	Exec       func(ctx context.Context, module string, want ExecRequest, with Streams) (code int, err error)
+	Why        func(ctx context.Context, module string) (Reason, error)
+	Stats      func(ctx context.Context, module string) ([]Usage, error) // "" = of every running module
 	Logs       func(ctx context.Context, module string, want LogRequest, w io.Writer) error
 	Twin       func(ctx context.Context, module string) (Twin, error)
 	Plan       func(ctx context.Context, manifest []byte) (Plan, error)
@@ -54,7 +57,16 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /status", s.status)
 	s.mux.HandleFunc("POST /modules/{module}/{verb}", s.verb)
+	s.mux.HandleFunc("POST /modules/{module}/exec", s.exec)
 	s.mux.HandleFunc("GET /modules/{module}/logs", s.logs)
+	s.mux.HandleFunc("GET /modules/{module}/why", func(w http.ResponseWriter, r *http.Request) {
+		doc, err := s.cfg.Why(r.Context(), r.PathValue("module"))
+		s.answer(w, doc, err)
+	})
+	s.mux.HandleFunc("GET /stats", func(w http.ResponseWriter, r *http.Request) {
+		doc, err := s.cfg.Stats(r.Context(), r.URL.Query().Get("module"))
+		s.answer(w, doc, err)
+	})
 	s.mux.HandleFunc("GET /twins/{module}", s.twin)
 	s.mux.HandleFunc("GET /deployment", s.deployment)
 	s.mux.HandleFunc("POST /deployment/plan", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Plan) })
@@ -160,9 +172,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 func (s *Server) verb(w http.ResponseWriter, r *http.Request) {
 	verb := r.PathValue("verb")
 	switch verb {
-	case "start", "stop", "restart":
+	case "start", "stop", "restart", "pause", "resume":
 	default:
-		s.answer(w, nil, fmt.Errorf("verb %q: want start, stop or restart: %w", verb, ErrNotFound))
+		s.answer(w, nil, fmt.Errorf("verb %q: want start, stop, restart, pause or resume: %w", verb, ErrNotFound))
 		return
 	}
 	s.answer(w, struct{}{}, s.cfg.Verb(r.Context(), verb, r.PathValue("module")))

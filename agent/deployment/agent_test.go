@@ -67,7 +67,7 @@ func TestParseAgentOfOurOwn(t *testing.T) {
 	if s.Limits != (Limits{Memory: 64 << 20, CPU: 500, Pids: 20}) || s.Network != HostNetwork || s.Data != 1<<20 || s.User != "7:8" {
 		t.Errorf("got %+v", s)
 	}
-	if s.Health != (Health{2 * time.Minute, 1}) || s.StopTimeout != 2500*time.Millisecond {
+	if s.Health.Probation != 2*time.Minute || s.Health.Restarts != 1 || s.StopTimeout != 2500*time.Millisecond {
 		t.Errorf("got %+v, %v", s.Health, s.StopTimeout)
 	}
 	if string(s.Hal) != `["led0:w",{"name":"i2c1"}]` || s.Env["LEVEL"] != "3" || len(s.Args) != 2 {

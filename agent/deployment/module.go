@@ -140,11 +140,49 @@ type Limits struct {
 	Tmp    int64 `json:"tmp,omitempty"`    // bytes of /tmp and of /dev/shm
 }
 
-// Health says how a newly deployed module proves itself.
+// Health says how a module shows that it is well, and what happens when it is not. Beside what is here it may say so itself on its socket.
 type Health struct {
-	Probation time.Duration // from its start; 0 = DefaultProbation
+	Probation time.Duration // from its start when newly deployed; 0 = DefaultProbation
 	Restarts  int           // ends that are forgiven in that time
+
+	Heartbeat time.Duration // it must say that it is well at least this often; 0 = it need not
+	Command   []string      // run inside; exit code 0 = well
+	TCP       string        // host:port inside that must take a connection
+	HTTP      string        // URL inside, http://host:port/path, that must answer with a code below 400
+	Interval  time.Duration // between two checks; 0 = DefaultHealthInterval
+	Timeout   time.Duration // of one check; 0 = DefaultHealthTimeout
+	Retries   int           // checks in a row that must fail; 0 = DefaultHealthRetries
+	Start     time.Duration // from its start, in which nothing counts as a failure; 0 = DefaultHealthStart
+	Unhealthy Remedy
 }
+
+// Checked tells whether the agent has to look.
+func (h Health) Checked() bool {
+	return h.Heartbeat > 0 || len(h.Command) > 0 || h.TCP != "" || h.HTTP != ""
+}
+
+// Remedy is what happens to a module that is not well.
+type Remedy uint8
+
+// The remedies.
+const (
+	RemedyRestart Remedy = iota // it is ended and started again, unless its restart policy is never
+	RemedyStop                  // it is ended and stays down
+	RemedyReport                // it runs on, and is reported
+)
+
+var remedies = []named[Remedy]{{"restart", RemedyRestart}, {"stop", RemedyStop}, {"report", RemedyReport}}
+
+// String is the remedy as settings write it.
+func (r Remedy) String() string { return nameOf(remedies, r) }
+
+// Defaults of health checks.
+const (
+	DefaultHealthInterval = 30 * time.Second
+	DefaultHealthTimeout  = 10 * time.Second
+	DefaultHealthRetries  = 3
+	DefaultHealthStart    = 30 * time.Second
+)
 
 // DefaultProbation is how long a newly deployed module is watched.
 const DefaultProbation = 30 * time.Second

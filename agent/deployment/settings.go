@@ -44,14 +44,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 			p.note(o.at("data"), "the directory is made, its size is not enforced")
 		}
 	}
-	health := o.object("health")
-	if v := health.get("probation"); v != nil {
-		s.Health.Probation = p.duration(health.at("probation"), v, maxProbation)
-	}
-	if v := health.get("restarts"); v != nil {
-		s.Health.Restarts = int(p.whole(health.at("restarts"), v, 0, 1000))
-	}
-	health.onlyThese()
+	s.Health = p.health(o.object("health"))
 	if v := o.get("stopTimeout"); v != nil {
 		s.StopTimeout = p.duration(o.at("stopTimeout"), v, maxStop)
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	WindowBytes    int           // the same in bytes of payload; one message always passes; default 1 MiB
 	Outbox         int           // bytes that may wait to be written to one client; default 1 MiB
 	MaxConns       int           // connections of one Serve call at a time, further ones wait in the backlog; default 1024, see boundConns
+	Crowded        func(Origin)  // told when one Serve call has MaxConns; nil = not of interest
 	Logger         *slog.Logger  // default: discard
 }
 
@@ -91,8 +92,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, origin Origin) error
 	for {
 		select {
 		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
+		default:
+			if s.cfg.Crowded != nil {
+				s.cfg.Crowded(origin)
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
 		}
 		nc, err := l.Accept()
 		if err == nil {

@@ -12,6 +12,10 @@ import (
 
 // ended deals with a program that ended by itself.
 func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
+	u.mu.Lock()
+	inst := u.inst
+	u.mu.Unlock()
+	u.count(inst)
 	if u.is() == stopping { // it was to be killed and could not be
 		u.remember(exit, "")
 		u.move(evExit)
@@ -47,7 +51,7 @@ func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
 func (u *unit) remember(exit sandbox.Exit, why string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.why, u.sickly = why, ""
+	u.why, u.sickly = why, [sources]string{}
 	u.rec.Exit, u.rec.Exited, u.rec.Why, u.rec.Began = exit.Code, exit.At, why, u.inst.Started()
 }
 
@@ -104,6 +108,11 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 	if grace == 0 {
 		grace = deployment.DefaultStopTimeout
 	}
+	if p, ok := inst.(sandbox.Pauser); ok { // it could not hear
+		if err := p.Resume(); err != nil {
+			u.log.Warn("paused module not resumed", "err", err)
+		}
+	}
 	if err := inst.Signal(sig); err != nil && !errors.Is(err, sandbox.ErrEnded) {
 		u.log.Warn("stop signal not delivered", "err", err)
 		grace = 0
@@ -118,6 +127,7 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 			return sandbox.Exit{}, ctx.Err()
 		case <-timer.C:
 			u.log.Warn("module does not end in time, it is killed", "grace", grace)
+			u.offend(Deafness, 1)
 			if err := inst.Kill(); err != nil {
 				return sandbox.Exit{}, fmt.Errorf("kill: %w", err)
 			}
@@ -125,26 +135,8 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 	}
 }
 
-// fell handles what a module says of its health.
-func (u *unit) fell(ctx context.Context, note string) {
-	u.mu.Lock()
-	news := u.sickly != note
-	if u.state == running {
-		u.sickly = note
-	}
-	ill := u.state == running && note != ""
-	u.mu.Unlock()
-	if news {
-		signal(u.s.tell)
-	}
-	if ill && u.module().Restart != deployment.Never {
-		u.log.Warn("module says it is unhealthy, it is ended", "note", note)
-		u.sicken(ctx, "unhealthy: "+note)
-	}
-}
-
-// sicken ends a running program that another one is to replace.
-func (u *unit) sicken(ctx context.Context, why string) {
+// sicken ends a running program that is not well; then says whether another one is to replace it (evExit) or not (evDone).
+func (u *unit) sicken(ctx context.Context, why string, then event) {
 	u.move(evSick)
 	exit, err := u.end(ctx)
 	if ctx.Err() != nil {
@@ -160,8 +152,14 @@ func (u *unit) sicken(ctx context.Context, why string) {
 		u.rec.Unproven++
 	}
 	u.mu.Unlock()
-	u.delay()
-	u.move(evExit)
+	if then == evDone {
+		u.mu.Lock()
+		u.rec.Ended = true
+		u.mu.Unlock()
+	} else {
+		u.delay()
+	}
+	u.move(then)
 	u.keep(ctx)
 	u.bury()
 }

@@ -30,7 +30,7 @@ func (u *unit) launch(ctx context.Context) error {
 		return err
 	}
 	u.mu.Lock()
-	u.inst, u.why, u.sickly = inst, "", ""
+	u.inst, u.why, u.sickly = inst, "", [sources]string{}
 	u.budget.up = u.s.cfg.Now()
 	u.mu.Unlock()
 	u.watch(ctx, inst)
@@ -76,7 +76,16 @@ func (u *unit) make(ctx context.Context) (sandbox.Instance, error) {
 func (u *unit) watch(ctx context.Context, inst sandbox.Instance) {
 	exits := make(chan sandbox.Exit, 1)
 	u.exits = exits
+	for _, words := range u.sick { // on the one before
+		select {
+		case <-words:
+		default:
+		}
+	}
+	life, end := context.WithCancel(ctx)
+	u.s.group.Go(func() { u.examine(life, inst) })
 	u.s.group.Go(func() {
+		defer end()
 		exit, err := inst.Wait(ctx)
 		switch {
 		case err == nil:
@@ -101,7 +110,7 @@ func (u *unit) adopt(ctx context.Context) {
 	}
 	if err := u.s.cfg.Hosting.Open(ctx, u.seat, inst); err != nil && !errors.Is(err, sandbox.ErrEnded) && ctx.Err() == nil {
 		u.log.Error("adopted module has no way to the agent, it is restarted", "err", err)
-		u.sicken(ctx, "no way to the agent: "+err.Error())
+		u.sicken(ctx, "no way to the agent: "+err.Error(), evExit)
 		return
 	}
 	u.log.Info("module adopted", "pid", inst.Pid(), "since", inst.Started())

@@ -25,8 +25,12 @@ type Module struct {
 	Restarted time.Time
 	ExitCode  int
 	Exited    time.Time
-	Held      bool   // an operator stopped it
-	Memory    uint64 // bytes
+	Held      bool      // an operator stopped it
+	Ended     bool      // it ended, and its policy leaves it so
+	Paused    bool      // an operator holds it where it is
+	Next      time.Time // when it is started again; zero = that is not waited for
+	Memory    uint64    // bytes
+	Offences  []string  // bounds it ran into lately
 }
 
 // Modules lists the units by name.
@@ -70,14 +74,17 @@ func (u *unit) describe() Module {
 	u.mu.Lock()
 	inst := u.inst
 	m := Module{
-		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.sickly != ""),
-		Started: u.rec.Began, Held: u.rec.Held, ExitCode: u.rec.Exit, Exited: u.rec.Exited,
+		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.illnessLocked() != ""),
+		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()),
+	}
+	if u.state == backoff {
+		m.Next = u.due
 	}
 	if m.Restarts > 0 {
 		m.Restarted = u.budget.up
 	}
-	if u.sickly != "" {
-		m.Why = u.sickly
+	if ill := u.illnessLocked(); ill != "" {
+		m.Why = ill
 	}
 	u.mu.Unlock()
 	if inst == nil {
@@ -85,6 +92,7 @@ func (u *unit) describe() Module {
 	}
 	if m.Pid = inst.Pid(); m.Pid != 0 {
 		m.Started = inst.Started()
+		m.Paused = paused(inst)
 		if stats, err := inst.Stats(); err == nil {
 			m.Memory = stats.Memory
 		}

@@ -41,7 +41,7 @@ var next = map[state]map[event]state{
 	starting: {evUp: running, evBroken: backoff},
 	running:  {evExit: backoff, evDone: failed, evStop: stopping, evSick: ailing},
 	stopping: {evExit: stopped, evStop: stopping},
-	ailing:   {evExit: backoff},
+	ailing:   {evExit: backoff, evDone: failed},
 	backoff:  {evDue: starting, evStart: starting, evStop: stopped},
 	failed:   {evStart: starting, evStop: stopped},
 }

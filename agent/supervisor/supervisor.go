@@ -164,6 +164,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	s.group.Go(func() { s.report(ctx) })
+	s.group.Go(func() { s.guard(ctx) })
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	failures := 0
@@ -267,14 +268,6 @@ func (s *Supervisor) StopAll(ctx context.Context) {
 	s.mu.Unlock()
 	if err := errors.Join(s.stopUnits(ctx, orders)...); err != nil {
 		s.cfg.Logger.Error("not every module ended", "err", err)
-	}
-}
-
-// Unhealthy is told what a module says of its health: one that is unhealthy is restarted, unless its policy is never. An empty note means
-// that it is well.
-func (s *Supervisor) Unhealthy(name, note string) {
-	if u, err := s.unit(name); err == nil {
-		u.unhealthy(note)
 	}
 }
 

@@ -40,19 +40,22 @@ type unit struct {
 	wanted atomic.Pointer[deployment.Module] // as seat.Module, with the policies of the newest deployment
 	log    *slog.Logger
 	orders chan command
-	sick   chan string // capacity 1: what the module says of its health
+	sick   [sources]chan opinion // capacity 1 each: words on its health
+	beat   atomic.Int64          // when it last said that it is well, nanoseconds since 1970
 	gone   chan struct{}
 
 	exits chan sandbox.Exit // of inst; the goroutine's own
-	due   time.Time         // of the next start, while backing off; the goroutine's own
 
-	mu     sync.Mutex // guards what follows, which the goroutine writes and anybody reads
-	state  state
-	inst   sandbox.Instance
-	why    string
-	rec    record
-	budget budget
-	sickly string // unhealthy, and what it said; "" = healthy
+	mu       sync.Mutex // guards what follows, which the goroutine writes and anybody reads
+	state    state
+	inst     sandbox.Instance
+	why      string
+	rec      record
+	budget   budget
+	due      time.Time       // of the next start, while backing off
+	sickly   [sources]string // what is wrong with it; "" = nothing
+	offences [offenceEnd]offending
+	refused  refused
 }
 
 // newUnit makes a unit in a state; begin starts it. inst, in the state running, is what an earlier agent left.
@@ -61,7 +64,7 @@ func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Insta
 	u := &unit{
 		s: s, seat: seat, hash: rec.Hash, log: s.cfg.Logger.With("module", name),
 		output: newLogFile(filepath.Join(s.cfg.LogDir, name), s.shelf, s.cfg.Now),
-		orders: make(chan command), sick: make(chan string, 1), gone: make(chan struct{}),
+		orders: make(chan command), sick: [sources]chan opinion{make(chan opinion, 1), make(chan opinion, 1)}, gone: make(chan struct{}),
 		state: st, inst: inst, rec: rec, budget: budget{in: rec.Failures, total: rec.Restarts},
 	}
 	if st == backoff || st == failed {
@@ -145,21 +148,6 @@ func (u *unit) absent(o order) error {
 	return nil
 }
 
-// unhealthy passes on what the module says of its health; the newest word counts.
-func (u *unit) unhealthy(note string) {
-	for {
-		select {
-		case u.sick <- note:
-			return
-		default:
-		}
-		select {
-		case <-u.sick:
-		default:
-		}
-	}
-}
-
 // move takes a step of the table.
 func (u *unit) move(e event) {
 	u.mu.Lock()
@@ -233,8 +221,10 @@ func (u *unit) run(ctx context.Context) {
 				timer.Stop()
 				return
 			}
-		case note := <-u.sick:
-			u.fell(ctx, note)
+		case o := <-u.sick[itself]:
+			u.fell(ctx, o)
+		case o := <-u.sick[checks]:
+			u.fell(ctx, o)
 		case exit := <-u.exits:
 			u.ended(ctx, exit)
 		case <-timer.C:
@@ -269,7 +259,10 @@ func (u *unit) pause() time.Duration {
 func (u *unit) tick(ctx context.Context) {
 	switch u.is() {
 	case backoff:
-		if time.Until(u.due) <= 0 {
+		u.mu.Lock()
+		due := time.Until(u.due) <= 0
+		u.mu.Unlock()
+		if due {
 			u.move(evDue)
 			_ = u.launch(ctx) // it logged, and the state tells
 		}

@@ -96,6 +96,7 @@ func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, a
 		return
 	}
 	if r.ContentLength > limit {
+		k.bound(k.cfg.Oversize)
 		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", r.ContentLength, limit)
 		return
 	}
@@ -103,6 +104,7 @@ func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, a
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
+		k.bound(k.cfg.Oversize)
 		fail(w, http.StatusRequestEntityTooLarge, "body longer than %d bytes", limit)
 	case err != nil:
 		fail(w, http.StatusBadRequest, "read body: %v", err)

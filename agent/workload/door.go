@@ -27,8 +27,13 @@ func newDoor(l net.Listener, k *socket) *door {
 func (d *door) Accept() (net.Conn, error) {
 	select {
 	case d.places <- struct{}{}:
-	case <-d.closed:
-		return nil, net.ErrClosed
+	default:
+		d.socket.bound(d.socket.cfg.Crowded)
+		select {
+		case d.places <- struct{}{}:
+		case <-d.closed:
+			return nil, net.ErrClosed
+		}
 	}
 	for {
 		conn, err := d.Listener.Accept()

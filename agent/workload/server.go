@@ -62,6 +62,8 @@ type Config struct {
 	Twins      *twin.Keeper
 	Modules    func() []Module                   // for the module list; nil = an empty list
 	Health     func(id iothub.ID, report Health) // told what a module says of itself; nil = not of interest
+	Crowded    func(id iothub.ID)                // told when a module holds as many connections as it may; nil = not of interest
+	Oversize   func(id iothub.ID)                // told when a body is larger than is taken; nil = not of interest
 	Hal        *hal.Server                       // pins and sensors; nil = this device has none
 	Now        func() time.Time                  // default time.Now
 	Logger     *slog.Logger                      // default: discard
@@ -165,6 +167,13 @@ func (k *socket) handler() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// bound tells that the module ran into a bound.
+func (k *socket) bound(tell func(iothub.ID)) {
+	if tell != nil {
+		tell(k.caller.ID)
+	}
 }
 
 // refuse says no to a module that names another, and logs it with both.

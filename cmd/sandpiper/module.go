@@ -11,7 +11,7 @@ import (
 )
 
 func (s *shared) moduleCommand() *cobra.Command {
-	c := &cobra.Command{Use: "module", Short: "List, start, stop and restart modules, and read their logs"}
+	c := &cobra.Command{Use: "module", Short: "List, start, stop, pause and look into modules, and read their logs"}
 	list := &cobra.Command{
 		Use: "list", Short: "The modules of the deployment and their instances", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -27,7 +27,10 @@ func (s *shared) moduleCommand() *cobra.Command {
 	}
 	c.AddCommand(s.withJSON(list), s.verb("start", "Start a module that was stopped"),
 		s.verb("stop", "Stop a module; it stays stopped until started or deployed anew"),
-		s.verb("restart", "Stop a module and start it again"), s.logsCommand())
+		s.verb("restart", "Stop a module and start it again"),
+		s.verb("pause", "Hold every process of a module where it is"),
+		s.verb("resume", "Let a paused module go on"),
+		s.logsCommand(), s.execCommand(), s.moduleStatsCommand(), s.whyCommand())
 	return c
 }
 
@@ -72,6 +75,9 @@ func printModules(w io.Writer, modules []control.Module, now time.Time) error {
 		status := m.Status
 		if m.Why != "" && m.Status != "running" {
 			status += " (" + m.Why + ")"
+		}
+		if !m.Next.IsZero() {
+			status += ", again in " + max(m.Next.Sub(now), 0).Round(time.Second).String()
 		}
 		pid, up, memory := "-", "-", "-"
 		if m.Pid != 0 {

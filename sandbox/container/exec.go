@@ -41,13 +41,30 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
-	closeStdin, err := feed(p, c.Stdin)
-	if err != nil {
-		return sandbox.Exit{}, i.err("exec", err)
+	var terminal *console
+	if c.Terminal != nil {
+		if terminal, err = newConsole(p, c.Terminal); err != nil {
+			return sandbox.Exit{}, i.err("exec", err)
+		}
+		life, end := context.WithCancel(ctx)
+		defer terminal.close(end)
+		ctx = life
+	} else {
+		closeStdin, err := feed(p, c.Stdin)
+		if err != nil {
+			return sandbox.Exit{}, i.err("exec", err)
+		}
+		defer closeStdin()
 	}
-	defer closeStdin()
 	if err := i.c.Start(p); err != nil {
 		return sandbox.Exit{}, i.err("exec", oneLine(err))
+	}
+	if terminal != nil {
+		if err := terminal.attach(ctx, c); err != nil {
+			_ = p.Signal(syscall.SIGKILL) // gone is as good
+			_, _ = p.Wait()               // how it ended does not matter
+			return sandbox.Exit{}, i.err("exec", err)
+		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) }) // gone is as good
 	defer stop()

@@ -164,10 +164,14 @@ func (i *Instance) send(sig syscall.Signal) error {
 // Kill ends every process of the sandbox: the program is the first one of its
 // pid namespace, and the kernel ends the others with it.
 func (i *Instance) Kill() error {
-	if err := i.send(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	err := i.send(syscall.SIGKILL)
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	if err != nil {
 		return i.err("kill", err)
 	}
-	return nil
+	return i.thaw()
 }
 
 // killPatience is how long Destroy waits for a killed process. Only a driver
@@ -209,40 +213,6 @@ func (i *Instance) isDestroyed() bool {
 	return i.destroyed
 }
 
-// Stats tells what the sandbox uses.
-func (i *Instance) Stats() (sandbox.Stats, error) {
-	if i.isDestroyed() {
-		return sandbox.Stats{}, i.err("stats", sandbox.ErrDestroyed)
-	}
-	s, err := i.group.Stats(&cgroups.StatsOptions{Controllers: cgroups.CPU | cgroups.Memory | cgroups.Pids})
-	if err != nil {
-		return sandbox.Stats{}, i.err("stats", err)
-	}
-	m := s.MemoryStats.Usage
-	out := sandbox.Stats{
-		Memory: m.Usage, MemoryPeak: m.MaxUsage, MemoryLimit: m.Limit,
-		CPU:  time.Duration(s.CpuStats.CpuUsage.TotalUsage), // nanoseconds
-		Pids: s.PidsStats.Current, OOMKills: i.oomKills(),
-	}
-	if out.MemoryLimit > unlimited {
-		out.MemoryLimit = 0
-	}
-	return out, nil
-}
-
-// unlimited: no memory limit is a number close to the largest one, which differs
-// between cgroup versions and page sizes.
-const unlimited = 1 << 60
-
-// oomKills is zero where the kernel does not count.
-func (i *Instance) oomKills() uint64 {
-	n, err := i.group.OOMKillCount()
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // Listen opens a listener in the sandbox's network namespace.
 func (i *Instance) Listen(network, addr string) (net.Listener, error) {
 	switch {
@@ -258,11 +228,25 @@ func (i *Instance) Listen(network, addr string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	l, err := listenInside(i.proc, network, addr)
+	l, err := inside(i.proc, func() (net.Listener, error) { return new(net.ListenConfig).Listen(context.Background(), network, addr) })
 	if err != nil {
 		return nil, i.err("listen", err)
 	}
 	return l, nil
+}
+
+// Dial connects to what listens in the sandbox's network namespace.
+func (i *Instance) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	switch {
+	case i.isDestroyed():
+		return nil, i.err("dial", sandbox.ErrDestroyed)
+	case i.over():
+		return nil, i.err("dial", sandbox.ErrEnded)
+	}
+	if !i.netns {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
+	return inside(i.proc, func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, network, addr) })
 }
 
 func (i *Instance) err(op string, err error) error {

@@ -1,9 +1,7 @@
 package container
 
 import (
-	"context"
 	"errors"
-	"net"
 	"runtime"
 	"syscall"
 
@@ -12,28 +10,27 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
-// listenInside opens a listener in the network namespace of a process. A thread
-// enters the namespace and is thrown away with its goroutine: it is never
-// unlocked, so nothing else ever runs there. The socket stays.
-func listenInside(p *pidfd, network, addr string) (net.Listener, error) {
+// inside opens a socket in the network namespace of a process. A thread enters
+// the namespace and is thrown away with its goroutine: it is never unlocked, so
+// nothing else ever runs there. The socket stays.
+func inside[T any](p *pidfd, open func() (T, error)) (T, error) {
 	type result struct {
-		l   net.Listener
-		err error
+		socket T
+		err    error
 	}
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread()
-		err := p.control(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) })
-		if errors.Is(err, syscall.ESRCH) {
-			err = sandbox.ErrEnded
+		var r result
+		r.err = p.control(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) })
+		if errors.Is(r.err, syscall.ESRCH) {
+			r.err = sandbox.ErrEnded
 		}
-		if err != nil {
-			done <- result{err: err}
-			return
+		if r.err == nil {
+			r.socket, r.err = open()
 		}
-		l, err := new(net.ListenConfig).Listen(context.Background(), network, addr)
-		done <- result{l, err}
+		done <- r
 	}()
 	r := <-done
-	return r.l, r.err
+	return r.socket, r.err
 }

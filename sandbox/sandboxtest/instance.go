@@ -28,6 +28,8 @@ type FakeInstance struct {
 	kill      context.CancelCauseFunc
 	started   bool
 	destroyed bool
+	paused    bool
+	refused   [2]uint64
 	exit      sandbox.Exit
 	signals   chan syscall.Signal
 	listeners map[string]*listener
@@ -207,6 +209,46 @@ func (i *FakeInstance) Stats() (sandbox.Stats, error) {
 		s.OOMKills = 1
 	}
 	return s, nil
+}
+
+// Pause notes that the instance is paused; its Program goes on.
+func (i *FakeInstance) Pause() error { return i.pause(true) }
+
+// Resume notes that it is not.
+func (i *FakeInstance) Resume() error { return i.pause(false) }
+
+func (i *FakeInstance) pause(on bool) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.destroyed:
+		return i.err("pause", sandbox.ErrDestroyed)
+	case i.over() && on:
+		return i.err("pause", sandbox.ErrEnded)
+	}
+	i.paused = on
+	return nil
+}
+
+// Paused tells whether it is paused.
+func (i *FakeInstance) Paused() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.paused
+}
+
+// Refuse has Refused tell that its limits stopped the instance so often.
+func (i *FakeInstance) Refuse(pids, oom uint64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.refused = [2]uint64{pids, oom}
+}
+
+// Refused tells what Refuse said.
+func (i *FakeInstance) Refused() (pids, oom uint64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.refused[0], i.refused[1]
 }
 
 // Listen makes a listener that only [FakeInstance.Dial] reaches.
