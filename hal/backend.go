@@ -98,6 +98,12 @@ type Output interface {
 	Set(ctx context.Context, v float64) error
 }
 
+// Prompter is a device whose calls cannot wait for anything, as those on registers of the processor: its caller may make them itself.
+// A resource whose device is none has a worker between.
+type Prompter interface {
+	Prompt() bool
+}
+
 // Holder is a device whose descriptor is worth keeping in the warden, so that it outlives the agent. The descriptor stays the
 // device's own: a keeper takes a copy.
 type Holder interface {

@@ -213,7 +213,7 @@ func (b *build) fail(key, format string, args ...any) {
 // add takes a resource; claim is what of the board it is, "" = it may be shared.
 func (b *build) add(at string, r Resource, claim string) {
 	switch {
-	case !nameForm.MatchString(r.Name):
+	case !isName(r.Name):
 		b.fail(at+".name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
 	case b.names[r.Name]:
 		b.fail(at+".name", "%q is the name of another entry; names are unique over all kinds", r.Name)

@@ -100,14 +100,25 @@ func (s *Server) denied(who string, err error) error {
 	return err
 }
 
-// Read reads a value of a line, an output or a sensor for a module.
-func (s *Server) Read(ctx context.Context, who, name string, class Class) (Value, error) {
+// Read reads a value of a line, an output or a sensor for a module. The last sample is good enough when it is not older than fresh.
+func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh time.Duration) (Value, error) {
 	g, t, err := s.right(who, name)
 	if err != nil {
 		return Value{}, err
 	}
 	if !g.Read {
 		return Value{}, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
+	}
+	if fresh > 0 {
+		s.mu.Lock()
+		last := t.last
+		s.mu.Unlock()
+		if age := time.Since(last.Time); !last.Time.IsZero() && age >= 0 && age <= fresh {
+			if last.Quality == Good {
+				last.Quality = Stale
+			}
+			return last, nil
+		}
 	}
 	answer := make(chan Value, 1)
 	err = t.worker.do(ctx, who, class, t.deadline(0), func(ctx context.Context) error {
@@ -118,46 +129,13 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class) (Value
 	if err != nil {
 		return Value{}, named(err, name)
 	}
-	return <-answer, nil
-}
-
-// Write drives an output for a module and returns the fence of its lease, which the first write takes. pulse > 0 ends it after
-// that time, whatever becomes of the module. fence 0 = whichever lease the module has.
-func (s *Server) Write(ctx context.Context, who, name string, v float64, pulse time.Duration, fence uint64) (uint64, error) {
-	g, t, err := s.right(who, name)
-	if err != nil {
-		return 0, err
-	}
-	if !g.Write || !t.Output() {
-		return 0, s.denied(who, &Error{Code: Denied, Name: name, Detail: "it cannot be written, or is granted to read only"})
-	}
-	if err := t.check(v); err != nil {
-		return 0, err
-	}
-	if pulse < 0 || pulse > maxDeadman {
-		return 0, &Error{Code: OutOfRange, Name: name, Detail: "a pulse is at most an hour"}
-	}
-	l, err := s.hold(who, g, t, fence)
-	if err != nil {
-		return 0, err
-	}
-	err = t.worker.do(ctx, who, ClassWrite, t.deadline(0), func(ctx context.Context) error {
-		// The lease may have ended while the write waited for its turn.
+	v := <-answer
+	if t.Kind == KindSensor {
 		s.mu.Lock()
-		lost := t.lease != l
-		if !lost {
-			s.armLocked(g, t, v, pulse, l)
-		}
+		t.last = v
 		s.mu.Unlock()
-		if lost {
-			return &Error{Code: LeaseLost, Name: name, Detail: "the lease ended before the write"}
-		}
-		return t.set(ctx, v)
-	})
-	if err != nil {
-		return 0, named(err, name)
 	}
-	return l.fence, nil
+	return v, nil
 }
 
 // hold finds or takes the lease of an output for a write.
@@ -209,39 +187,4 @@ func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration,
 	case v != g.Safe && t.onFor == nil && t.Limits.MaxOn > 0:
 		t.onFor = time.AfterFunc(t.Limits.MaxOn, end("on for too long"))
 	}
-}
-
-// maxOps is how many operations one transfer has.
-const maxOps = 64
-
-// Transfer runs operations on one bus resource, in order and without those of others between. limit > 0 shortens the deadline.
-func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit time.Duration) ([]Op, error) {
-	g, t, err := s.right(who, name)
-	if err != nil {
-		return nil, err
-	}
-	if len(ops) == 0 || len(ops) > maxOps {
-		return nil, &Error{Code: Invalid, Name: name, Detail: "a transfer has 1 to 64 operations"}
-	}
-	if err := g.CheckOps(ops); err != nil {
-		return nil, s.denied(who, err)
-	}
-	own := slices.Clone(ops) // a call that overstays keeps its own
-	err = t.worker.do(ctx, who, ClassWrite, t.deadline(limit), func(ctx context.Context) error {
-		s.mu.Lock()
-		still := s.grants[who][name] == g
-		s.mu.Unlock()
-		if !still {
-			return &Error{Code: Unknown, Detail: "no such name is granted to this module"}
-		}
-		bus, ok := t.dev.(Bus)
-		if !ok {
-			return &Error{Code: Absent, Name: name}
-		}
-		return bus.Do(ctx, own)
-	})
-	if err != nil {
-		return nil, named(err, name)
-	}
-	return own, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +47,16 @@ type Grant struct {
 // options are the words of a grant, in the order in which String prints them.
 var options = []string{"deadman", "edges", "handover", "optional", "rate", "read", "rx", "safe", "tx", "write"}
 
-var nameForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+// isName says whether a resource may be called that: a small letter, then up to 31 small letters, digits and dashes.
+func isName(s string) bool {
+	for i := range len(s) {
+		letter := s[i] >= 'a' && s[i] <= 'z'
+		if !letter && (i == 0 || s[i] != '-' && (s[i] < '0' || s[i] > '9')) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 32
+}
 
 // ParseGrants reads settings.hal, a list of grants. Errors name the element.
 func ParseGrants(raw json.RawMessage) ([]Grant, error) {
@@ -190,7 +198,7 @@ func parseObject(object map[string]any) (Grant, error) {
 }
 
 func (g *Grant) setName(name string) error {
-	if !nameForm.MatchString(name) {
+	if !isName(name) {
 		return fmt.Errorf("%.40q is no name: a small letter, then up to 31 small letters, digits and dashes, as in %s", name, grantSyntax)
 	}
 	g.Name = name

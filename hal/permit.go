@@ -201,7 +201,7 @@ func (e Effective) checkOp(op *Op) error {
 		if len(op.Write) > 0 && !e.Write {
 			return deny("granted to read only")
 		}
-		if op.Read > 0 && !e.Read {
+		if (op.Read > 0 || op.Until > 0) && !e.Read {
 			return deny("granted to write only")
 		}
 	case KindLine, KindPWM, KindLED, KindSensor, KindNode:

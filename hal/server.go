@@ -50,6 +50,7 @@ type thing struct {
 	pulse *time.Timer
 	onFor *time.Timer
 	feed  *feed // nil = nobody watches
+	last  Value // of a sensor; zero = none was read
 }
 
 // granted is one right of one module, and its token bucket.
@@ -146,10 +147,13 @@ func (s *Server) open(ctx context.Context, t *thing) {
 			return nil
 		}
 		dev, err := s.cfg.Backend.Open(ctx, t.Resource)
-		if err == nil {
-			t.dev = dev
+		if err != nil {
+			return err
 		}
-		return err
+		t.dev = dev
+		p, ok := dev.(Prompter)
+		t.worker.mark(ok && p.Prompt())
+		return nil
 	})
 	state := "ok"
 	if err != nil {

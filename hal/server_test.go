@@ -167,7 +167,7 @@ func TestAnOutputIsSafeWhenItsGrantIsRemoved(t *testing.T) {
 		}
 		synctest.Wait()
 		wantTrace(t, sim, 0, 1, 0)
-		_, err := s.Read(t.Context(), "a", "relay", hal.ClassRead)
+		_, err := s.Read(t.Context(), "a", "relay", hal.ClassRead, 0)
 		wantCode(t, err, hal.Unknown)
 	})
 }
@@ -175,8 +175,8 @@ func TestAnOutputIsSafeWhenItsGrantIsRemoved(t *testing.T) {
 func TestAnUngrantedNameAndNonsenseGetTheSameAnswer(t *testing.T) {
 	t.Parallel()
 	bench(t, []hal.Grant{{Name: "door", Read: true}}, func(t *testing.T, s *hal.Server, _ *hal.Sim) {
-		_, real := s.Read(t.Context(), "a", "relay", hal.ClassRead)
-		_, nonsense := s.Read(t.Context(), "a", "nonsense", hal.ClassRead)
+		_, real := s.Read(t.Context(), "a", "relay", hal.ClassRead, 0)
+		_, nonsense := s.Read(t.Context(), "a", "nonsense", hal.ClassRead, 0)
 		if real == nil || nonsense == nil || real.Error() != nonsense.Error() {
 			t.Errorf("got %v and %v, want the same error", real, nonsense)
 		}
@@ -192,7 +192,7 @@ func TestAStuckBusFailsFastAndHeals(t *testing.T) {
 		wantCode(t, err, hal.TimedOut)
 		_, err = s.Transfer(t.Context(), "b", "imu", read, 50*time.Millisecond)
 		wantCode(t, err, hal.Stuck)
-		if _, err = s.Read(t.Context(), "a", "door", hal.ClassRead); err != nil {
+		if _, err = s.Read(t.Context(), "a", "door", hal.ClassRead, 0); err != nil {
 			t.Errorf("another bus: got %v, want no error", err)
 		}
 		<-time.After(4 * time.Second)
@@ -206,12 +206,12 @@ func TestAPowerOnValueIsNoReading(t *testing.T) {
 	t.Parallel()
 	bench(t, everything(), func(t *testing.T, s *hal.Server, sim *hal.Sim) {
 		sim.Set("level", 85000)
-		v, err := s.Read(t.Context(), "a", "level", hal.ClassRead)
+		v, err := s.Read(t.Context(), "a", "level", hal.ClassRead, 0)
 		if err != nil || v.Quality != hal.Bad {
 			t.Errorf("got %+v, %v; want quality bad", v, err)
 		}
 		sim.Set("level", 21500)
-		if v, err = s.Read(t.Context(), "a", "level", hal.ClassRead); err != nil || v.Num != 21.5 || v.Unit != "Cel" {
+		if v, err = s.Read(t.Context(), "a", "level", hal.ClassRead, 0); err != nil || v.Num != 21.5 || v.Unit != "Cel" {
 			t.Errorf("got %+v, %v; want 21.5 Cel", v, err)
 		}
 	})

@@ -271,6 +271,9 @@ func (d simSensor) Read(context.Context) (Value, error) {
 
 type simLine struct{ simDevice }
 
+// Prompt is what a line of the processor says. A fault that is stuck holds the caller then.
+func (d simLine) Prompt() bool { return true }
+
 func (d simLine) Get(context.Context) (bool, error) {
 	v, err := d.get()
 	return v != 0, err

@@ -2,6 +2,7 @@ package hal
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -17,14 +18,38 @@ type feed struct {
 	err  error         // why none will
 }
 
-// Watcher is one reader of the events of a line.
+// Watcher is one reader of the events of a line, or of the frames that its right lets it hear.
 type Watcher struct {
-	feed  *feed
-	pos   uint64
-	edges string
+	feed   *feed
+	pos    uint64
+	seq    uint64 // of the last event that was looked at; 0 = none
+	missed uint64 // lost before events that the reader does not want
+	edges  string
+	rx     []IDMask
 }
 
-// Watch starts to read the events of an input line for a module: from the sequence number from on, if those are still kept; 0 =
+// wants says whether an event is one of those that the reader's right covers.
+func (w *Watcher) wants(e *Event) bool {
+	if e.Edge == "" {
+		return slices.ContainsFunc(w.rx, func(m IDMask) bool { return m.Has(e.ID) })
+	}
+	return w.edges == "" || w.edges == "both" || w.edges == string(e.Edge)
+}
+
+// events opens the reader that a line or a CAN interface has; only its worker calls it.
+func (t *thing) events(ctx context.Context) (EdgeReader, error) {
+	switch dev := t.dev.(type) {
+	case nil:
+		return nil, &Error{Code: Absent, Name: t.Name}
+	case FrameSource:
+		return dev.Frames(ctx)
+	case Line:
+		return dev.Edges(ctx)
+	}
+	return nil, &Error{Code: Unsupported, Name: t.Name, Detail: "events are of an input line or of CAN frames; read it"}
+}
+
+// Watch starts to read the events of an input line, or the frames of a CAN resource, for a module: from the sequence number from on, if those are still kept; 0 =
 // from now on.
 func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Watcher, error) {
 	g, t, err := s.right(who, name)
@@ -38,16 +63,10 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 		s.mu.Lock()
 		running, life := t.feed != nil, s.served
 		s.mu.Unlock()
-		line, ok := t.dev.(Line)
-		switch {
-		case running:
+		if running {
 			return nil
-		case t.dev == nil:
-			return &Error{Code: Absent, Name: name}
-		case !ok:
-			return &Error{Code: Unsupported, Name: name, Detail: "events are of an input line"}
 		}
-		reader, err := line.Edges(ctx)
+		reader, err := t.events(ctx)
 		if err != nil {
 			return err
 		}
@@ -74,9 +93,15 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	w := &Watcher{feed: f, pos: f.next, edges: g.Edges}
+	w := &Watcher{feed: f, pos: f.next, edges: g.Edges, rx: g.RX}
 	for from > 0 && w.pos > f.oldestLocked() && f.ring[(w.pos-1)%feedSize].Seq >= from {
 		w.pos--
+	}
+	switch {
+	case from > 0:
+		w.seq = from - 1 // what lies between and the first that is still kept is lost
+	case f.next > 0:
+		w.seq = f.ring[(f.next-1)%feedSize].Seq
 	}
 	return w, nil
 }
@@ -107,21 +132,32 @@ func (f *feed) run(ctx context.Context, reader EdgeReader) {
 	}
 }
 
-// Next waits for events and fills into with what there is. What the reader missed is added to Lost of the first.
+// Next waits for events and fills into with what there is. What the reader missed since the one before, in the kernel or here, is
+// Lost of an event.
 func (w *Watcher) Next(ctx context.Context, into []Event) (int, error) {
 	for {
 		w.feed.mu.Lock()
-		f, missed, n := w.feed, uint64(0), 0
+		f, n := w.feed, 0
 		if oldest := f.oldestLocked(); w.pos < oldest {
-			missed, w.pos = oldest-w.pos, oldest
+			if w.seq == 0 { // nothing to count from but how many came
+				w.missed += oldest - w.pos
+			}
+			w.pos = oldest
 		}
 		for ; w.pos < f.next && n < len(into); w.pos++ {
 			e := f.ring[w.pos%feedSize]
-			if w.edges != "" && w.edges != "both" && w.edges != string(e.Edge) {
-				missed += e.Lost
+			if w.seq != 0 {
+				e.Lost = 0
+				if e.Seq > w.seq { // else the line was opened anew
+					e.Lost = e.Seq - w.seq - 1
+				}
+			}
+			w.seq = e.Seq
+			w.missed += e.Lost
+			if !w.wants(&e) {
 				continue
 			}
-			e.Lost, missed = e.Lost+missed, 0
+			e.Lost, w.missed = w.missed, 0
 			into[n] = e
 			n++
 		}

@@ -38,6 +38,9 @@ type worker struct {
 	waiting []*job
 	running *job                     // nil = idle
 	stuck   bool                     // running overstayed its deadline
+	direct  job                      // of a caller that has the turn
+	marked  bool                     // a device was opened
+	prompt  bool                     // its devices answer at once: a caller may have the turn itself
 	used    map[string]time.Duration // bus time of each module that waits or waited lately
 }
 
@@ -72,6 +75,9 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) next() *job {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.running != nil { // a caller has the turn; it wakes the worker when something waits
+		return nil
+	}
 	now := time.Now()
 	best, kept := -1, w.waiting[:0]
 	for _, j := range w.waiting {
@@ -111,7 +117,7 @@ func (w *worker) submit(j *job) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if j.class != ClassSafe {
-		if w.stuck {
+		if w.stuck || w.running != nil && w.running.deadline.Before(time.Now()) {
 			return &Error{Code: Stuck, Detail: "a call holds bus " + w.bus + "; it heals when the call returns", Retry: time.Second}
 		}
 		n := 0
@@ -135,6 +141,10 @@ func (w *worker) submit(j *job) error {
 // do runs fn on the bus and waits for it, at most until the deadline: then the caller gets TimedOut and, if fn had begun, the bus
 // is stuck until it returns. fn must not touch what the caller goes on to use: it may still run.
 func (w *worker) do(ctx context.Context, who string, class Class, deadline time.Time, fn func(ctx context.Context) error) error {
+	if w.take(deadline) {
+		defer w.give()
+		return fn(ctx)
+	}
 	j := &job{who: who, class: class, deadline: deadline, do: fn, done: make(chan error, 1)}
 	if err := w.submit(j); err != nil {
 		return err
@@ -176,6 +186,31 @@ func (w *worker) do(ctx context.Context, who string, class Class, deadline time.
 	return Errorf(TimedOut, "the call on bus %s did not return by its deadline", w.bus)
 }
 
+// take gives the caller the turn when nobody else has it or waits for it, on a bus whose calls cannot wait for anything: the way to
+// the worker and back would take longer than the call.
+func (w *worker) take(deadline time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.prompt || w.running != nil || len(w.waiting) > 0 {
+		return false
+	}
+	w.direct.deadline = deadline
+	w.running = &w.direct
+	return true
+}
+
+func (w *worker) give() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running, w.stuck = nil, false
+	if len(w.waiting) > 0 {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // forget takes a job that has not begun out of the queue.
 func (w *worker) forget(j *job) bool {
 	w.mu.Lock()
@@ -187,6 +222,14 @@ func (w *worker) forget(j *job) bool {
 		}
 	}
 	return false
+}
+
+// mark says whether one more device of this bus answers at once. One that does not makes it a bus that does not.
+func (w *worker) mark(prompt bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.prompt = prompt && (w.prompt || !w.marked)
+	w.marked = true
 }
 
 func (w *worker) isStuck() bool {

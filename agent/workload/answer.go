@@ -78,7 +78,11 @@ func accepts(r *http.Request, kind string) bool {
 
 // contentType is the media type of a request without its parameters, "" when none is stated.
 func contentType(r *http.Request) string {
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	stated := r.Header.Get("Content-Type")
+	if stated == typeJSON || stated == typeCBOR {
+		return stated
+	}
+	media, _, err := mime.ParseMediaType(stated)
 	if err != nil {
 		return ""
 	}

@@ -52,12 +52,18 @@
 //	GET /v1/hal
 //	GET /v1/hal/{name}
 //	PUT /v1/hal/{name}
+//	GET /v1/hal/{name}/events[?from=seq]
 //	POST /v1/hal/{name}/transfer
+//	POST /v1/hal/batch
 //	POST /v1/hal/leases, PUT or DELETE /v1/hal/leases/{id}
 //
 // list what pins, buses and sensors this module is granted; read {"value","unit","time","quality"}; drive an output with
-// {"value","for","fence"} (204, the fence in HAL-Fence); run {"ops":[{"w":hex,"r":bytes}],"deadline"}; and lease outputs with
-// {"names","ttl"}. Errors are {"error":{"code","name","detail","retry_after_ms"}}. Without a [hal] section there are none of these.
+// {"value","for","fence"} (204, the fence in HAL-Fence; "for" makes it a pulse that the agent ends); run {"ops":[{"w":hex,"r":bytes}],
+// "deadline"}; run {"ops":[{"name",…}]} of one bus with nothing of others between; and lease outputs with {"names","ttl"}. A read with
+// ?max_age=1s may answer with the last sample. Events are {"seq","lost","merged","edge","mono","time"} (of CAN "id" and "data" instead of
+// the edge), one stream per name, with {"beat":true} after 10 s of silence: lost is what is missing before this one, merged the least
+// number of edges that the kernel saw as one. With Upgrade: sandpiper-hal/1, GET /v1/hal becomes a connection of frames: four bytes of
+// length and a CBOR map {"id", "name", "value"|"w"|"r"|…} or {"id","ops":[…]} or {"id","watch"}, answered by one with the same id. Errors are {"error":{"code","name","detail","retry_after_ms"}}. Without a [hal] section there are none of these.
 //
 // The trap: a 204 on a message means kept on this device, not delivered to the hub; a module that must know more uses its own
 // acknowledgement end to end.

@@ -12,18 +12,21 @@ import (
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-func TestAModuleReachesWhatItIsGrantedAndNothingElse(t *testing.T) {
-	t.Parallel()
+// pinBoard is a module's side of a simulated board: a relay, a door that follows it, a chip, and one that is not granted.
+func pinBoard(t *testing.T) (*socket, *hal.Sim) {
+	t.Helper()
 	zero := 0.0
 	relay := hal.Resource{Name: "relay", Kind: hal.KindLine, Bus: "c", Safe: &zero, Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.Out}}
 	secret := relay
 	secret.Name = "secret"
+	door := hal.Resource{Name: "door", Kind: hal.KindLine, Bus: "c", Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.In}, Sim: &hal.Wave{Wire: "relay", FIFO: 4096}}
 	imu := hal.Resource{Name: "imu", Kind: hal.KindI2C, Bus: "i", Allow: []string{"*"}, I2C: &hal.I2CPart{Addr: 0x68, RegBytes: 1, Read: []hal.Range{{Last: 0x1f}}, Write: []hal.Range{{First: 0x10, Last: 0x10}}}}
-	pins, err := hal.New(hal.ServerConfig{Resources: []hal.Resource{relay, secret, imu}, Backend: hal.NewSim()})
+	sim := hal.NewSim()
+	pins, err := hal.New(hal.ServerConfig{Resources: []hal.Resource{relay, secret, door, imu}, Backend: sim})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := pins.Grant("filter", []hal.Grant{{Name: "relay", Read: true, Write: true}, {Name: "imu", Read: true, Write: true}}); err != nil {
+	if err := pins.Grant("filter", []hal.Grant{{Name: "relay", Read: true, Write: true}, {Name: "door", Read: true}, {Name: "imu", Read: true, Write: true}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -35,7 +38,13 @@ func TestAModuleReachesWhatItIsGrantedAndNothingElse(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	k := &socket{Server: &Server{cfg: Config{Hal: pins, Now: time.Now}, log: slog.New(slog.DiscardHandler)}, caller: Caller{ID: filter}, bodies: make(chan struct{}, maxBodies)}
+	return &socket{Server: &Server{cfg: Config{Hal: pins, Now: time.Now}, log: slog.New(slog.DiscardHandler)}, caller: Caller{ID: filter}, bodies: make(chan struct{}, maxBodies)}, sim
+}
+
+func TestAModuleReachesWhatItIsGrantedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	k, _ := pinBoard(t)
+	ctx := t.Context()
 	handler := k.handler()
 	const nothing = `{"error":{"code":"unknown","detail":"no such name is granted to this module"}}`
 	for _, c := range []struct {
@@ -54,6 +63,15 @@ func TestAModuleReachesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		{"a register is written and read", "POST", "/v1/hal/imu/transfer", `{"ops":[{"w":"10a5"},{"w":"10","r":1}]}`, 200, `{"ops":[{},{"r":"a5"}]}`},
 		{"one past the range", "POST", "/v1/hal/imu/transfer", `{"ops":[{"w":"1f","r":2}]}`, 403, `"code":"denied"`},
 		{"a bare read", "POST", "/v1/hal/imu/transfer", `{"r":1}`, 403, `"code":"denied"`},
+		{"a batch of one bus", "POST", "/v1/hal/batch", `{"ops":[{"name":"relay","value":0},{"name":"door"}]}`, 200, `{"value":0,`},
+		{"a batch of two buses", "POST", "/v1/hal/batch", `{"ops":[{"name":"relay","value":1},{"name":"imu","w":"10","r":1}]}`, 400, `another bus`},
+		{"a batch with one that is not granted", "POST", "/v1/hal/batch", `{"ops":[{"name":"relay","value":1},{"name":"secret"}]}`, 404, nothing},
+		{"nothing of a refused batch is done", "GET", "/v1/hal/relay", ``, 200, `"value":0`},
+		{"a batch of nothing", "POST", "/v1/hal/batch", `{"ops":[]}`, 400, `1 to 64`},
+		{"events of what is not granted", "GET", "/v1/hal/secret/events", ``, 404, nothing},
+		{"events of an output", "GET", "/v1/hal/relay/events", ``, 501, `"code":"unsupported"`},
+		{"events from nowhere", "GET", "/v1/hal/door/events?from=x", ``, 400, `"code":"invalid"`},
+		{"an upgrade to something else", "GET", "/v1/hal/x", ``, 404, nothing},
 		{"a value of a bus", "GET", "/v1/hal/imu", ``, 501, `"code":"unsupported"`},
 	} {
 		w := httptest.NewRecorder()

@@ -160,13 +160,10 @@ func (k *socket) handler() http.Handler {
 	mux.HandleFunc("POST /v1/methods/{rid}", k.postMethod)
 	mux.HandleFunc("POST /v1/methods/call", k.callMethod)
 	mux.HandleFunc("POST /v1/health", k.postHealth)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, pattern := mux.Handler(r); pattern == "" {
-			fail(w, http.StatusNotFound, "nothing here answers %s %.200q", r.Method, r.URL.Path)
-			return
-		}
-		mux.ServeHTTP(w, r)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "nothing here answers %s %.200q", r.Method, r.URL.Path)
 	})
+	return mux
 }
 
 // bound tells that the module ran into a bound.

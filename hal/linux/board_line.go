@@ -20,6 +20,9 @@ type boardLine struct {
 // FD is the held one's.
 func (l *boardLine) FD() (int, hal.SafeAction) { return l.held.FD() }
 
+// Prompt is true of a controller in the processor's own memory; one behind I2C, SPI or USB makes its callers wait.
+func (l *boardLine) Prompt() bool { return l.req.prompt }
+
 // Edges gives the one reader that a line has at a time.
 func (l *boardLine) Edges(ctx context.Context) (hal.EdgeReader, error) {
 	if l.req.config.edges == 0 {

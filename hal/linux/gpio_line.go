@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -48,6 +49,7 @@ type requested struct {
 	where  string // "GPIO17 of pinctrl-bcm2711": for messages
 	offset uint32
 	config lineConfig
+	prompt bool // its calls wait for nothing
 }
 
 // requestLine asks the kernel for one line of a chip.
@@ -82,7 +84,16 @@ func (c chip) requestLine(l lineInfo, cfg lineConfig) (*requested, error) {
 			return nil, fmt.Errorf("keep the level of %s: %w", where, err)
 		}
 	}
-	return holdLine(lfd, where, l.offset, cfg)
+	r, err := holdLine(lfd, where, l.offset, cfg)
+	if err == nil {
+		r.prompt = c.prompt()
+	}
+	return r, err
+}
+
+// prompt says that the controller is the processor's own: a platform device, but not one that asks a firmware by mail.
+func (c chip) prompt() bool {
+	return (strings.HasPrefix(c.parent, "platform-") || strings.HasPrefix(c.parent, "amba-")) && !strings.Contains(c.label, "exp-gpio")
 }
 
 func (c chip) where(l lineInfo) string {

@@ -130,6 +130,7 @@ func (b *Backend) adopt(r Resource, fd int) (*lineResource, error) {
 		return nil, err
 	}
 	_ = unix.Close(fd)
+	req.prompt = c.prompt()
 	return b.keepLine(req, r), nil
 }
 

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/agent/twin"
+	"github.com/sandpiper-edge/sandpiper/agent/workload"
+	"github.com/sandpiper-edge/sandpiper/hal"
+)
+
+const halModule = "bench"
+
+// pins is a simulated board behind a module's socket.
+type pins struct {
+	sim    *hal.Sim
+	server *hal.Server
+	path   string // of the socket; "" = none is served
+	stop   func()
+}
+
+func halResources(lines int) []hal.Resource {
+	zero := 0.0
+	list := []hal.Resource{{Name: "door", Kind: hal.KindLine, Bus: "in", Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.In}, Sim: &hal.Wave{FIFO: 1024}}}
+	for i := range lines {
+		list = append(list, hal.Resource{Name: fmt.Sprintf("relay-%d", i), Kind: hal.KindLine, Bus: "out", Safe: &zero, Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.Out}})
+	}
+	return list
+}
+
+// startPins serves a board on a socket in dir.
+func startPins(dir string, list []hal.Resource) (p *pins, err error) {
+	p = &pins{sim: hal.NewSim()}
+	if p.server, err = hal.New(hal.ServerConfig{Resources: list, Backend: p.sim}); err != nil {
+		return nil, err
+	}
+	var grants []hal.Grant
+	for _, r := range list {
+		grants = append(grants, hal.Grant{Name: r.Name, Read: true, Write: r.Output()})
+	}
+	if err := p.server.Grant(halModule, grants); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _ = p.server.Run(ctx) })
+	p.stop = func() { cancel(); all.Wait() }
+	if dir == "" {
+		return p, nil
+	}
+	w, err := workload.New(workload.Config{
+		Generation: func(string) (string, bool) { return "", true }, Keys: struct{ workload.Keys }{}, Authority: struct{ workload.Authority }{},
+		Broker: struct{ workload.Broker }{}, Twins: new(twin.Keeper), Hal: p.server,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.path = filepath.Join(dir, "module.sock")
+	l, err := net.Listen("unix", p.path)
+	if err != nil {
+		return nil, err
+	}
+	all.Go(func() {
+		_ = w.Serve(ctx, l, workload.Caller{ID: iothub.ID{Device: "edge1", Module: halModule}, UIDCount: 1 << 31})
+	})
+	return p, nil
+}
+
+// halRows measures pins: what a worker, a request, a frame cost beside the plain call, and what is lost, safe and held.
+func halRows(s size) ([]row, error) {
+	dir, err := os.MkdirTemp("", "sandpiper-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	p, err := startPins(dir, halResources(1))
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	rows, err := measureAll(halContests(p, dir, s), s.rounds)
+	if err != nil {
+		return nil, err
+	}
+	for _, more := range []func(*pins, size) ([]row, error){halEvents, halSafe, halHeap, halSize} {
+		list, err := more(p, s)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, list...)
+	}
+	return rows, nil
+}
+
+func halContests(p *pins, dir string, s size) []contest {
+	ctx := context.Background()
+	plain := plainLine()
+	v := 0.0
+	n := s.of(20_000, 500)
+	direct := func() (float64, error) {
+		return p50(n, 20, func() error { v = 1 - v; return plain.Set(ctx, v != 0) })
+	}
+	hop := func() (float64, error) {
+		return p50(n, 20, func() error {
+			v = 1 - v
+			_, err := p.server.Write(ctx, halModule, "relay-0", v, 0, 0)
+			return err
+		})
+	}
+	one := func(c halClient) func() (float64, error) {
+		return func() (float64, error) { return p50(n/2, 1, c.once) }
+	}
+	put, noop := newPut(p.path), newNoop(dir)
+	framed, echo := newFramed(p.path, 1), newEcho(dir)
+	batch := newFramed(p.path, 64)
+	return []contest{
+		{name: "hal.hop", unit: "ns", better: "lower", ours: hop, peers: []peer{{name: "direct", run: direct, note: "a write through the worker; the plain call on sim; p50"}}},
+		{name: "hal.http", unit: "ns", better: "lower", ours: one(put), peers: []peer{{name: "noop", run: one(noop), note: "PUT over the module's socket, kept alive; an empty handler behind a server with the same limits; p50"}}},
+		{name: "hal.stream", unit: "ns", better: "lower", ours: one(framed), peers: []peer{{name: "echo", run: one(echo), note: "a write in a frame; frames of the same length sent back as they are; p50"}}},
+		{name: "hal.batch", unit: "ns/op", better: "lower", ours: func() (float64, error) {
+			ns, err := p50(max(n/40, 50), 1, batch.once)
+			return ns / 64, err
+		}, peers: []peer{{name: "direct", run: direct, note: "64 writes in a frame, each; the plain call on sim; p50"}}},
+	}
+}
+
+// plainLine is a line of a simulated board without a server: the plain call.
+func plainLine() hal.Line {
+	list := halResources(1)
+	sim := hal.NewSim()
+	for _, r := range list {
+		dev, err := sim.Open(context.Background(), r)
+		if err != nil {
+			panic(err) // a simulated board of two lines opens
+		}
+		if l, ok := dev.(hal.Line); ok && r.Output() {
+			return l
+		}
+	}
+	panic("no output")
+}
+
+// p50 is the median time of one call in ns, of n rounds of block calls.
+func p50(n, block int, call func() error) (float64, error) {
+	times := make([]float64, n)
+	for i := range times {
+		start := time.Now()
+		for range block {
+			if err := call(); err != nil {
+				return 0, err
+			}
+		}
+		times[i] = float64(time.Since(start).Nanoseconds()) / float64(block)
+	}
+	return median(times), nil
+}
+
+// halEvents toggles an input 10,000 times a second and counts what a module hears over its stream.
+func halEvents(p *pins, s size) ([]row, error) {
+	const rate = 10_000
+	seconds := max(1, int(5*s.scale))
+	lines, end, err := stream(p.path, "/v1/hal/door/events")
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	heard := make(chan [2]uint64, 1)
+	go func() {
+		var seen, lost, first, last uint64
+		for lines.Scan() {
+			var e struct{ Seq, Lost uint64 }
+			if json.Unmarshal(lines.Bytes(), &e) != nil || e.Seq == 0 {
+				continue
+			}
+			if first == 0 {
+				first, lost = e.Seq, 0
+			} else {
+				lost += e.Lost
+			}
+			if last != 0 && e.Seq != last+1+e.Lost {
+				lost += 1 << 32 // out of order
+			}
+			seen, last = seen+1, e.Seq
+			if last-first+1 >= uint64(rate*seconds) {
+				break
+			}
+		}
+		heard <- [2]uint64{seen, lost}
+	}()
+	start := time.Now()
+	for i := range rate * seconds {
+		for time.Since(start) < time.Duration(i)*time.Second/rate {
+			time.Sleep(50 * time.Microsecond)
+		}
+		p.sim.Set("door", float64((i+1)%2))
+	}
+	select {
+	case got := <-heard:
+		return []row{{Name: "hal.events/lost", Unit: "events", Better: "lower", Ours: float64(uint64(rate*seconds)-got[0]) + float64(got[1]), Peer: goal, Rounds: 1,
+			Note: fmt.Sprintf("of %d at 10 kHz for %d s over a module's stream; %d came", rate*seconds, seconds, got[0])}}, nil
+	case <-time.After(10 * time.Second):
+		return nil, errors.New("hal.events: the last events did not come")
+	}
+}
+
+// halSafe kills a process that holds a relay and waits for the pin.
+func halSafe(p *pins, s size) ([]row, error) {
+	var times []float64
+	for range s.of(200, 20) {
+		cmd := exec.Command("sleep", "60")
+		if err := cmd.Start(); err != nil {
+			return nil, err
+		}
+		if _, err := p.server.Write(context.Background(), halModule, "relay-0", 1, 0, 0); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		if err := cmd.Process.Kill(); err != nil {
+			return nil, err
+		}
+		_ = cmd.Wait() // killed
+		p.server.Gone(halModule, "module ended")
+		v, err := p.server.Read(context.Background(), halModule, "relay-0", hal.ClassRead, 0)
+		if err != nil || v.Num != 0 {
+			return nil, fmt.Errorf("hal.safe: the pin reads %v: %w", v.Num, err)
+		}
+		times = append(times, float64(time.Since(start).Microseconds())/1000)
+	}
+	slices.Sort(times)
+	return []row{against("hal.safe/p99", "ms", "lower", times[len(times)*99/100], 50, "from SIGKILL of a process to the safe level on the pin, read back")}, nil
+}
+
+// halHeap is what 64 resources and 16 open streams hold.
+func halHeap(*pins, size) ([]row, error) {
+	dir, err := os.MkdirTemp("", "sandpiper-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	list := halResources(48)
+	for i := range 15 {
+		list = append(list, hal.Resource{Name: fmt.Sprintf("door-%d", i), Kind: hal.KindLine, Bus: "in", Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.In}})
+	}
+	before := heapInUse()
+	p, err := startPins(dir, list)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	for _, r := range list {
+		if r.Output() {
+			continue
+		}
+		if _, end, err := stream(p.path, "/v1/hal/"+r.Name+"/events"); err != nil {
+			return nil, err
+		} else {
+			defer end()
+		}
+	}
+	after := heapInUse()
+	runtime.KeepAlive(p)
+	return []row{against("hal.heap", "B", "lower", float64(after)-float64(before), 1.5*(1<<20), fmt.Sprintf("%d resources and 16 open streams, both ends", len(list)))}, nil
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
