@@ -94,8 +94,8 @@ var rules = []struct {
 		"the sandbox contract stands alone",
 	},
 	{
-		[]string{"sandbox/container", "sandbox/image", "sandbox/image/bundle"},
-		[]string{"sandbox", "sandbox/image/bundle"},
+		[]string{"sandbox/container", "sandbox/image", "sandbox/image/bundle", "sandbox/image/oci"},
+		[]string{"sandbox", "sandbox/image/bundle", "sandbox/image/oci"},
 		"the sandbox's rooms know the contract and nothing above it",
 	},
 	{
@@ -176,10 +176,10 @@ var homes = map[string][]string{
 	"github.com/coreos/go-systemd/v22":       {"agent", "sandbox/container"},
 	"github.com/eclipse/paho.mqtt.golang":    {"agent/upstream"},
 	"github.com/cyphar/filepath-securejoin":  {"sandbox/container"},
-	"github.com/erofs/go-erofs":              {"sandbox/image/bundle"},
+	"github.com/erofs/go-erofs":              {"sandbox/image/bundle", "sandbox/image/oci"},
 	"github.com/fxamacker/cbor/v2":           {"agent/message", "agent/workload", "store", "sandbox/image/bundle"},
 	"github.com/gorilla/websocket":           {"agent/mqtt"},
-	"github.com/klauspost/compress":          {"sandbox/image/bundle"},
+	"github.com/klauspost/compress":          {"sandbox/image/bundle", "sandbox/image/oci"},
 	"github.com/moby/sys":                    {"sandbox/container"},
 	"github.com/mochi-mqtt/server/v2":        {"agent/mqtt"},
 	"github.com/nats-io/nats-server/v2":      {"agent/hub/state"},

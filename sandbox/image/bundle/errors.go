@@ -43,6 +43,11 @@ const (
 	ErrDependsOn Code = "E_DEP"      // a module it depends on is missing or has another sequence
 	ErrChanged   Code = "E_CHANGED"  // the file was replaced while it was read
 	ErrPlatform  Code = "E_MOUNT"    // this kernel cannot mount it
+	ErrOCI       Code = "E_OCI"      // an OCI index, manifest, config or layer that is malformed, of another kind or for no machine of ours
+	ErrPath      Code = "E_PATH"     // a name in a layer that leads out of the image, through a link, or is none
+	ErrLink      Code = "E_LINK"     // a hard link in a layer to what is not there
+	ErrNode      Code = "E_NODE"     // a device or pipe in a layer
+	ErrLimit     Code = "E_LIMIT"    // more of something than is taken from anybody
 	ErrDelta     Code = "E_DELTA"    // a delta that is not one between these images; the chunks are fetched instead
 )
 
