@@ -13,6 +13,9 @@ import (
 // TestMain lets the test binary be the device binary: tests run it with a verb as its first argument, and so does a module
 // inside a sandbox.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "hostile" {
+		os.Exit(hostile(os.Args[2]))
+	}
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-test.") {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -28,12 +28,19 @@ const (
 	envScript = "SANDPIPER_TEST_SCRIPT" // what the one module runs
 	envBase   = "SANDPIPER_TEST_IDBASE"
 	envExit   = "SANDPIPER_TEST_EXIT" // the agent ends at once with this code
+	envTrial  = "SANDPIPER_TEST_TRIAL"
+	envBinary = "SANDPIPER_TEST_BINARY" // what the warden starts agents from; default its own file
 )
 
 func wardenMain([]string) int {
-	err := container.Warden(context.Background(), container.WardenConfig{
-		RunDir: os.Getenv(envDir), Args: []string{os.Args[0], "as-agent"},
-	})
+	cfg := container.WardenConfig{RunDir: os.Getenv(envDir), Args: []string{os.Args[0], "as-agent"}}
+	if path := os.Getenv(envBinary); path != "" {
+		cfg.Binary, cfg.Trial = func() string { return path }, 3*time.Second
+	}
+	if trial, err := time.ParseDuration(os.Getenv(envTrial)); err == nil {
+		cfg.Trial = trial
+	}
+	err := container.Warden(context.Background(), cfg)
 	var exit *container.AgentExit
 	if errors.As(err, &exit) {
 		return exit.Code

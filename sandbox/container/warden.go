@@ -32,6 +32,11 @@ type WardenConfig struct {
 	// puts another one there. Default: the path this process was started from, or
 	// this very file when the path is gone.
 	Binary func() string
+	// Trial is how long an agent from another file than before has to live to be
+	// kept, default 30 s; one that dies in that time so many times (Deaths, default
+	// 3), or ends with ExitUsage, is replaced by the one before.
+	Trial  time.Duration
+	Deaths int
 	// Logger default: discard.
 	Logger *slog.Logger
 }
@@ -45,6 +50,12 @@ func (c WardenConfig) withDefaults() WardenConfig {
 	}
 	if c.Binary == nil {
 		c.Binary = ownBinary
+	}
+	if c.Trial == 0 {
+		c.Trial = trialTime
+	}
+	if c.Deaths == 0 {
+		c.Deaths = trialDeaths
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -83,6 +94,7 @@ type warden struct {
 	cfg      WardenConfig
 	exits    *Ledger
 	notify   *notifier
+	binaries *binaries
 	pid      int       // of the agent; 0 between two
 	born     time.Time // when it was started
 	fast     int       // how many died young, one after the other
@@ -136,7 +148,12 @@ func Warden(ctx context.Context, cfg WardenConfig) error {
 		return fmt.Errorf("warden: keep logs: %w", err)
 	}
 	defer k.close()
-	w := &warden{cfg: cfg, exits: OpenLedger(cfg.RunDir), notify: n}
+	b, err := openBinaries(&cfg)
+	if err != nil {
+		return fmt.Errorf("warden: own file: %w", err)
+	}
+	defer b.close()
+	w := &warden{cfg: cfg, exits: OpenLedger(cfg.RunDir), notify: n, binaries: b}
 	return w.run(ctx)
 }
 
@@ -154,6 +171,8 @@ func (w *warden) run(ctx context.Context) error {
 	overdue := time.NewTimer(handoverMax)
 	overdue.Stop()
 	defer overdue.Stop()
+	trial := time.NewTimer(w.cfg.Trial)
+	defer trial.Stop()
 	done := ctx.Done()
 	for {
 		select {
@@ -180,9 +199,15 @@ func (w *warden) run(ctx context.Context) error {
 		case <-overdue.C:
 			w.cfg.Logger.Warn("agent does not make room, it is killed", "pid", w.pid)
 			w.kill(syscall.SIGKILL)
+		case <-trial.C:
+			if w.pid != 0 {
+				w.binaries.proven()
+			}
 		case <-restart.C:
+			trial.Reset(w.cfg.Trial)
 			if err := w.start(); err != nil {
 				w.cfg.Logger.Error("agent does not start", "err", err)
+				w.binaries.died(0, false)
 				restart.Reset(w.delay())
 			}
 		case <-children:
@@ -191,8 +216,13 @@ func (w *warden) run(ctx context.Context) error {
 				continue
 			}
 			overdue.Stop()
-			if w.stopping || status.Exited() && status.ExitStatus() == ExitUsage {
+			usage := status.Exited() && status.ExitStatus() == ExitUsage
+			refused := !w.stopping && !w.handover && w.binaries.died(time.Since(w.born), usage)
+			if w.stopping || usage && !refused {
 				return agentExit(status)
+			}
+			if refused {
+				w.fast = 0
 			}
 			delay := w.delay()
 			w.cfg.Logger.Warn("agent ended, it is started again", "pid", w.pid, "how", describe(status), "after", delay)
@@ -228,7 +258,7 @@ func (w *warden) start() error {
 	w.born = time.Now()
 	w.handover = false
 	args := append([]string(nil), w.cfg.Args...)
-	pid, err := syscall.ForkExec(w.cfg.Binary(), args, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(w.binaries.next(), args, &syscall.ProcAttr{
 		Env:   w.notify.environ(),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &syscall.SysProcAttr{Pdeathsig: SignalLeave},
