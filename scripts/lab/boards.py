@@ -6,7 +6,7 @@ import pathlib
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = pathlib.Path(os.environ.get("LAB_CACHE") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "sandpiper-lab").absolute()
-RESULTS = ROOT / "build" / "lab"
+RESULTS = pathlib.Path(os.environ.get("LAB_RESULTS") or ROOT / "build" / "lab").absolute()
 
 
 class Trouble(Exception):

@@ -3,6 +3,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import termios
 import time
@@ -15,12 +16,16 @@ import echo
 import kernels
 import machine
 import output
+import powercut
 import report
+import reset
+import selftest
 import suite
 
 ALL = ["arm64", "arm64-61", "armv7-61", "raspi3b", "armv6"]
 BOARD_TESTS = ["./scripts/lab/smoke", "./hal/linux"]  # what only a board can show
 ROOMS = ["./store", "./sandbox/container", "./agent/mqtt", "./agent/iothub", "./agent/message", "./agent/twin", "./agent/route", "./agent/deployment"]
+CUT_ON = ["arm64", "armv7-61"]  # the power is cut on one board of each word size
 ROOMS_ON = ["arm64", "armv7-61"]  # one board of each word size
 
 
@@ -134,6 +139,53 @@ def fetch(args):
     return report.UNAVAILABLE if missing and os.environ.get("LAB_ALLOW_MISSING") != "1" else 0
 
 
+def cut_power(args):
+    if args.again:
+        bad = powercut.again(args.again)
+        print(f"lab: {args.again}: {bad or 'nothing lost'}")
+        return report.FAILED if bad else report.PASSED
+    names = args.board or words("LAB_BOARDS", CUT_ON)
+    need_qemu(names)
+    missing = kernels.fetch(names, refresh=False)
+    there = [n for n in names if n not in missing]
+    rows = powercut.run(there, number("LAB_CUTS", 10), os.environ.get("LAB_SEED") or "1")
+    rows += [{"board": n, "unavailable": why} for n, why in missing.items()]
+    return report.show_cuts(rows)
+
+
+def resets(args):
+    names = args.board or words("LAB_BOARDS", ALL)
+    need_qemu(names)
+    missing = kernels.fetch(names, refresh=False)
+    results = []
+    for name in names:
+        if name not in missing:
+            results.append(reset.run(name))
+            reset.show(results[-1])
+    passed, failed = sum(r.ok for r in results), sum(not r.ok for r in results)
+    for name, why in missing.items():
+        print(f"{name}: UNAVAILABLE: {why}")
+    print(f"lab: resets on {len(results)} boards: {passed} passed, {failed} failed")
+    if failed:
+        return report.DIED if any(r.died for r in results) else report.FAILED
+    return report.UNAVAILABLE if missing and os.environ.get("LAB_ALLOW_MISSING") != "1" else report.PASSED
+
+
+def test_itself(args):
+    need_qemu([args.board_name])
+    if kernels.fetch([args.board_name], refresh=False):
+        return report.UNAVAILABLE
+    return selftest.run(args.board_name, args.only)
+
+
+def number(variable, default):
+    """A count of at least 1 from the environment."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit() or int(text) < 1:
+        raise boards.Trouble(f"{variable} is {text!r}: it must be a number of at least 1")
+    return int(text)
+
+
 def show_boards(_):
     for name, board in boards.all_boards().items():
         print(f"{name:10} {board.kernel or 'not fetched'}")
@@ -145,6 +197,11 @@ def need_qemu(names):
         program = boards.board(name).qemu[0]
         if not shutil.which(program):
             raise boards.Trouble(f"{program} is not installed; run: make setup")
+
+
+def interrupt(*_):
+    """Ends as Ctrl-C does: boards are switched off and temporary files removed on the way out."""
+    raise KeyboardInterrupt
 
 
 def main(doc, argv):
@@ -159,6 +216,13 @@ def main(doc, argv):
     for name, act in (("run", run), ("fetch", fetch)):
         verb(name, act).add_argument("board", nargs="*")
     verb("smoke", smoke)
+    verb("reset", resets).add_argument("board", nargs="*")
+    v = verb("selftest", test_itself)
+    v.add_argument("board_name", metavar="BOARD", nargs="?", default="arm64")
+    v.add_argument("only", nargs="*", metavar="TEST", help="a test of scripts/lab/selftest")
+    v = verb("powercut", cut_power)
+    v.add_argument("board", nargs="*")
+    v.add_argument("-again", help="a folder that an earlier run kept: its disk is checked once more")
     verb("boards", show_boards)
     v = verb("test", test)
     v.add_argument("package", nargs="+")
@@ -178,6 +242,7 @@ def main(doc, argv):
     args = p.parse_args(argv)
     if args.verb not in ("exec", "agent"):  # its program is named from where the caller stands
         os.chdir(boards.ROOT)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         return args.act(args)
     except boards.Trouble as trouble:

@@ -12,7 +12,7 @@ import cpio
 APPLETS = """sh ash mount umount insmod rmmod lsmod modprobe cat echo ls mkdir rmdir sleep poweroff reboot halt dmesg uname ip ifconfig route ping grep
 egrep sed awk head tail dd sync find wc mdev df du free switch_root pivot_root tr cut date kill killall ps mknod id hostname true false rm cp mv ln
 chmod chown seq stat od hexdump test [ env printf expr xargs sort uniq losetup blockdev tar base64 gzip gunzip sha256sum md5sum stty touch tee nc
-wget vi less top setsid nohup timeout chroot unshare nsenter mkfifo mke2fs basename dirname readlink realpath dnsdomainname which fsync mountpoint
+wget vi less top setsid nohup timeout chroot unshare nsenter mkfifo mke2fs basename dirname readlink realpath dnsdomainname which mountpoint
 pidof i2cdetect i2cget i2cset devmem watchdog cmp diff usleep cttyhack""".split()
 
 COMMON = """ext4 overlay loop squashfs erofs configfs crc32c_generic dm_mod dm_verity dm_flakey dm_log_writes dm_snapshot null_blk gpio_sim i2c_dev

@@ -24,6 +24,11 @@ import output
 import verdict
 
 
+# A board does not outlive the lab, however that ends.
+TIED = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+LOGS = 30  # log folders of runs that went wrong: the oldest go
+
+
 @dataclasses.dataclass
 class Job:
     name: str
@@ -83,6 +88,8 @@ class Machine:
         self.tag = secrets.token_hex(4)
         runs = boards.RESULTS / "runs"
         runs.mkdir(parents=True, exist_ok=True)
+        for old in sorted(runs.iterdir(), key=lambda p: p.stat().st_mtime)[:-LOGS]:
+            shutil.rmtree(old, ignore_errors=True)
         self.log = pathlib.Path(tempfile.mkdtemp(prefix=f"{board.name}-", dir=runs))
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
         self.out, self.tar = self.work / "out", self.work / "tar"
@@ -90,19 +97,29 @@ class Machine:
         self.process = None
 
     def start(self):
+        try:
+            self._start()
+        except BaseException:  # interrupted, or no QEMU
+            if self.process:
+                self.process.kill()
+                self.process.wait()
+            shutil.rmtree(self.work)
+            raise
+        return self
+
+    def _start(self):
         initrd = self._initrd()
         self.out.touch()
         command = self._command(initrd)
         (self.log / "cmd").write_text(shlex.join(map(str, command)) + "\n")
         self.began = time.time()
         with open(self.log / "qemu.err", "wb") as errors:
-            self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+            self.process = subprocess.Popen(TIED + [str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
         self.ended = threading.Event()
         self.threads = [threading.Thread(target=t) for t in (self._follow_console, self._follow_output)]
         for thread in self.threads:
             thread.start()
         threading.Thread(target=self._guard, daemon=True).start()
-        return self
 
     def wait(self):
         """Waits for the end, cleans up, and returns the Run. The log folder of a run that failed stays."""

@@ -54,6 +54,27 @@ def show(reports):
     return code
 
 
+def show_cuts(rows):
+    """Prints what power cuts did, writes build/lab/powercut.json, and returns the exit code."""
+    passed = failed = 0
+    code = PASSED
+    for r in rows:
+        if r.get("unavailable"):
+            print(f"{r['board']}: UNAVAILABLE: {r['unavailable']}")
+            code = code or (PASSED if os.environ.get("LAB_ALLOW_MISSING") == "1" else UNAVAILABLE)
+            continue
+        bad = bool(r["failure"])
+        print(f"{r['board']:10} {r['kernel']:26} seed {r['seed']}: {r['done']} of {r['cuts']} cuts without a loss, {r['promises']} promises, "
+              f"{r['seconds'] / (r['done'] + 1):.1f} s a cut, control {'caught' if r['control'] is not None else 'NOT CAUGHT' if not bad or r['done'] == r['cuts'] else 'not run'}")
+        passed, failed = passed + (not bad), failed + bad
+        if bad:
+            code = DIED if r["died"] else max(FAILED, code if code != UNAVAILABLE else FAILED)
+    boards.RESULTS.mkdir(parents=True, exist_ok=True)
+    (boards.RESULTS / "powercut.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"lab: power cuts on {len(rows)} boards: {passed} passed, {failed} failed", flush=True)
+    return code
+
+
 def exit_code(reports):
     if any(r.failure for r in reports):
         return DIED
