@@ -47,19 +47,6 @@ type Upstream struct {
 	TrustedCA    string `toml:"trusted_ca"`    // PEM file that replaces the system's roots for the hub
 }
 
-// Bundles says whose bundles are installed and where they may come from.
-type Bundles struct {
-	TrustedKeys []TrustedKey `toml:"trusted_keys"` // default: each file in DefaultKeyDir
-	TrustedCA   string       `toml:"trusted_ca"`   // PEM file that replaces the system's roots for https:// bundles
-	MaxBytes    Size         `toml:"max_bytes"`    // all installed images together; default 1 GiB
-}
-
-// TrustedKey is one signer, and the modules it may sign for.
-type TrustedKey struct {
-	File    string   `toml:"file"`    // public key as `sandpiper-bundle keygen` writes it
-	Modules []string `toml:"modules"` // module name prefixes; empty = every module
-}
-
 // Modules holds the limits of a module that asks for none.
 type Modules struct {
 	Memory Size    `toml:"memory"`  // default 128 MiB
@@ -245,9 +232,7 @@ func (c Config) problems() []problem {
 	if (d.Certificate == "") != (d.PrivateKey == "") {
 		bad("device.certificate", "certificate and private_key go together")
 	}
-	if size := c.Bundles.MaxBytes; size != 0 && size < 1<<20 {
-		bad("bundles.max_bytes", "%d bytes is too small; want at least 1MiB", size)
-	}
+	c.Bundles.problems(bad)
 	c.Store.problems(bad)
 	if c.Modules.Memory != 0 && c.Modules.Memory < 8<<20 {
 		bad("modules.memory", "%d bytes is below the floor of 8MiB under which no sandbox starts", c.Modules.Memory)
@@ -266,11 +251,6 @@ func (c Config) problems() []problem {
 	}
 	if n := c.Modules.LogRate; n != 0 && n < 1<<10 {
 		bad("modules.log_rate", "%d bytes a second is too small; want at least 1KiB", n)
-	}
-	for i, key := range c.Bundles.TrustedKeys {
-		if key.File == "" {
-			bad("bundles.trusted_keys", "entry %d has no file", i+1)
-		}
 	}
 	return out
 }

@@ -47,6 +47,9 @@ func TestAWrongConfigurationNamesFileLineKeyAndRemedy(t *testing.T) {
 		"a hub without a dot":      {"[device]\nhub = \"h\"\nid = \"d\"\ncertificate = \"c\"\nprivate_key = \"k\"\n", []string{"c.toml:2:", "no dot"}},
 		"memory below the floor":   {"[modules]\nmemory = \"1MiB\"\n", []string{"c.toml:2:", "floor of 8MiB"}},
 		"an id base off the grid":  {"[modules]\nid_base = 1000\n", []string{"c.toml:2:", "multiple of 65536"}},
+		"a mirror without TLS":     {"[[bundles.mirrors]]\nprefix = \"http://a/\"\n", []string{"c.toml:1:", "bundles.mirrors", "https://"}},
+		"a month without a meter":  {"[bundles]\nmonthly = \"50MiB\"\n", []string{"c.toml:2:", "bundles.metered"}},
+		"a rate of nothing":        {"[bundles]\nrate = 10\n", []string{"c.toml:2:", "bundles.rate", "1KiB"}},
 		"a signer without a file":  {"[[bundles.trusted_keys]]\nmodules = [\"a\"]\n", []string{"c.toml:1:", "entry 1 has no file"}},
 	} {
 		t.Run(claim, func(t *testing.T) {

@@ -37,6 +37,7 @@ func (a *Agent) buildSandboxes() (err error) {
 	if a.images, err = image.Open(image.Config{
 		Dir: filepath.Join(a.cfg.StateDir, "images"), MountDir: filepath.Join(a.cfg.RunDir, "images"), Trusted: trusted,
 		HTTP: httpClient(roots), MaxBytes: int64(a.cfg.Bundles.MaxBytes), Logger: a.log,
+		Mirrors: a.cfg.Bundles.mirrors(), Rate: int64(a.cfg.Bundles.Rate), Metered: a.cfg.Bundles.Metered, Monthly: int64(a.cfg.Bundles.Monthly),
 	}); err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (s shelf) Fetch(ctx context.Context, m deployment.Module) (supervisor.Image
 	img, err := s.a.images.Fetch(ctx, ref, m.Settings.Digest, func(p image.Progress) {
 		if now := time.Now(); now.Sub(last) >= 5*time.Second {
 			last = now
-			s.a.log.Info("image arrives", "module", m.Name, "image", p.Image, "phase", string(p.Phase), "bytes", p.Done, "of", p.Total)
+			s.a.log.Info("image arrives", "module", m.Name, "image", p.Image, "phase", string(p.Phase), "bytes", p.Done, "of", p.Total, "received", p.Received, "left", p.Left)
 		}
 	})
 	if err != nil {

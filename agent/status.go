@@ -45,6 +45,7 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 			Dropped: q.Damaged + q.Purged + a.evictor.count(fmt.Sprintf("%s %d", q.Sink, q.Priority)),
 		})
 	}
+	st.Transfer = a.transfer()
 	a.addSandbox(&st)
 	st.Routes = a.routes.list()
 	st.Store = a.storeStatus()

@@ -17,6 +17,7 @@ type Status struct {
 	Deployment   Deployment   `json:"deployment"`
 	Links        []Link       `json:"links"`
 	Modules      []Module     `json:"modules"`
+	Transfer     *Transfer    `json:"transfer,omitempty"` // the image that arrives now
 	Queues       []Queue      `json:"queues"`
 	Routes       []Route      `json:"routes"`
 	Store        Store        `json:"store"`
@@ -82,6 +83,18 @@ type Usage struct {
 	CPUPressure    *float64 `json:"cpuPressure,omitempty"` // share of the last ten seconds in which it waited, per cent
 	MemoryPressure *float64 `json:"memoryPressure,omitempty"`
 	IOPressure     *float64 `json:"ioPressure,omitempty"`
+}
+
+// Transfer is an image on its way to the device.
+type Transfer struct {
+	Reference   string `json:"reference"`
+	Image       string `json:"image,omitempty"` // name and version, once known
+	Phase       string `json:"phase"`           // check, transfer, verify
+	Bytes       int64  `json:"bytes"`           // of the image that are here
+	Total       int64  `json:"totalBytes"`      // of the image; 0 = not known yet
+	Received    int64  `json:"receivedBytes"`   // over the network
+	Rate        int64  `json:"bytesPerSecond"`  // of the image; 0 = not known yet
+	LeftSeconds int64  `json:"leftSeconds"`     // at this rate; 0 = not known
 }
 
 // Queue is one lane of the durable queue.

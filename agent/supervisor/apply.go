@@ -30,7 +30,7 @@ func (s *Supervisor) apply(ctx context.Context) (retry bool) {
 		_, final := errors.AsType[*deployment.Error](err)
 		retry = err != nil && !final
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, errSuperseded) {
 		return false
 	}
 	s.mu.Lock()
@@ -63,23 +63,11 @@ func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent, plan
 		plan.Images[u.seat.Module.Name] = u.seat.Image
 	}
 	s.mu.Unlock()
-	for _, step := range s.Plan(wanted) {
-		if step.Verb != deployment.Fetch {
-			continue
-		}
-		m := *wanted.Find(step.Module)
-		if img, ok := known[m.Name]; ok { // fetched before for this very deployment
-			plan.Images[m.Name] = img
-			continue
-		}
-		img, err := s.cfg.Images.Fetch(ctx, m)
-		if err != nil {
-			return fmt.Errorf("image of module %s: %w", m.Name, err)
-		}
-		if _, err := sandbox.ParseSignal((Seat{Module: m, Image: img}).stopSignal()); err != nil {
-			return &deployment.Error{Path: "modules." + m.Name + ".settings", Why: err.Error(), Code: deployment.CodeFormat}
-		}
-		plan.Images[m.Name] = img
+	fetching, stop := s.untilSuperseded(ctx, plan.Version)
+	err := s.fetchAll(fetching, wanted, plan, known)
+	stop()
+	if err != nil {
+		return err
 	}
 	maps.DeleteFunc(plan.Images, func(name string, _ Image) bool { return wanted.Find(name) == nil })
 	if fresh {
@@ -94,6 +82,32 @@ func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent, plan
 	s.plan, s.applied = plan, wanted
 	s.mu.Unlock()
 	return s.execute(ctx)
+}
+
+// fetchAll has every image that the deployment needs here and noted in the plan.
+func (s *Supervisor) fetchAll(ctx context.Context, wanted deployment.Agent, plan applied, known map[string]Image) error {
+	for _, step := range s.Plan(wanted) {
+		if step.Verb != deployment.Fetch {
+			continue
+		}
+		m := *wanted.Find(step.Module)
+		if img, ok := known[m.Name]; ok { // fetched before for this very deployment
+			plan.Images[m.Name] = img
+			continue
+		}
+		img, err := s.cfg.Images.Fetch(ctx, m)
+		if cause := context.Cause(ctx); errors.Is(cause, errSuperseded) {
+			return cause
+		}
+		if err != nil {
+			return fmt.Errorf("image of module %s: %w", m.Name, err)
+		}
+		if _, err := sandbox.ParseSignal((Seat{Module: m, Image: img}).stopSignal()); err != nil {
+			return &deployment.Error{Path: "modules." + m.Name + ".settings", Why: err.Error(), Code: deployment.CodeFormat}
+		}
+		plan.Images[m.Name] = img
+	}
+	return nil
 }
 
 // release lets go of what operators stopped: a new deployment is a new decision.

@@ -113,8 +113,9 @@ func unpack(ctx context.Context, tree fs.FS, dir string) error {
 			return root.Symlink(target, name)
 		case 0:
 			return unpackFile(root, tree, name, d)
+		default:
+			return nil // a device node is nothing to look at
 		}
-		return nil // a device node is nothing to look at
 	})
 }
 

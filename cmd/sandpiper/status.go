@@ -76,6 +76,9 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 	default:
 		fmt.Fprintf(w, "deployment: version %d, %d: %s\n", d.Version, d.Code, d.Description)
 	}
+	if t := st.Transfer; t != nil {
+		fmt.Fprintln(w, "image arrives:", transferLine(*t))
+	}
 	for _, p := range st.Problems {
 		fmt.Fprintln(w, "problem:", p)
 	}

@@ -4,37 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
-
-// Phase is what a fetch is doing.
-type Phase string
-
-// The phases, in order.
-const (
-	PhaseCheck    Phase = "check"    // signature, policy, space
-	PhaseTransfer Phase = "transfer" // chunks arrive
-	PhaseVerify   Phase = "verify"   // the whole image is read back
-)
-
-// Progress of a fetch.
-type Progress struct {
-	Phase Phase
-	Image string // name and version, once known
-	Done  int64  // bytes of the image
-	Total int64  // bytes of the image, once known
-}
-
-// source gives the bytes of one bundle. open returns those from offset on; fromStart says that it could not, and that they start
-// at 0.
-type source interface {
-	open(ctx context.Context, offset int64) (body io.ReadCloser, fromStart bool, err error)
-	transient() bool // whether an error may go away by trying again
-}
 
 // Fetch installs the bundle that ref names and returns it. digest, when not empty, is the one identity that is accepted. What is
 // already installed is returned at once, after its signer was found still trusted; nothing is transferred for a digest that is
@@ -77,7 +51,7 @@ func (s *Store) fetch(ctx context.Context, ref, digest string, progress func(Pro
 		return Image{}, err
 	}
 	defer func() { <-s.fetching }()
-	t := &transfer{store: s, want: want, src: s.source(r), report: progress}
+	t := &transfer{store: s, reference: ref, want: want, src: s.mirrors(r), report: progress}
 	defer t.end()
 	return t.run(ctx)
 }
@@ -92,23 +66,8 @@ func (s *Store) present(digest bundle.Digest) (Image, error) {
 	return r.Image, err
 }
 
-func (s *Store) source(r reference) source {
-	if r.url != nil {
-		return &httpsSource{client: s.cfg.HTTP, url: r.url, stall: s.cfg.Stall}
-	}
-	return fileSource(r.file)
-}
-
 // backoff is the default pause: 1 s doubling to a minute, half of it random.
 func backoff(try int) time.Duration {
 	full := min(time.Second<<min(try-1, 6), time.Minute)
 	return full/2 + rand.N(full/2)
-}
-
-// sizeOf asks a body for the length of the whole bundle, where it is known beforehand.
-func sizeOf(body io.Reader) (int64, bool) {
-	if s, ok := body.(interface{ size() (int64, bool) }); ok {
-		return s.size()
-	}
-	return 0, false
 }

@@ -123,3 +123,32 @@ func testLog(t testing.TB) *slog.Logger {
 }
 
 func clone(b []byte) []byte { return bytes.Clone(b) }
+
+// rot flips a bit of an installed image.
+func rot(t testing.TB, s *Store, img Image, at int64) {
+	t.Helper()
+	r, err := s.record(img.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(s.imagePath(r.manifest.Image.Digest), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrPermission) { // not root: the owner may still change the mode
+		if err = os.Chmod(s.imagePath(r.manifest.Image.Digest), 0o600); err == nil {
+			f, err = os.OpenFile(s.imagePath(r.manifest.Image.Digest), os.O_RDWR, 0)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 8
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

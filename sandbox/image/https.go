@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -48,15 +49,30 @@ type httpsSource struct {
 	client *http.Client
 	url    *url.URL
 	stall  time.Duration
+	meter  *meter
 	etag   string // strong, of the file the transfer began with
 }
 
 func (h *httpsSource) transient() bool { return true }
 
-func (h *httpsSource) open(ctx context.Context, offset int64) (io.ReadCloser, bool, error) {
+func (h *httpsSource) validator() string { return h.etag }
+
+func (h *httpsSource) validate(etag string) { h.etag = etag }
+
+func (h *httpsSource) sibling(name string) source {
+	u := *h.url
+	u.Path, u.RawPath = path.Join(path.Dir(u.Path), name), ""
+	return &httpsSource{client: h.client, url: &u, stall: h.stall, meter: h.meter}
+}
+
+func (h *httpsSource) open(ctx context.Context, from, to int64) (io.ReadCloser, bool, error) {
+	pass, err := h.meter.pass(ctx, h.url)
+	if err != nil {
+		return nil, false, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := watch(cancel, h.stall)
-	body, fromStart, err := h.request(ctx, offset, w)
+	w := watch(cancel, h.stall, h.meter.slowest())
+	body, fromStart, err := h.request(ctx, from, to, w, pass)
 	if err != nil {
 		w.stop()
 		if errors.Is(context.Cause(ctx), errStalled) {
@@ -67,15 +83,20 @@ func (h *httpsSource) open(ctx context.Context, offset int64) (io.ReadCloser, bo
 	return body, fromStart, err
 }
 
-func (h *httpsSource) request(ctx context.Context, offset int64, w *watchdog) (io.ReadCloser, bool, error) {
+func (h *httpsSource) request(ctx context.Context, from, to int64, w *watchdog, pass *pass) (io.ReadCloser, bool, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url.String(), nil)
 	if err != nil {
 		return nil, false, fmt.Errorf("request: %w", err)
 	}
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
-	if offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	ranged := from > 0 || to != toEnd
+	if ranged {
+		last := ""
+		if to != toEnd {
+			last = strconv.FormatInt(to-1, 10)
+		}
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%s", from, last))
 		if h.etag != "" {
 			req.Header.Set("If-Range", h.etag)
 		}
@@ -86,26 +107,29 @@ func (h *httpsSource) request(ctx context.Context, offset int64, w *watchdog) (i
 	if err != nil {
 		return nil, false, requestError(err)
 	}
-	fromStart, err := h.judge(resp, offset)
+	fromStart, err := h.judge(resp, from, ranged)
 	if err != nil {
 		_ = resp.Body.Close()
 		return nil, false, err
 	}
-	if tag := resp.Header.Get("ETag"); strings.HasPrefix(tag, `"`) {
+	if tag := resp.Header.Get("ETag"); strings.HasPrefix(tag, `"`) && len(tag) < maxETag {
 		h.etag = tag
 	}
-	return &httpsBody{resp: resp, ctx: ctx, watch: w}, fromStart, nil
+	return &httpsBody{resp: resp, ctx: ctx, watch: w, pass: pass}, fromStart, nil
 }
 
+// maxETag bounds a validator that is sent back and kept, in bytes.
+const maxETag = 256
+
 // judge says what an answer to a request from offset on is. Nothing in it is believed: the chunks' digests decide.
-func (h *httpsSource) judge(resp *http.Response, offset int64) (fromStart bool, err error) {
+func (h *httpsSource) judge(resp *http.Response, offset int64, ranged bool) (fromStart bool, err error) {
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return false, bundle.Reject(bundle.ErrTransfer, "the server sends the bundle with Content-Encoding %q: serve it as it is", enc)
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
-		return offset > 0, nil
-	case code == http.StatusPartialContent && offset > 0:
+		return ranged, nil
+	case code == http.StatusPartialContent && ranged:
 		if got := resp.Header.Get("Content-Range"); !startsAt(got, offset) {
 			return false, bundle.Reject(bundle.ErrTransfer, "the server answers a request from byte %d with Content-Range %q: use a server that does what HTTP says", offset, got)
 		}
@@ -171,11 +195,15 @@ type httpsBody struct {
 	resp  *http.Response
 	ctx   context.Context //nolint:containedctx // only its cause is asked, for the error of a stalled read
 	watch *watchdog
+	pass  *pass
 }
 
 func (b *httpsBody) Read(p []byte) (int, error) {
-	n, err := b.resp.Body.Read(p)
+	n, err := b.resp.Body.Read(p[:min(len(p), mostAtOnce)])
 	b.watch.bytes.Add(int64(n))
+	if perr := b.pass.took(b.ctx, n); perr != nil {
+		return n, perr
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause
@@ -188,12 +216,18 @@ func (b *httpsBody) Read(p []byte) (int, error) {
 func (b *httpsBody) Close() error {
 	b.watch.stop()
 	b.watch.cancel(nil)
+	b.pass.done()
 	return b.resp.Body.Close()
 }
 
-// size is the length of the whole bundle when the answer holds it from its start.
+// size is the length of the whole file, as the answer says.
 func (b *httpsBody) size() (int64, bool) {
-	return b.resp.ContentLength, b.resp.StatusCode == http.StatusOK && b.resp.ContentLength >= 0
+	if b.resp.StatusCode == http.StatusOK {
+		return b.resp.ContentLength, b.resp.ContentLength >= 0
+	}
+	_, total, ok := strings.Cut(b.resp.Header.Get("Content-Range"), "/")
+	n, err := strconv.ParseInt(total, 10, 64)
+	return n, ok && err == nil && n >= 0
 }
 
 // watchdog cancels a transfer that brings less than the slowest pace over a window.
@@ -204,9 +238,9 @@ type watchdog struct {
 	ended  chan struct{}
 }
 
-func watch(cancel context.CancelCauseFunc, window time.Duration) *watchdog {
+func watch(cancel context.CancelCauseFunc, window time.Duration, slowest int64) *watchdog {
 	w := &watchdog{cancel: cancel, done: make(chan struct{}), ended: make(chan struct{})}
-	least := int64(window.Seconds() * slowest)
+	least := int64(window.Seconds() * float64(slowest))
 	go func() {
 		defer close(w.ended)
 		tick := time.NewTicker(window)

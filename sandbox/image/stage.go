@@ -13,29 +13,48 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
-// part is an image that is being fetched: chunks in order from the start of a file, as many as arrived.
+// part is an image that is being fetched: a file of its length in which chunks arrive, each in its place.
 type part struct {
-	file  *os.File
-	path  string
-	index bundle.Index
-	good  int   // chunks that are in the file and were compared with the index
-	plain int64 // their bytes
+	file   *os.File
+	path   string
+	index  bundle.Index
+	plain  []int64 // where each chunk starts in the image; one more entry for the end
+	stored []int64 // and in the payload
+	have   []bool  // chunks that are in the file and were compared with the index
+	missed int     // how many are not
+	bytes  int64   // of the chunks that are
+
+	unsynced int64
+	step     func(string) error
 }
 
-// openPart opens or makes the part file of an image and counts what of it can be kept: each chunk is hashed again, so neither a
-// power cut nor a rotten sector matters. Whatever follows the last good chunk is cut off.
+// syncEvery is how many bytes a power cut may take from a transfer.
+const syncEvery = 4 << 20
+
+// openPart opens or makes the part file of an image and finds what of it can be kept: each chunk is hashed in its place, so neither
+// a power cut nor a rotten sector matters, and an image that was installed once loses only what is rotten.
 func (s *Store) openPart(image bundle.Digest, index bundle.Index) (*part, error) {
-	path := filepath.Join(s.stage(), image.Hex()+partSuffix)
+	path := s.partPath(image)
 	f, err := openOwn(path)
 	if err != nil {
 		return nil, fmt.Errorf("open part file: %w", err)
 	}
-	p := &part{file: f, path: path, index: index}
+	p := newPart(index)
+	p.file, p.path, p.step = f, path, s.step
 	if err := p.recount(); err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("read part file: %w", err)
 	}
 	return p, nil
+}
+
+func newPart(index bundle.Index) *part {
+	p := &part{index: index, plain: make([]int64, len(index)+1), stored: make([]int64, len(index)+1), have: make([]bool, len(index)), missed: len(index)}
+	for i, c := range index {
+		p.plain[i+1] = p.plain[i] + int64(c.Plain)
+		p.stored[i+1] = p.stored[i] + int64(c.Stored)
+	}
+	return p
 }
 
 // openOwn opens a regular file of ours with one name. Anything else under that name is removed first: nobody but us writes there.
@@ -59,28 +78,56 @@ func openOwn(path string) (*os.File, error) {
 }
 
 func (p *part) recount() error {
-	buf := make([]byte, bundle.MaxChunk)
-	for _, c := range p.index {
-		b := buf[:c.Plain]
-		if _, err := p.file.ReadAt(b, p.plain); err != nil {
-			if errors.Is(err, io.EOF) {
-				break
-			}
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	if end := p.plain[len(p.index)]; info.Size() > end {
+		if err := p.file.Truncate(end); err != nil {
 			return err
 		}
-		if sha256.Sum256(b) != c.Digest {
-			break
-		}
-		p.good++
-		p.plain += int64(c.Plain)
 	}
-	return p.file.Truncate(p.plain)
+	buf := make([]byte, bundle.MaxChunk)
+	for i, c := range p.index {
+		b := buf[:c.Plain]
+		if _, err := p.file.ReadAt(b, p.plain[i]); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			continue // a sector that cannot be read is written again
+		}
+		if sha256.Sum256(b) == c.Digest {
+			p.note(i)
+		}
+	}
+	return nil
+}
+
+func (p *part) note(i int) {
+	if !p.have[i] {
+		p.have[i] = true
+		p.missed--
+		p.bytes += int64(p.index[i].Plain)
+	}
+}
+
+// blocks is what the file takes on the disk, up to its length: reserved blocks are not wanted twice.
+func (p *part) blocks() int64 {
+	var st unix.Stat_t
+	if unix.Fstat(int(p.file.Fd()), &st) != nil {
+		return 0
+	}
+	return min(st.Blocks*512, p.plain[len(p.index)])
 }
 
 // reserve takes the disk blocks of the whole image, so that a full disk shows before the transfer. File systems that cannot are
 // left alone.
-func (p *part) reserve(size int64) error {
-	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+func (p *part) reserve() error {
+	size := p.plain[len(p.index)]
+	err := p.step("reserve part")
+	if err == nil {
+		err = unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	}
 	switch {
 	case errors.Is(err, unix.ENOSPC):
 		return &bundle.Error{Code: bundle.ErrSpace, Why: fmt.Sprintf("the disk has no room for an image of %d bytes: remove images or logs", size), Err: err}
@@ -90,27 +137,37 @@ func (p *part) reserve(size int64) error {
 	return fmt.Errorf("reserve space: %w", err)
 }
 
-// add writes the next chunk, which the caller has checked.
-func (p *part) add(plain []byte) error {
-	if _, err := p.file.WriteAt(plain, p.plain); err != nil {
-		if errors.Is(err, unix.ENOSPC) {
-			return &bundle.Error{Code: bundle.ErrSpace, Why: "the disk is full: remove images or logs", Err: err}
-		}
-		return fmt.Errorf("write part file: %w", err)
+// add writes a chunk, which the caller has checked. Every few MiB it waits for the disk.
+func (p *part) add(i int, plain []byte) error {
+	err := p.step("write part")
+	if err == nil {
+		_, err = p.file.WriteAt(plain, p.plain[i])
 	}
-	p.good++
-	p.plain += int64(len(plain))
+	if err == nil {
+		if p.unsynced += int64(len(plain)); p.unsynced >= syncEvery {
+			p.unsynced = 0
+			if err = p.step("sync part"); err == nil {
+				err = unix.Fdatasync(int(p.file.Fd()))
+			}
+		}
+	}
+	if err != nil {
+		return diskError("write part file", err)
+	}
+	p.note(i)
 	return nil
 }
 
-// whole reports whether every chunk is there.
-func (p *part) whole() bool { return p.good == len(p.index) }
-
-// stored is where the next chunk starts in the payload.
-func (p *part) stored() int64 {
-	_, stored := p.index.Sums(p.good)
-	return stored
+// diskError names a full disk.
+func diskError(doing string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &bundle.Error{Code: bundle.ErrSpace, Why: "the disk is full: remove images or logs", Err: err}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
+
+// whole reports whether every chunk is there.
+func (p *part) whole() bool { return p.missed == 0 }
 
 // close keeps the file for a later fetch.
 func (p *part) close() {
@@ -126,4 +183,8 @@ func (p *part) discard() {
 		p.close()
 		_ = os.Remove(p.path) // the next fetch checks whatever remains
 	}
+}
+
+func (s *Store) partPath(image bundle.Digest) string {
+	return filepath.Join(s.stage(), image.Hex()+partSuffix)
 }

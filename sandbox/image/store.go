@@ -36,6 +36,12 @@ type Config struct {
 	Now      func() time.Time            // for expiry; default time.Now
 	Stall    time.Duration               // an https:// transfer that brings less than 1 KiB/s for so long is cut; default 60 s
 	Retry    func(try int) time.Duration // pause before a transfer goes on, try counts from 1; default 1 s doubling to 1 min, with jitter
+	Mirrors  Mirrors                     // where else bundles may be had
+	Rate     int64                       // bytes per second of all https:// transfers; 0 = as fast as it goes
+	Metered  []string                    // names of interfaces whose traffic costs, "*" = all; default none
+	Monthly  int64                       // bytes per month over metered interfaces; 0 = no bound
+
+	hook func(step string) error // before each durable step, for tests: an error is the step's
 }
 
 const (
@@ -91,11 +97,13 @@ type Store struct {
 	fetching chan struct{} // holds one token: whoever has it may fetch
 	mounting chan struct{} // the same for mounting, unmounting and collecting
 	backings []backing     // ways to mount, best first
+	meter    *meter
 
 	mu      sync.Mutex // guards the fields below and every change under blobs
 	records map[bundle.Digest]record
 	floors  floors
 	closed  bool
+	now     *Progress // of the fetch that runs
 }
 
 // ErrClosed is returned by every method after Close.
@@ -130,6 +138,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.floors, err = readFloors(s.floorsPath()); err == nil {
 		err = s.load()
 	}
+	s.meter = newMeter(cfg, s.meteredPath())
 	if err != nil {
 		_ = unlock(s.lock)
 		return nil, fmt.Errorf("open image store: %w", err)
@@ -184,6 +193,18 @@ func (s *Store) record(digest bundle.Digest) (record, error) {
 		return record{}, bundle.Reject(bundle.ErrAbsent, "bundle %v is not on this device: give its https:// or file:// URL", digest)
 	}
 	return r, nil
+}
+
+// anything reports whether a bundle is installed, or a transfer was begun: then a new one may need less than all of its chunks.
+func (s *Store) anything() bool {
+	s.mu.Lock()
+	n := len(s.records)
+	s.mu.Unlock()
+	if n > 0 {
+		return true
+	}
+	parts, err := filepath.Glob(s.stagePath("*" + partSuffix))
+	return err == nil && len(parts) > 0
 }
 
 // load reads every .spm whose image is there.
@@ -267,6 +288,10 @@ func (s *Store) blobs() string      { return filepath.Join(s.cfg.Dir, "blobs") }
 func (s *Store) stage() string      { return filepath.Join(s.cfg.Dir, "stage") }
 func (s *Store) floorsPath() string { return filepath.Join(s.cfg.Dir, "floors.json") }
 
+func (s *Store) meteredPath() string { return filepath.Join(s.cfg.Dir, "metered.json") }
+
+func (s *Store) stagePath(name string) string { return filepath.Join(s.stage(), name) }
+
 func (s *Store) imagePath(d bundle.Digest) string {
 	return filepath.Join(s.blobs(), d.Hex()+imageSuffix)
 }
@@ -289,6 +314,25 @@ func lockDir(dir string) (*os.File, error) {
 // unlock gives the directory up. Closing alone would not, while another thread is between fork and exec with a copy of the file.
 func unlock(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
+// step is called before each durable step; it fails where a test says so.
+func (s *Store) step(name string) error {
+	if s.cfg.hook == nil {
+		return nil
+	}
+	return s.cfg.hook(name)
+}
+
+// replaceFile is the function of that name with a step before each of its own.
+func (s *Store) replaceFile(what, path string, content []byte) error {
+	if err := s.step("write " + what); err != nil {
+		return err
+	}
+	if err := replaceFile(path, content); err != nil {
+		return err
+	}
+	return s.step("after " + what)
 }
 
 // replaceFile writes content beside path, syncs it, renames it, and syncs the directory.

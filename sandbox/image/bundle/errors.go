@@ -48,6 +48,7 @@ const (
 	ErrLink      Code = "E_LINK"     // a hard link in a layer to what is not there
 	ErrNode      Code = "E_NODE"     // a device or pipe in a layer
 	ErrLimit     Code = "E_LIMIT"    // more of something than is taken from anybody
+	ErrMetered   Code = "E_METERED"  // this month's bytes on metered links are used up
 	ErrDelta     Code = "E_DELTA"    // a delta that is not one between these images; the chunks are fetched instead
 )
 
@@ -55,7 +56,7 @@ const (
 // disk, the server, or on what else is installed.
 func (c Code) Final() bool {
 	switch c {
-	case ErrTruncated, ErrChanged, ErrTransfer, ErrAbsent, ErrEarly, ErrExpired, ErrSpace, ErrDependsOn, ErrPlatform:
+	case ErrTruncated, ErrChanged, ErrTransfer, ErrAbsent, ErrEarly, ErrExpired, ErrSpace, ErrDependsOn, ErrPlatform, ErrMetered, ErrDelta:
 		return false
 	default:
 		return true

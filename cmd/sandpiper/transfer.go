@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/control"
+)
+
+// transferLine is an image on its way, in one line.
+func transferLine(t control.Transfer) string {
+	var b strings.Builder
+	b.WriteString(t.Image)
+	if t.Image == "" {
+		b.WriteString(t.Reference)
+	}
+	switch {
+	case t.Total == 0:
+		fmt.Fprintf(&b, ", %s", t.Phase)
+	case t.Phase == "verify":
+		fmt.Fprintf(&b, ", %s is here and read back", byteCount(t.Total))
+	default:
+		fmt.Fprintf(&b, ", %d %%, %s of %s, %s over the network", t.Bytes*100/t.Total, byteCount(t.Bytes), byteCount(t.Total), byteCount(t.Received))
+	}
+	if t.Rate > 0 && t.LeftSeconds > 0 {
+		fmt.Fprintf(&b, ", %s/s, %v left", byteCount(t.Rate), time.Duration(t.LeftSeconds)*time.Second)
+	}
+	return b.String()
+}
