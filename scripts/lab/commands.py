@@ -50,8 +50,8 @@ def run(args):
             packages = words("LAB_PKGS", BOARD_TESTS + (ROOMS if name in ROOMS_ON else []))
             options = machine.Options(disk=image)
             if "LAB_TIMEOUT" not in os.environ:
-                options.timeout = 900 if len(packages) > 2 else 300
-            one = suite.run(boards.board(name), packages, os.environ.get("LAB_RUN"), options)
+                options.timeout = 2400 if len(packages) > 2 else 300
+            one = suite.run(boards.board(name), packages, os.environ.get("LAB_RUN"), options, always="/scripts/lab/smoke")
             report.progress(one)
             reports.append(one)
     return report.show(reports)

@@ -50,6 +50,9 @@ def show(reports):
     if not passed and not failed and code == PASSED:
         print("lab: NO TEST RAN")
         code = FAILED
+    cached = sum(o.cached for r in reports for o in r.outcomes)
+    if cached:
+        print(f"lab: {cached} packages are the same as when they passed and were not run again; LAB_FRESH=1 runs them")
     print(f"lab: {passed} passed, {failed} failed, {skipped} skipped", flush=True)
     return code
 
@@ -92,7 +95,7 @@ def write(reports):
         row = {"board": r.board, "kernel": r.kernel, "unavailable": r.unavailable, "failure": r.failure}
         if r.run:
             row |= {"seconds": r.run.seconds, "marks": r.run.marks, "cpu": r.run.facts.get("cpu"), "buildSeconds": r.build_seconds}
-        row["packages"] = [{"package": o.package, "ok": o.ok, "why": o.why, "seconds": o.seconds, "passed": o.passed, "failed": o.failed, "skipped": o.skipped}
+        row["packages"] = [{"package": o.package, "ok": o.ok, "why": o.why, "seconds": o.seconds, "cached": o.cached, "passed": o.passed, "failed": o.failed, "skipped": o.skipped}
                            for o in r.outcomes]
         rows.append(row)
     (boards.RESULTS / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
