@@ -13,8 +13,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Reasons with which a session sees Closed, beside those of the network.
@@ -155,7 +153,7 @@ func (c *Conn) readLoop() error {
 			return c.readError(err)
 		}
 		switch h.kind {
-		case packets.Publish:
+		case kindPublish:
 			p, err := readPublish(c.r, h, topic)
 			if err != nil {
 				return c.readError(err)
@@ -166,7 +164,7 @@ func (c *Conn) readLoop() error {
 				return nil // the reason is already set
 			}
 			c.session.Publish(p)
-		case packets.Disconnect:
+		case kindDisconnect:
 			return nil
 		default:
 			body, err := readBody(c.r, h.size)
@@ -185,11 +183,11 @@ func (c *Conn) readLoop() error {
 // control handles the packets that are neither data nor the end.
 func (c *Conn) control(kind byte, body []byte) error {
 	switch kind {
-	case packets.Puback:
+	case kindPuback:
 		c.landed(binary.BigEndian.Uint16(body))
-	case packets.Pingreq:
+	case kindPingreq:
 		c.reply(pingresp)
-	case packets.Subscribe:
+	case kindSubscribe:
 		id, subs, err := parseSubscribe(body)
 		if err != nil {
 			return err
@@ -199,14 +197,14 @@ func (c *Conn) control(kind byte, body []byte) error {
 			return fmt.Errorf("session answered %d filters with %d codes", len(subs), len(codes))
 		}
 		c.reply(appendSuback(nil, id, codes))
-	case packets.Unsubscribe:
+	case kindUnsubscribe:
 		id, filters, err := parseUnsubscribe(body)
 		if err != nil {
 			return err
 		}
 		c.session.Unsubscribe(filters)
 		c.reply(appendUnsuback(nil, id))
-	case packets.Connect:
+	case kindConnect:
 		return errors.New("second CONNECT on one connection")
 	}
 	return nil

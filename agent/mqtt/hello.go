@@ -1,14 +1,13 @@
 package mqtt
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
@@ -110,38 +109,50 @@ func resumed(s Session) bool {
 	return ok && r.Resumed()
 }
 
-// protocolName and its level are looked at before mochi's decoder sees the packet, so that its version 5 paths are never taken.
+// protocolName and its level are looked at before anything else: what follows differs in other versions.
 const protocolName = "\x00\x04MQTT\x04"
 
 var errProtocol = errors.New("not MQTT 3.1.1")
+
+// Connect flags (MQTT 3.1.1 section 3.1.2.3).
+const (
+	flagReserved   = 1 << 0
+	flagClean      = 1 << 1
+	flagWill       = 1 << 2
+	flagWillQoS    = 3 << 3
+	flagWillRetain = 1 << 5
+	flagPassword   = 1 << 6
+	flagUserName   = 1 << 7
+)
 
 // parseConnect reads the body of a CONNECT. errProtocol asks for a CONNACK with BadProtocol; any other error for none.
 func parseConnect(body []byte) (Hello, error) {
 	if len(body) < len(protocolName) || string(body[:len(protocolName)]) != protocolName {
 		return Hello{}, errProtocol
 	}
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connect}}
-	if err := pk.ConnectDecode(body); err != nil {
-		return Hello{}, fmt.Errorf("parse CONNECT: %w", err)
-	}
-	p := &pk.Connect
+	f := fields{rest: body[len(protocolName):]}
+	flags := f.byte()
+	willQoS := flags & flagWillQoS >> 3
 	switch {
-	case pk.ReservedBit != 0:
+	case flags&flagReserved != 0:
 		return Hello{}, errors.New("parse CONNECT: reserved flag set")
-	case p.PasswordFlag && !p.UsernameFlag:
+	case flags&flagPassword != 0 && flags&flagUserName == 0:
 		return Hello{}, errors.New("parse CONNECT: password without user name")
-	case !p.WillFlag && (p.WillQos != 0 || p.WillRetain), p.WillQos > 2:
+	case flags&flagWill == 0 && flags&(flagWillQoS|flagWillRetain) != 0, willQoS > 2:
 		return Hello{}, errors.New("parse CONNECT: will flags contradict each other")
 	}
-	h := Hello{
-		ClientID:  p.ClientIdentifier,
-		UserName:  string(p.Username),
-		Password:  iothub.Secret(p.Password),
-		Clean:     p.Clean,
-		KeepAlive: time.Duration(p.Keepalive) * time.Second,
+	h := Hello{Clean: flags&flagClean != 0, KeepAlive: time.Duration(f.uint16()) * time.Second, ClientID: f.text()}
+	if flags&flagWill != 0 {
+		h.Will = &Will{Topic: f.text(), Payload: bytes.Clone(f.binary()), QoS: willQoS, Retain: flags&flagWillRetain != 0}
 	}
-	if p.WillFlag {
-		h.Will = &Will{Topic: p.WillTopic, Payload: p.WillPayload, QoS: p.WillQos, Retain: p.WillRetain}
+	if flags&flagUserName != 0 {
+		h.UserName = f.text()
+	}
+	if flags&flagPassword != 0 {
+		h.Password = iothub.Secret(f.binary())
+	}
+	if err := f.end(); err != nil {
+		return Hello{}, fmt.Errorf("parse CONNECT: %w", err)
 	}
 	return h, nil
 }

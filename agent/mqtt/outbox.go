@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 const (
@@ -167,4 +165,4 @@ func (c *Conn) abandon(reason error) {
 }
 
 // pingresp is what a PINGREQ gets.
-var pingresp = []byte{packets.Pingresp << 4, 0}
+var pingresp = []byte{kindPingresp << 4, 0}

@@ -8,14 +8,12 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Upper bounds of a packet's body in bytes, checked before anything is allocated for it. PUBLISH has Config.MaxPacket.
 const (
 	maxConnect   = 72 << 10 // a will of 64 KiB, names and a token
-	maxSubscribe = 8 << 10  // the dialect has six filters; mochi's decoder spends 88 bytes on a filter of three
+	maxSubscribe = 8 << 10  // the dialect has six filters; 24 bytes of memory for a filter of three
 )
 
 // readBuffer is a connection's read buffer: 25 publishes of 256 bytes at a time, and small enough for a thousand connections.
@@ -29,12 +27,12 @@ var (
 
 // header is a fixed header whose length has been checked.
 type header struct {
-	kind  byte // packets.Connect ... packets.Disconnect
+	kind  byte // kindConnect ... kindDisconnect
 	flags byte // the low four bits
 	size  int  // of the body, bytes
 }
 
-// readHeader reads the next fixed header. Own code instead of mochi's DecodeLength, which follows an endless row of 0x80 for ever.
+// readHeader reads the next fixed header; its length has four bytes at most (MQTT 3.1.1 section 2.2.3).
 func readHeader(r *bufio.Reader, maxPublish int) (header, error) {
 	b, err := r.ReadByte()
 	if err != nil {
@@ -62,18 +60,18 @@ func (h header) check(maxPublish int) error {
 	var least, most int
 	var flags byte
 	switch h.kind {
-	case packets.Publish:
+	case kindPublish:
 		least, most, flags = 2, maxPublish, h.flags
 		if qos := h.flags >> 1 & 3; qos > 1 {
 			return fmt.Errorf("PUBLISH with QoS %d: this endpoint takes 0 and 1", qos)
 		}
-	case packets.Puback:
+	case kindPuback:
 		least, most = 2, 2
-	case packets.Subscribe, packets.Unsubscribe:
+	case kindSubscribe, kindUnsubscribe:
 		least, most, flags = 2, maxSubscribe, 2
-	case packets.Connect:
+	case kindConnect:
 		least, most = len(protocolName), maxConnect
-	case packets.Pingreq, packets.Disconnect:
+	case kindPingreq, kindDisconnect:
 	default:
 		return fmt.Errorf("unexpected packet type %d", h.kind)
 	}
@@ -82,7 +80,7 @@ func (h header) check(maxPublish int) error {
 		return errFlags
 	case h.size > most:
 		return fmt.Errorf("%w: %d bytes, type %d, limit %d", errTooLarge, h.size, h.kind, most)
-	case h.size < least && h.kind != packets.Connect:
+	case h.size < least && h.kind != kindConnect:
 		return fmt.Errorf("packet too short: %d bytes, type %d", h.size, h.kind)
 	}
 	return nil
@@ -97,8 +95,7 @@ func readBody(r *bufio.Reader, size int) ([]byte, error) {
 	return body, nil
 }
 
-// readPublish reads the body of a PUBLISH. By hand, not through mochi's PublishDecode, whose topic shares the packet's memory: here the
-// payload is the only thing allocated, and a topic equal to last (a client repeats itself) is not copied again.
+// readPublish reads the body of a PUBLISH. The payload is the only thing allocated, and a topic equal to last (a client repeats itself) is not copied again.
 func readPublish(r *bufio.Reader, h header, last string) (*Publish, error) {
 	p := &Publish{QoS: h.flags >> 1 & 3, Retain: h.flags&1 != 0, Dup: h.flags&8 != 0}
 	if h.size > r.Size() {
@@ -151,45 +148,42 @@ func (p *Publish) parse(body []byte, last string) ([]byte, error) {
 	return rest[2:], nil
 }
 
-func parseSubscribe(body []byte) (uint16, []Subscription, error) {
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Subscribe, Qos: 1}, ProtocolVersion: 4}
-	if err := pk.SubscribeDecode(body); err != nil {
-		return 0, nil, fmt.Errorf("parse SUBSCRIBE: %w", err)
+func parseSubscribe(body []byte) (id uint16, subs []Subscription, err error) {
+	f := fields{rest: body}
+	id = f.id()
+	for f.err == nil && len(f.rest) > 0 {
+		sub := Subscription{Filter: f.text(), QoS: f.byte()}
+		if f.err == nil && sub.QoS > 2 {
+			f.err = fmt.Errorf("QoS %d", sub.QoS)
+		}
+		subs = append(subs, sub)
 	}
-	if pk.PacketID == 0 {
-		return 0, nil, errID
-	}
-	if len(pk.Filters) == 0 {
-		return 0, nil, errors.New("parse SUBSCRIBE: no filter")
-	}
-	subs := make([]Subscription, len(pk.Filters))
-	for i, f := range pk.Filters {
-		subs[i] = Subscription{Filter: f.Filter, QoS: f.Qos}
-	}
-	return pk.PacketID, subs, nil
+	return id, subs, f.filters("SUBSCRIBE", len(subs))
 }
 
-func parseUnsubscribe(body []byte) (uint16, []string, error) {
-	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe, Qos: 1}, ProtocolVersion: 4}
-	if err := pk.UnsubscribeDecode(body); err != nil {
-		return 0, nil, fmt.Errorf("parse UNSUBSCRIBE: %w", err)
+func parseUnsubscribe(body []byte) (id uint16, filters []string, err error) {
+	f := fields{rest: body}
+	id = f.id()
+	for f.err == nil && len(f.rest) > 0 {
+		filters = append(filters, f.text())
 	}
-	if pk.PacketID == 0 {
-		return 0, nil, errID
+	return id, filters, f.filters("UNSUBSCRIBE", len(filters))
+}
+
+// filters ends a packet of n filters.
+func (f *fields) filters(packet string, n int) error {
+	if err := f.end(); err != nil {
+		return fmt.Errorf("parse %s: %w", packet, err)
 	}
-	if len(pk.Filters) == 0 {
-		return 0, nil, errors.New("parse UNSUBSCRIBE: no filter")
+	if n == 0 {
+		return fmt.Errorf("parse %s: no filter", packet)
 	}
-	filters := make([]string, len(pk.Filters))
-	for i, f := range pk.Filters {
-		filters[i] = f.Filter
-	}
-	return pk.PacketID, filters, nil
+	return nil
 }
 
 // appendPublish appends a PUBLISH. id is ignored with QoS 0.
 func appendPublish(dst []byte, topic string, payload []byte, qos byte, id uint16) []byte {
-	dst = append(dst, packets.Publish<<4|qos<<1)
+	dst = append(dst, kindPublish<<4|qos<<1)
 	dst = appendLength(dst, publishSize(topic, payload, qos))
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(topic)))
 	dst = append(dst, topic...)
@@ -220,22 +214,22 @@ func appendConnack(dst []byte, present bool, code Code) []byte {
 	if present {
 		flag = 1
 	}
-	return append(dst, packets.Connack<<4, 2, flag, byte(code))
+	return append(dst, kindConnack<<4, 2, flag, byte(code))
 }
 
 func appendPuback(dst []byte, id uint16) []byte {
-	return append(dst, packets.Puback<<4, 2, byte(id>>8), byte(id))
+	return append(dst, kindPuback<<4, 2, byte(id>>8), byte(id))
 }
 
 func appendSuback(dst []byte, id uint16, codes []byte) []byte {
-	dst = append(dst, packets.Suback<<4)
+	dst = append(dst, kindSuback<<4)
 	dst = appendLength(dst, 2+len(codes))
 	dst = binary.BigEndian.AppendUint16(dst, id)
 	return append(dst, codes...)
 }
 
 func appendUnsuback(dst []byte, id uint16) []byte {
-	return append(dst, packets.Unsuback<<4, 2, byte(id>>8), byte(id))
+	return append(dst, kindUnsuback<<4, 2, byte(id>>8), byte(id))
 }
 
 // unexpected turns an end inside a packet into what it is.

@@ -11,8 +11,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // Config of a Server. Only Handler is needed.
@@ -225,7 +223,7 @@ func (s *Server) readConnect(r *bufio.Reader) (Hello, error) {
 	if err != nil {
 		return Hello{}, fmt.Errorf("read CONNECT: %w", err)
 	}
-	if h.kind != packets.Connect {
+	if h.kind != kindConnect {
 		return Hello{}, fmt.Errorf("packet type %d before CONNECT", h.kind)
 	}
 	body, err := readBody(r, h.size)

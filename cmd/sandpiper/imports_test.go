@@ -181,7 +181,7 @@ var homes = map[string][]string{
 	"github.com/gorilla/websocket":           {"agent/mqtt"},
 	"github.com/klauspost/compress":          {"sandbox/image/bundle", "sandbox/image/oci"},
 	"github.com/moby/sys":                    {"sandbox/container"},
-	"github.com/mochi-mqtt/server/v2":        {"agent/mqtt"},
+	"github.com/mochi-mqtt/server/v2":        {"agent/mqtt/mqtttest"},
 	"github.com/nats-io/nats-server/v2":      {"agent/hub/state"},
 	"github.com/nats-io/nats.go":             {"agent/hub/state"},
 	"github.com/opencontainers/cgroups":      {"sandbox/container"},
