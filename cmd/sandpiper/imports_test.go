@@ -189,7 +189,6 @@ var homes = map[string][]string{
 	"github.com/opencontainers/runtime-spec": {"sandbox/container"},
 	"github.com/sirupsen/logrus":             {"sandbox/container"},
 	"github.com/spf13/cobra":                 {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
-	"github.com/veraison/go-cose":            {"sandbox/image/bundle"},
 	"github.com/vishvananda/netlink":         {"agent/upstream", "sandbox/container"},
 	"go.etcd.io/bbolt":                       {"store"},
 	"golang.org/x/sync":                      {"*"},

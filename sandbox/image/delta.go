@@ -35,7 +35,7 @@ func (t *transfer) byDelta(ctx context.Context) error {
 	if missing < leastForDelta {
 		return nil
 	}
-	for _, r := range t.store.older(t.head.Manifest, mostDeltas) {
+	for _, r := range t.store.older(&t.head.Manifest, mostDeltas) {
 		if r.Name != t.head.Manifest.Name {
 			break
 		}
@@ -56,7 +56,7 @@ func (t *transfer) byDelta(ctx context.Context) error {
 		t.store.cfg.Logger.Warn("delta did not do and the chunks are fetched", "image", t.label(), "err", err)
 		t.resume.NoDelta = true
 		t.fetch = t.donors.plan(t.part)
-		if err := t.store.writeResume(t.head.Manifest.Image.Digest, t.resume); err != nil {
+		if err := t.store.writeResume(t.resume); err != nil {
 			return diskError("note transfer", err)
 		}
 		return nil
@@ -160,7 +160,7 @@ func (t *transfer) downloadFrom(ctx context.Context, file *os.File, src source, 
 	}
 	if note := filepath.Base(file.Name()) + " " + src.validator(); src.validator() != "" && note != t.resume.Delta {
 		t.resume.Delta = note
-		if err := t.store.writeResume(t.head.Manifest.Image.Digest, t.resume); err != nil {
+		if err := t.store.writeResume(t.resume); err != nil {
 			return at, false, fmt.Errorf("%w: %w", errOwnDisk, err)
 		}
 	}

@@ -2,11 +2,11 @@ package image
 
 import (
 	"bufio"
-	"cmp"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"os"
-	"slices"
+	"sort"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
@@ -30,7 +30,7 @@ type place struct {
 const mostDonors = 64
 
 // donors finds the wanted chunks in what is installed, first in the newest images of the same module.
-func (s *Store) donors(m bundle.Manifest, p *part) *donors {
+func (s *Store) donors(m *bundle.Manifest, p *part) *donors {
 	d := &donors{store: s, places: make(map[bundle.Digest]place), files: make(map[bundle.Digest]*os.File), rotten: make(map[bundle.Digest]bool)}
 	wanted := make(map[bundle.Digest]bool, p.missed)
 	for i, c := range p.index {
@@ -60,23 +60,21 @@ func (s *Store) donors(m bundle.Manifest, p *part) *donors {
 }
 
 // older lists installed bundles with other images than m's, of its own module first, newest first.
-func (s *Store) older(m bundle.Manifest, most int) []record {
+func (s *Store) older(m *bundle.Manifest, most int) []*record {
+	var list []*record
 	s.mu.Lock()
-	list := make([]record, 0, len(s.records))
 	for _, r := range s.records {
 		if r.manifest.Image.Digest != m.Image.Digest {
-			list = append(list, r)
+			list = append(list, &r)
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(list, func(a, b record) int {
-		if (a.Name == m.Name) != (b.Name == m.Name) {
-			if a.Name == m.Name {
-				return -1
-			}
-			return 1
+	sort.Slice(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		if own := a.Name == m.Name; own != (b.Name == m.Name) {
+			return own
 		}
-		return cmp.Or(cmp.Compare(b.Sequence, a.Sequence), slices.Compare(a.Digest[:], b.Digest[:]))
+		return a.Sequence > b.Sequence || (a.Sequence == b.Sequence && bytes.Compare(a.Digest[:], b.Digest[:]) < 0)
 	})
 	return list[:min(len(list), most)]
 }

@@ -62,7 +62,7 @@ func (t *transfer) install(ctx context.Context) (Image, error) {
 	s := t.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.sequenceLocked(t.head); err != nil { // a Commit may have come in between
+	if err := s.sequenceLocked(*t.head); err != nil { // a Commit may have come in between
 		return Image{}, err
 	}
 	if err = s.step("rename image"); err == nil {
@@ -73,7 +73,7 @@ func (t *transfer) install(ctx context.Context) (Image, error) {
 	}
 	p.close()
 	t.part = nil
-	img, err := s.keepLocked(t.head, p.index)
+	img, err := s.keepLocked(*t.head, p.index)
 	if err == nil {
 		_ = os.Remove(s.resumePath(info.Digest))
 	}

@@ -70,7 +70,10 @@ func (s *Store) progressed(p *Progress) {
 func (t *transfer) progress(phase Phase) {
 	p := Progress{
 		Reference: withoutCredentials(t.reference), Phase: phase, Image: t.label(), Done: t.received(),
-		Total: int64(t.head.Manifest.Image.Size), Received: t.meter.wire,
+		Received: t.meter.wire,
+	}
+	if t.head != nil {
+		p.Total = int64(t.head.Manifest.Image.Size)
 	}
 	p.Rate = t.meter.pace(time.Now(), p.Done)
 	if p.Rate > 0 && p.Total > p.Done {

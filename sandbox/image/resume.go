@@ -24,7 +24,8 @@ type resume struct {
 	Delta     string `json:"delta,omitempty"`     // name and validator of the delta that is in the stage
 	NoDelta   bool   `json:"noDelta,omitempty"`   // a delta was there and did not do
 
-	prefix []byte
+	head  bundle.Head
+	index bundle.Index
 }
 
 const (
@@ -37,46 +38,44 @@ func (s *Store) resumePath(image bundle.Digest) string {
 	return filepath.Join(s.stage(), image.Hex()+resumeSuffix)
 }
 
-func (s *Store) writeResume(image bundle.Digest, r resume) error {
+func (s *Store) writeResume(r *resume) error {
 	r.Version = resumeVersion
 	line, err := json.Marshal(r)
 	if err != nil || len(line) >= resumeLine {
 		return err // a reference of 4 KiB: the start is read again
 	}
-	return s.replaceFile("resume", s.resumePath(image), append(append(line, '\n'), r.prefix...))
+	return s.replaceFile("resume", s.resumePath(r.head.Manifest.Image.Digest), bundle.AppendPrefix(append(line, '\n'), r.head.Envelope, r.index))
 }
 
 // readResume reads one file. What it holds is not checked yet.
-func readResume(path string) (resume, bundle.Head, bundle.Index, error) {
+func readResume(path string) (*resume, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return resume{}, bundle.Head{}, nil, err
+		return nil, err
 	}
 	defer func() { _ = f.Close() }()
 	return parseResume(bufio.NewReaderSize(f, resumeLine))
 }
 
-func parseResume(in *bufio.Reader) (r resume, head bundle.Head, index bundle.Index, err error) {
+func parseResume(in *bufio.Reader) (*resume, error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
-		return r, head, nil, fmt.Errorf("first line: %w", err)
+		return nil, fmt.Errorf("first line: %w", err)
 	}
+	r := new(resume)
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil {
-		return r, head, nil, err
+	if err := d.Decode(r); err != nil {
+		return nil, err
 	}
 	if r.Version != resumeVersion {
-		return r, head, nil, fmt.Errorf("version %d, want %d", r.Version, resumeVersion)
+		return nil, fmt.Errorf("version %d, want %d", r.Version, resumeVersion)
 	}
-	if head, err = bundle.ReadHeadUnverified(in); err != nil {
-		return r, head, nil, err
+	if r.head, err = bundle.ReadHeadUnverified(in); err != nil {
+		return nil, err
 	}
-	if index, err = head.ReadIndex(in); err != nil {
-		return r, head, nil, err
-	}
-	r.prefix = bundle.AppendPrefix(nil, head.Envelope, index)
-	return r, head, index, nil
+	r.index, err = r.head.ReadIndex(in)
+	return r, err
 }
 
 // errNoResume says that no transfer of the bundle was begun.
@@ -84,29 +83,25 @@ var errNoResume = errors.New("nothing to resume")
 
 // findResume looks for a transfer that may go on: of the wanted bundle, or from the same place while the file there can be told from
 // another.
-func (s *Store) findResume(reference string, want bundle.Digest) (resume, bundle.Head, bundle.Index, error) {
-	names, err := filepath.Glob(filepath.Join(s.stage(), "*"+resumeSuffix))
+func (s *Store) findResume(reference string, want bundle.Digest) (*resume, error) {
+	names, err := filepath.Glob(s.stagePath("*" + resumeSuffix))
 	if err != nil {
-		return resume{}, bundle.Head{}, nil, err
+		return nil, err
 	}
 	for _, name := range names {
-		r, head, index, err := readResume(name)
+		r, err := readResume(name)
 		if err != nil {
 			_ = os.Remove(name) // of no use to anybody
 			continue
 		}
 		same := r.Reference == reference
-		if (same && want.IsZero() && r.Validator != "") || (!want.IsZero() && head.Digest == want) {
+		if (same && want.IsZero() && r.Validator != "") || (!want.IsZero() && r.head.Digest == want) {
 			if !same {
 				r.Validator = ""
 			}
-			m, key, err := head.Envelope.Open(s.cfg.Trusted)
-			if err != nil {
-				return resume{}, bundle.Head{}, nil, errNoResume
-			}
-			head.Manifest, head.Signer = m, key
-			return r, head, index, nil
+			r.head.Manifest, r.head.Signer, err = r.head.Envelope.Open(s.cfg.Trusted)
+			return r, err
 		}
 	}
-	return resume{}, bundle.Head{}, nil, errNoResume
+	return nil, errNoResume
 }

@@ -19,13 +19,13 @@ type transfer struct {
 	src       *mirrors
 	report    func(Progress)
 
-	head    bundle.Head // of the bundle being fetched; zero until read
-	part    *part       // nil until admitted
+	head    *bundle.Head // of the bundle being fetched; nil until read
+	part    *part        // nil until admitted
 	donors  *donors
-	fetch   []bool // chunks that come over the network
-	resume  resume
-	delta   bool // whether a delta was tried
-	strikes int  // chunks that were not what they should be
+	fetch   []bool  // chunks that come over the network
+	resume  *resume // never nil once there is a part
+	delta   bool    // whether a delta was tried
+	strikes int     // chunks that were not what they should be
 	meter   progressMeter
 }
 
@@ -102,7 +102,7 @@ func (t *transfer) abandon() {
 		_ = removeIfThere(t.store.resumePath(t.head.Manifest.Image.Digest))
 	}
 	t.donors.close()
-	t.part, t.donors, t.fetch, t.head, t.delta = nil, nil, nil, bundle.Head{}, false
+	t.part, t.donors, t.fetch, t.head, t.resume, t.delta = nil, nil, nil, nil, nil, false
 }
 
 func (t *transfer) try(ctx context.Context) (Image, error) {
@@ -125,12 +125,10 @@ func (t *transfer) try(ctx context.Context) (Image, error) {
 // something on this device may have its chunks; and else begins to read the whole, of which body is the rest. done means that the
 // bundle is installed already.
 func (t *transfer) start(ctx context.Context) (img Image, body io.ReadCloser, done bool, err error) {
-	if r, head, index, err := t.store.findResume(t.reference, t.want); err == nil {
-		for _, src := range t.src.all[:1] {
-			src.validate(r.Validator)
-		}
+	if r, err := t.store.findResume(t.reference, t.want); err == nil {
+		t.src.all[0].validate(r.Validator)
 		t.resume = r
-		img, done, err = t.begin(ctx, head, index)
+		img, done, err = t.begin(ctx, &r.head, r.index)
 		return img, nil, done, err
 	}
 	src := t.src.current()
@@ -166,41 +164,42 @@ func (t *transfer) start(ctx context.Context) (img Image, body io.ReadCloser, do
 }
 
 // read takes everything before the payload.
-func (t *transfer) read(body io.Reader) (bundle.Head, bundle.Index, error) {
-	head, err := bundle.ReadHead(body, t.store.cfg.Trusted)
+func (t *transfer) read(body io.Reader) (*bundle.Head, bundle.Index, error) {
+	read, err := bundle.ReadHead(body, t.store.cfg.Trusted)
+	head := &read
 	if err != nil {
-		return head, nil, err
+		return nil, nil, err
 	}
 	if !t.want.IsZero() && head.Digest != t.want {
-		return head, nil, bundle.Reject(bundle.ErrDigest, "the bundle there is %v, wanted is %v: correct the digest or the URL", head.Digest, t.want)
+		return nil, nil, bundle.Reject(bundle.ErrDigest, "the bundle there is %v, wanted is %v: correct the digest or the URL", head.Digest, t.want)
 	}
 	if size, known := sizeOf(body); known && size != head.Header.FileSize() {
 		code := bundle.ErrTruncated
 		if size > head.Header.FileSize() {
 			code = bundle.ErrLength
 		}
-		return head, nil, &bundle.Error{
+		return nil, nil, &bundle.Error{
 			Code: code,
 			Why:  fmt.Sprintf("the bundle has %d bytes, its header says %d: copy it to its server or place again", size, head.Header.FileSize()),
 		}
 	}
-	if err := t.store.admit(head); err != nil {
-		return head, nil, err
+	if err := t.store.admit(*head); err != nil {
+		return nil, nil, err
 	}
 	index, err := head.ReadIndex(body)
 	return head, index, err
 }
 
 // begin decides about a bundle whose signature was checked and makes room for it.
-func (t *transfer) begin(ctx context.Context, head bundle.Head, index bundle.Index) (img Image, done bool, err error) {
+func (t *transfer) begin(ctx context.Context, head *bundle.Head, index bundle.Index) (img Image, done bool, err error) {
 	s := t.store
 	if img, err := s.present(head.Digest); err == nil {
 		return img, true, nil
 	}
-	if err := s.admit(head); err != nil {
+	if err := s.admit(*head); err != nil {
 		return Image{}, false, err
 	}
-	if img, err := t.adopt(ctx, head, index); err == nil || !errors.Is(err, errNoImage) {
+	if img, err := t.adopt(ctx, *head, index); err == nil || !errors.Is(err, errNoImage) {
 		return img, err == nil, err
 	}
 	p, err := s.openPart(head.Manifest.Image.Digest, index)
@@ -219,14 +218,13 @@ func (t *transfer) begin(ctx context.Context, head bundle.Head, index bundle.Ind
 		return Image{}, false, err
 	}
 	t.head, t.part = head, p
-	t.donors = s.donors(head.Manifest, p)
+	t.donors = s.donors(&head.Manifest, p)
 	t.fetch = t.donors.plan(p)
-	if v := t.src.current().validator(); v != "" || t.resume.prefix == nil {
-		t.resume.Reference, t.resume.Validator = t.reference, t.src.current().validator()
+	if t.resume == nil {
+		t.resume = &resume{Reference: t.reference, Validator: t.src.current().validator(), head: *head, index: index}
 	}
-	t.resume.prefix = bundle.AppendPrefix(nil, head.Envelope, index)
 	if t.src.current().transient() {
-		err = s.writeResume(head.Manifest.Image.Digest, t.resume)
+		err = s.writeResume(t.resume)
 	}
 	if err != nil {
 		return Image{}, false, diskError("note transfer", err)
@@ -279,7 +277,7 @@ func (t *transfer) received() int64 {
 }
 
 func (t *transfer) label() string {
-	if t.part == nil {
+	if t.head == nil {
 		return ""
 	}
 	return t.head.Manifest.Name + " " + t.head.Manifest.Version

@@ -3,13 +3,11 @@ package bundle
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/fxamacker/cbor/v2"
-	"github.com/veraison/go-cose"
 )
 
 // Envelope is a decoded COSE_Sign1: the manifest's bytes and the signature over them. Its unprotected header is always empty.
@@ -116,21 +114,8 @@ func (e Envelope) Verify(trusted []PublicKey) (PublicKey, error) {
 	if !bytes.Equal(e.Protected, protectedHeader(key)) {
 		return PublicKey{}, Reject(ErrSignature, "envelope: the protected header holds more or other than alg, type and kid: %s", rebuild)
 	}
-	verifier, err := key.verifier()
-	if err != nil {
-		return PublicKey{}, fmt.Errorf("verifier of key %v: %w", key, err)
-	}
-	protected := dialect().encode(notNil(e.Protected))
-	message := cose.Sign1Message{
-		Headers:   cose.Headers{RawProtected: protected, Protected: cose.ProtectedHeader{cose.HeaderLabelAlgorithm: cose.Algorithm(alg)}},
-		Payload:   e.Payload,
-		Signature: e.Signature,
-	}
-	if err := message.Verify([]byte(externalAAD), verifier); err != nil {
-		if errors.Is(err, cose.ErrVerification) {
-			return PublicKey{}, Reject(ErrSignature, "the signature does not verify with key %v: the bundle was changed after it was signed; %s", key, rebuild)
-		}
-		return PublicKey{}, fmt.Errorf("verify signature: %w", err)
+	if !key.verifies(e.toBeSigned(), e.Signature) {
+		return PublicKey{}, Reject(ErrSignature, "the signature does not verify with key %v: the bundle was changed after it was signed; %s", key, rebuild)
 	}
 	return key, nil
 }
@@ -157,23 +142,26 @@ func Sign(m Manifest, key PrivateKey) (Envelope, error) {
 	if err != nil {
 		return Envelope{}, err
 	}
-	signer, err := key.coseSigner()
-	if err != nil {
-		return Envelope{}, fmt.Errorf("signer: %w", err)
-	}
 	e := Envelope{Protected: protectedHeader(key.Public()), Payload: payload}
-	message := cose.Sign1Message{
-		Headers: cose.Headers{
-			RawProtected: dialect().encode(e.Protected),
-			Protected:    cose.ProtectedHeader{cose.HeaderLabelAlgorithm: cose.Algorithm(key.Public().Algorithm())},
-		},
-		Payload: payload,
-	}
-	if err := message.Sign(nil, []byte(externalAAD), signer); err != nil {
+	if e.Signature, err = key.sign(e.toBeSigned()); err != nil {
 		return Envelope{}, fmt.Errorf("sign manifest: %w", err)
 	}
-	e.Signature = message.Signature
 	return e, nil
+}
+
+// toBeSigned is the Sig_structure of RFC 9052, 4.4.
+func (e Envelope) toBeSigned() []byte {
+	return sigStructure(e.Protected, e.Payload, externalAAD)
+}
+
+func sigStructure(protected, payload []byte, aad string) []byte {
+	return dialect().encode(struct {
+		_         struct{} `cbor:",toarray"`
+		Context   string
+		Protected []byte
+		AAD       []byte
+		Payload   []byte
+	}{Context: "Signature1", Protected: notNil(protected), AAD: []byte(aad), Payload: notNil(payload)})
 }
 
 // Unsigned makes the envelope of a manifest that is still to be signed. No device accepts it.

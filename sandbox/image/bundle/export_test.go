@@ -2,10 +2,10 @@ package bundle
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha256"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/veraison/go-cose"
 )
 
 // The inside that the attack tests need to build what no honest tool builds.
@@ -16,22 +16,18 @@ func ProtectedHeader(key PublicKey) []byte { return protectedHeader(key) }
 
 // SignRaw makes an envelope with a valid signature over any payload, header and aad.
 func SignRaw(key PrivateKey, protected, payload []byte, aad string) Envelope {
-	signer, err := key.coseSigner()
+	signature, err := key.sign(sigStructure(protected, payload, aad))
 	if err != nil {
 		panic(err)
 	}
-	m := cose.Sign1Message{
-		Headers: cose.Headers{
-			RawProtected: dialect().encode(notNil(protected)),
-			Protected:    cose.ProtectedHeader{cose.HeaderLabelAlgorithm: cose.Algorithm(key.Public().Algorithm())},
-		},
-		Payload: notNil(payload),
-	}
-	if err := m.Sign(nil, []byte(aad), signer); err != nil {
-		panic(err)
-	}
-	return Envelope{Protected: protected, Payload: payload, Signature: m.Signature}
+	return Envelope{Protected: protected, Payload: payload, Signature: signature}
 }
+
+// Crypto is the key below.
+func Crypto(k PublicKey) crypto.PublicKey { return k.key }
+
+// Signer is the key below, which signs ECDSA without chance.
+func Signer(k PrivateKey) crypto.Signer { return k.signer }
 
 // EncodeCBOR prints v as the format does.
 func EncodeCBOR(v any) []byte { return dialect().encode(v) }

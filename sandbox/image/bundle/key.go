@@ -9,15 +9,15 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"slices"
 	"strings"
-
-	"github.com/veraison/go-cose"
 )
 
 // Algorithm is a signature algorithm, by its COSE number.
@@ -126,7 +126,7 @@ func (k PublicKey) ID() KeyID {
 			Type  int    `cbor:"1,keyasint"`
 			Curve int    `cbor:"-1,keyasint"`
 			X     []byte `cbor:"-2,keyasint"`
-		}{int(cose.KeyTypeOKP), int(cose.CurveEd25519), key}
+		}{coseOKP, coseEd25519, key}
 	case *ecdsa.PublicKey:
 		point, err := key.Bytes() // uncompressed: 4, x, y
 		if err != nil {
@@ -137,7 +137,7 @@ func (k PublicKey) ID() KeyID {
 			Curve int    `cbor:"-1,keyasint"`
 			X     []byte `cbor:"-2,keyasint"`
 			Y     []byte `cbor:"-3,keyasint"`
-		}{int(cose.KeyTypeEC2), int(cose.CurveP256), point[1:33], point[33:65]}
+		}{coseEC2, coseP256, point[1:33], point[33:65]}
 	default:
 		return KeyID{}
 	}
@@ -145,9 +145,31 @@ func (k PublicKey) ID() KeyID {
 	return KeyID(sum[:len(KeyID{})])
 }
 
-func (k PublicKey) verifier() (cose.Verifier, error) {
-	return cose.NewVerifier(cose.Algorithm(k.Algorithm()), k.key)
+// verifies reports whether the signature is the key's over the message: for ES256 r and s of 32 bytes each, as COSE has them.
+func (k PublicKey) verifies(message, signature []byte) bool {
+	switch key := k.key.(type) {
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, message, signature)
+	case *ecdsa.PublicKey:
+		if len(signature) != 2*coordinate {
+			return false
+		}
+		sum := sha256.Sum256(message)
+		return ecdsa.Verify(key, sum[:], new(big.Int).SetBytes(signature[:coordinate]), new(big.Int).SetBytes(signature[coordinate:]))
+	}
+	return false
 }
+
+// coordinate is the length of a P-256 number, in bytes.
+const coordinate = 32
+
+// Numbers of the COSE registries.
+const (
+	coseOKP     = 1
+	coseEC2     = 2
+	coseP256    = 1
+	coseEd25519 = 6
+)
 
 // PrivateKey signs manifests. It prints as nothing but a word.
 type PrivateKey struct{ signer crypto.Signer }
@@ -216,19 +238,30 @@ func (PrivateKey) LogValue() slog.Value { return slog.StringValue("[private key]
 // MarshalText hides the key from JSON and TOML.
 func (PrivateKey) MarshalText() ([]byte, error) { return []byte("[private key]"), nil }
 
-func (k PrivateKey) coseSigner() (cose.Signer, error) {
-	return cose.NewSigner(cose.Algorithm(k.Public().Algorithm()), steady{k.signer})
-}
-
-// steady signs with ECDSA as RFC 6979 says, so that the same manifest and key give the same bundle.
-type steady struct{ crypto.Signer }
-
-// Sign ignores the random source where the key can do without. A key in a token may insist on its own.
-func (s steady) Sign(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if key, ok := s.Signer.(*ecdsa.PrivateKey); ok {
-		return key.Sign(nil, message, crypto.SHA256)
+// sign makes a signature over the message. ECDSA is deterministic (RFC 6979) where the key can do without chance, so that the same
+// manifest and key give the same bundle; a key in a token may insist on its own.
+func (k PrivateKey) sign(message []byte) ([]byte, error) {
+	if k.Public().Algorithm() == EdDSA {
+		return k.signer.Sign(rand.Reader, message, crypto.Hash(0))
 	}
-	return s.Signer.Sign(rand.Reader, message, opts)
+	sum := sha256.Sum256(message)
+	chance := rand.Reader
+	if _, ok := k.signer.(*ecdsa.PrivateKey); ok {
+		chance = nil
+	}
+	der, err := k.signer.Sign(chance, sum[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	var point struct{ R, S *big.Int }
+	if rest, err := asn1.Unmarshal(der, &point); err != nil || len(rest) != 0 || point.R.Sign() <= 0 || point.S.Sign() <= 0 ||
+		point.R.BitLen() > 8*coordinate || point.S.BitLen() > 8*coordinate {
+		return nil, fmt.Errorf("the key gave no ECDSA signature of P-256")
+	}
+	signature := make([]byte, 2*coordinate)
+	point.R.FillBytes(signature[:coordinate])
+	point.S.FillBytes(signature[coordinate:])
+	return signature, nil
 }
 
 func algorithmOf(key crypto.PublicKey) Algorithm {
