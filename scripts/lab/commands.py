@@ -78,8 +78,10 @@ def smoke(args):
 def test(args):
     board = boards.board(args.board_name)
     need_qemu([board.name])
-    with echo.Echo() as host, disk.Scratch() as scratch:
-        options = machine.Options(disk=args.disk or scratch)
+    if args.slots and args.disk:
+        raise boards.Trouble("-slots makes a disk of its own; leave out -disk")
+    with echo.Echo() as host, disk.Scratch(slots=args.slots) as scratch:
+        options = machine.Options(disk=args.disk or scratch, data=disk.partition(board, 3) if args.slots else None)
         os.environ["LAB_TEST_HOST"] = host
         one = suite.run(board, args.package, args.pattern, options, shlex.join(args.rest), live=args.v)
     for o in one.outcomes:
@@ -230,6 +232,7 @@ def main(doc, argv):
     v.add_argument("-board", dest="board_name", default="arm64")
     v.add_argument("-v", action="store_true", help="the tests' own output, as it comes")
     v.add_argument("-disk", help="an ext4 image that becomes /data; default: one that is made and removed")
+    v.add_argument("-slots", action="store_true", help="a disk with two system slots (partitions 1 and 2), and /data on the third")
     v.add_argument("-args", dest="rest", nargs=argparse.REMAINDER, default=[], help="arguments of the test binary, such as -test.short")
     for name, act in (("exec", execute), ("shell", shell)):
         v = verb(name, act)

@@ -45,15 +45,23 @@ def two_slots(path):
     return places
 
 
-class Scratch:
-    """An ext4 image for one run."""
+def partition(board, number):
+    """A board's name for a partition of its disk."""
+    return f"/dev/vda{number}" if board.virtio else f"/dev/mmcblk0p{number}"
 
-    def __init__(self, mib=256):
-        self.mib = mib
+
+class Scratch:
+    """An image for one run: one ext4 file system, or two slots and data."""
+
+    def __init__(self, mib=256, slots=False):
+        self.mib, self.slots = mib, slots
 
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
-        ext4(self.folder / "disk.img", self.mib)
+        if self.slots:
+            two_slots(self.folder / "disk.img")
+        else:
+            ext4(self.folder / "disk.img", self.mib)
         return str(self.folder / "disk.img")
 
     def __exit__(self, *_):

@@ -16,7 +16,7 @@ import disk
 import machine
 import suite
 
-# $1 is what a partition's number is appended to.
+# $P is what a partition's number is appended to.
 SCRIPT = r"""
 set -e
 keep() { echo "$2" >/data/$1.new; sync; mv /data/$1.new /data/$1; sync; }
@@ -64,10 +64,9 @@ def run(name):
     try:
         image = folder + "/disk.img"
         disk.two_slots(image)
-        parts = "/dev/vda" if board.virtio else "/dev/mmcblk0p"
-        options = machine.Options(disk=image, data=parts + "3", reboots=True, watchdog=board.virtio and board.karch == "arm64",
+        options = machine.Options(disk=image, data=disk.partition(board, 3), reboots=True, watchdog=board.virtio and board.karch == "arm64",
                                   timeout=int(os.environ.get("LAB_TIMEOUT") or 400))
-        job = machine.Job("reset", f"P={parts}\n" + SCRIPT)
+        job = machine.Job("reset", f"P={disk.partition(board, '')}\n" + SCRIPT)
         done = machine.Machine(board, [job], options).start().wait()
     finally:
         shutil.rmtree(folder)

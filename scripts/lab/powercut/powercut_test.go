@@ -185,6 +185,30 @@ func TestAStoreThatDoesNotSyncIsCaught(t *testing.T) {
 	t.Logf("%d of 10 cuts lost something", caught)
 }
 
+// The second control: a store that flushes its files and forgets their folders loses files that it just made.
+func TestAStoreThatForgetsToFlushFoldersIsCaught(t *testing.T) {
+	t.Parallel()
+	j := newJudge(t)
+	s := record(t, writelog.Tree{}, Ledger{}, 60)
+	forgot := 0
+	for i := range s.log.Ops {
+		op := &s.log.Ops[i]
+		if op.Kind == writelog.Flush && op.Object != writelog.Everything && s.log.Objects[op.Object].Mode.IsDir() {
+			op.End = 0
+			forgot++
+		}
+	}
+	caught := 0
+	for n := range uint64(10) {
+		if v, _ := s.check(t, j, n, honest, false); len(v.Lost)+len(v.Wrong) > 0 {
+			caught++
+		}
+	}
+	if forgot == 0 || caught == 0 {
+		t.Errorf("forgot %d flushes of folders, and %d of 10 cuts lost something: the harness is blind to names", forgot, caught)
+	}
+}
+
 // Cheap cards say that they flushed and did not. That costs messages, which are counted, but never the process: the store
 // opens, gives out only what was sent, and works on.
 func TestADiskThatLiesAboutFlushesCostsMessagesOnly(t *testing.T) {
