@@ -43,8 +43,9 @@ check: fmt vet lint imports build size test lab-smoke ## what CI runs and what a
 fmt: ## fail when a file is not gofmt'ed
 	@out=$$(gofmt -l agent cmd sandbox store scripts); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
 
-vet: ## go vet
+vet: ## go vet, and the device's code compiled for a 32-bit processor
 	$(GO) vet -tags "$(TAGS)" $(PKGS)
+	@GO="$(GO)" scripts/build32
 
 lint: build/golangci-lint ## golangci-lint, as .golangci.yml says
 	build/golangci-lint run --timeout 10m $(PKGS)

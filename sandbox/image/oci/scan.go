@@ -143,7 +143,7 @@ func (sc *scanner) inode(h *tar.Header) (inode, error) {
 	default:
 		return in, bundle.Reject(bundle.ErrOCI, "a layer has the entry %.100q of a type (%q) that is not known: build the image again", h.Name, h.Typeflag)
 	}
-	if h.Uid < 0 || h.Gid < 0 || h.Uid > 1<<32-2 || h.Gid > 1<<32-2 {
+	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) > 1<<32-2 || int64(h.Gid) > 1<<32-2 {
 		return in, bundle.Reject(bundle.ErrLimit, "the owner of %.100q is %d:%d: build the image again", h.Name, h.Uid, h.Gid)
 	}
 	if in.size < 0 || in.size > sc.tree.limits.Bytes {
