@@ -12,6 +12,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/hal"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 // Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, the
@@ -234,8 +235,8 @@ func (c Config) problems() []problem {
 	}
 	c.Bundles.problems(bad)
 	c.Store.problems(bad)
-	if c.Modules.Memory != 0 && c.Modules.Memory < 8<<20 {
-		bad("modules.memory", "%d bytes is below the floor of 8MiB under which no sandbox starts", c.Modules.Memory)
+	if c.Modules.Memory != 0 && c.Modules.Memory < sandbox.MinMemory {
+		bad("modules.memory", "%d bytes is below the floor of 1MiB under which no sandbox starts", c.Modules.Memory)
 	}
 	if c.Modules.CPU < 0 || c.Modules.CPU > 1024 {
 		bad("modules.cpu", "%g is not a number of cores; want 0.01 to 1024", c.Modules.CPU)

@@ -45,7 +45,7 @@ func TestAWrongConfigurationNamesFileLineKeyAndRemedy(t *testing.T) {
 		"two connection strings":   {"[device]\nconnection_string = \"a\"\nconnection_string_file = \"b\"\n", []string{"c.toml:3:", "keep one"}},
 		"a hub without a device":   {"[device]\nhub = \"h.example\"\n", []string{"c.toml:2:", "go together"}},
 		"a hub without a dot":      {"[device]\nhub = \"h\"\nid = \"d\"\ncertificate = \"c\"\nprivate_key = \"k\"\n", []string{"c.toml:2:", "no dot"}},
-		"memory below the floor":   {"[modules]\nmemory = \"1MiB\"\n", []string{"c.toml:2:", "floor of 8MiB"}},
+		"memory below the floor":   {"[modules]\nmemory = \"512KiB\"\n", []string{"c.toml:2:", "floor of 1MiB"}},
 		"an id base off the grid":  {"[modules]\nid_base = 1000\n", []string{"c.toml:2:", "multiple of 65536"}},
 		"a mirror without TLS":     {"[[bundles.mirrors]]\nprefix = \"http://a/\"\n", []string{"c.toml:1:", "bundles.mirrors", "https://"}},
 		"a month without a meter":  {"[bundles]\nmonthly = \"50MiB\"\n", []string{"c.toml:2:", "bundles.metered"}},

@@ -156,8 +156,9 @@ type Limits struct {
 // Bounds and defaults of a Spec.
 const (
 	// MinMemory is the lowest memory limit: the sandbox's own start runs inside
-	// the limit and dies below about 3 MiB.
-	MinMemory = 8 << 20
+	// the limit. On a kernel before 5.12 that start is larger, and the runtime
+	// refuses less than 8 MiB.
+	MinMemory = 1 << 20
 	// MinIDBase keeps ranges clear of the host's own accounts.
 	MinIDBase = 1 << 16
 	// IDCount is the number of uids and gids of each sandbox.

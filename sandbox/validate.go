@@ -153,7 +153,7 @@ func (s Spec) limits() error {
 	case l.Memory < 0 || l.Swap < 0 || l.CPU < 0 || l.Pids < 0 || l.Tmp < 0:
 		return fmt.Errorf("limits: a limit is negative; leave it out for the default")
 	case l.Memory > 0 && l.Memory < MinMemory:
-		return fmt.Errorf("limits.memory: %d bytes is below the floor of %d (8 MiB): the sandbox starts inside its own limit and would die there; raise it", l.Memory, MinMemory)
+		return fmt.Errorf("limits.memory: %d bytes is below the floor of %d (1 MiB): the sandbox starts inside its own limit and would die there; raise it", l.Memory, MinMemory)
 	case l.Swap > 0 && l.Memory == 0:
 		return fmt.Errorf("limits.swap: it counts on top of limits.memory, which is not set; set both")
 	case l.CPU > 0 && l.CPU < 10:

@@ -46,8 +46,8 @@ func TestValidate(t *testing.T) {
 		}, "sandbox filter: mount of /e: target /x is used twice"},
 		"owned but read-only": {func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "/d", Target: "/x", Own: true}} }, "sandbox filter: mount of /d: it is given to the module but is not writable"},
 		"memory below the floor": {
-			func(s *sandbox.Spec) { s.Limits.Memory = 4 << 20 },
-			"sandbox filter: limits.memory: 4194304 bytes is below the floor of 8388608 (8 MiB): the sandbox starts inside its own limit and would die there; raise it",
+			func(s *sandbox.Spec) { s.Limits.Memory = 512 << 10 },
+			"sandbox filter: limits.memory: 524288 bytes is below the floor of 1048576 (1 MiB): the sandbox starts inside its own limit and would die there; raise it",
 		},
 		"swap alone":      {func(s *sandbox.Spec) { s.Limits.Swap = 1 }, "sandbox filter: limits.swap: it counts on top of limits.memory, which is not set; set both"},
 		"too little cpu":  {func(s *sandbox.Spec) { s.Limits.CPU = 9 }, "sandbox filter: limits.cpu: 9 thousandths of a core is below the floor of 10, the kernel's least share; raise it"},

@@ -85,7 +85,7 @@ var options = []option{
 	{"HostConfig.Links", refused, "modules meet by routes and methods, not by addresses", nil},
 	{"HostConfig.LogConfig", hint, "output always goes to the module's log here, which has its own bounds", nil},
 	{"HostConfig.MaskedPaths", refused, "the masked paths of a sandbox cannot be changed", nil},
-	{"HostConfig.Memory", applied, "memory limit in bytes, at least 8 MiB", applyMemory},
+	{"HostConfig.Memory", applied, "memory limit in bytes, at least 1 MiB", applyMemory},
 	{"HostConfig.MemoryReservation", hint, "only Memory limits", nil},
 	{"HostConfig.MemorySwap", applied, "memory and swap together, in bytes; -1 is refused", applyMemorySwap},
 	{"HostConfig.MemorySwappiness", hint, "the host decides", nil},

@@ -149,7 +149,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		"a foreign network":       {`{"HostConfig":{"NetworkMode":"container:x"}}`, `.HostConfig.NetworkMode: network "container:x" is not available; want none or host`},
 		"a fixed address":         {`{"NetworkingConfig":{"EndpointsConfig":{"host":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}`, `.NetworkingConfig.EndpointsConfig.host.IPAMConfig: not available: endpoints have no options`},
 		"two networks":            {`{"HostConfig":{"NetworkMode":"host"},"NetworkingConfig":{"EndpointsConfig":{"none":{}}}}`, `.NetworkingConfig.EndpointsConfig.none: set beside NetworkMode host; want one of them`},
-		"little memory":           {`{"HostConfig":{"Memory":1048576}}`, `.HostConfig.Memory: 1048576; want a whole number from 8388608 to 1125899906842624`},
+		"little memory":           {`{"HostConfig":{"Memory":524288}}`, `.HostConfig.Memory: 524288; want a whole number from 1048576 to 1125899906842624`},
 		"swap alone":              {`{"HostConfig":{"MemorySwap":10485760}}`, `.HostConfig.MemorySwap: set without Memory; want both`},
 		"endless swap":            {`{"HostConfig":{"Memory":10485760,"MemorySwap":-1}}`, `.HostConfig.MemorySwap: -1; want a whole number from 10485760 to 1125899906842624`},
 		"two limits of CPU":       {`{"HostConfig":{"NanoCpus":1000000000,"CpuQuota":1000}}`, `.HostConfig.CpuQuota: set beside NanoCpus; want one of them`},

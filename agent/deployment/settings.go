@@ -12,7 +12,7 @@ import (
 // Bounds of settings. Those of a sandbox itself are repeated here because a deployment is refused before anything is stopped.
 const (
 	maxImage     = 2048            // bytes of an image reference
-	minMemory    = 8 << 20         // bytes: below it a sandbox cannot start
+	minMemory    = 1 << 20         // bytes: below it a sandbox cannot start
 	maxMemory    = 1 << 50         // bytes
 	minCPU       = 10              // thousandths of a core: the kernel's least share
 	maxCPU       = 1024 * 1000     // thousandths of a core

@@ -94,8 +94,8 @@ var rules = []struct {
 		"the sandbox contract stands alone",
 	},
 	{
-		[]string{"sandbox/container", "sandbox/image", "sandbox/image/bundle", "sandbox/image/oci"},
-		[]string{"sandbox", "sandbox/image/bundle", "sandbox/image/oci"},
+		[]string{"sandbox/container", "sandbox/container/entry", "sandbox/image", "sandbox/image/bundle", "sandbox/image/oci"},
+		[]string{"sandbox", "sandbox/container/entry", "sandbox/image/bundle", "sandbox/image/oci"},
 		"the sandbox's rooms know the contract and nothing above it",
 	},
 	{
@@ -187,6 +187,7 @@ var homes = map[string][]string{
 	"github.com/opencontainers/cgroups":      {"sandbox/container"},
 	"github.com/opencontainers/runc":         {"sandbox/container"},
 	"github.com/opencontainers/runtime-spec": {"sandbox/container"},
+	"github.com/seccomp/libseccomp-golang":   {"sandbox/container"},
 	"github.com/sirupsen/logrus":             {"sandbox/container"},
 	"github.com/spf13/cobra":                 {"cmd/sandpiper", "cmd/sandpiper-bundle", "cmd/sandpiper-hub"},
 	"github.com/vishvananda/netlink":         {"agent/upstream", "sandbox/container"},

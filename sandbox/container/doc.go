@@ -10,8 +10,11 @@
 //     configuration that restarts the agent, and writes down how each process
 //     ended whose parent was gone.
 //   - [Ledger] is what the warden writes: one line per ended process.
-//   - [Init] is the other half of Create: libcontainer starts this binary again
-//     inside the new namespaces, and main hands over to it first of all.
+//   - The other half of Create is sandbox/container/entry: this binary again, in
+//     the new namespaces, where C code does what the agent wrote down. What it
+//     makes is libcontainer's from then on: state, further processes, groups.
+//   - [Init] is the same on kernels before 5.12 and for further processes:
+//     libcontainer starts this binary again, and main hands over to it first.
 //
 // A goroutine per instance waits, without a thread, until its process has ended,
 // and ends with it. Warden runs on its caller's goroutine and thread.

@@ -29,7 +29,13 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 	if err := ctx.Err(); err != nil {
 		return sandbox.Exit{}, i.err("exec", err)
 	}
-	user, err := lookupUser(sandbox.Spec{User: c.User, Root: i.root()})
+	inside, err := libcontainer.Load(i.r.instancesDir(), i.id)
+	if err != nil {
+		return sandbox.Exit{}, i.err("exec", err)
+	}
+	// Names of users are looked up in the sandbox's own root.
+	root := sandbox.Root{Kind: sandbox.Image, Image: inside.Config().Rootfs}
+	user, err := lookupUser(sandbox.Spec{User: c.User, Root: root})
 	if err != nil {
 		return sandbox.Exit{}, i.err("exec", err)
 	}
@@ -56,7 +62,7 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 		}
 		defer closeStdin()
 	}
-	if err := i.c.Start(p); err != nil {
+	if err := inside.Start(p); err != nil {
 		return sandbox.Exit{}, i.err("exec", oneLine(err))
 	}
 	if terminal != nil {
@@ -74,12 +80,6 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 	}
 	status, _ := ps.Sys().(syscall.WaitStatus)
 	return newExit(status, true, time.Now()), nil
-}
-
-// root is what names of users are looked up in.
-func (i *Instance) root() sandbox.Root {
-	config := i.c.Config()
-	return sandbox.Root{Kind: sandbox.Image, Image: config.Rootfs}
 }
 
 // feed gives a process its standard input through a pipe of ours: it may end

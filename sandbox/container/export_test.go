@@ -16,3 +16,6 @@ func RestartDelays(lived time.Duration, n int) []time.Duration {
 	}
 	return all
 }
+
+// WithoutEntry makes r behave as on a kernel before 5.12.
+func (r *Runtime) WithoutEntry() { r.quick = false }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
@@ -21,9 +20,8 @@ import (
 type Instance struct {
 	r     *Runtime
 	id    string
-	c     *libcontainer.Container
 	group cgroups.Manager
-	child *libcontainer.Process // nil when this agent is not its parent
+	child waiter // nil when this agent is not its parent
 	pid   int
 	start uint64 // kernel's start time of pid
 	made  time.Time
@@ -37,19 +35,16 @@ type Instance struct {
 	destroyed bool
 }
 
-// adopt makes the Instance of a container and watches its process. child is nil
+// waiter is a child process of this agent's.
+type waiter interface {
+	Wait() (*os.ProcessState, error)
+}
+
+// adopt makes the Instance of what was made and watches its process. child is nil
 // for one that an earlier agent made.
-func (r *Runtime) adopt(c *libcontainer.Container, child *libcontainer.Process) (*Instance, error) {
-	state, err := c.State()
-	if err != nil {
-		return nil, err
-	}
-	group, err := manager.NewWithPaths(state.Config.Cgroups, state.CgroupPaths)
-	if err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
-	}
+func (r *Runtime) adopt(state *libcontainer.State, group cgroups.Manager, child waiter) (_ *Instance, err error) {
 	i := &Instance{
-		r: r, id: c.ID(), c: c, group: group, child: child,
+		r: r, id: state.ID, group: group, child: child,
 		pid: state.InitProcessPid, start: state.InitProcessStartTime,
 		made: state.Created.Round(0), netns: hasNetwork(&state.Config),
 		ended: make(chan struct{}),
@@ -115,7 +110,7 @@ func (i *Instance) Start() error {
 	case i.over():
 		return i.err("start", sandbox.ErrEnded)
 	}
-	if err := i.c.Exec(); err != nil {
+	if err := i.openGate(); err != nil {
 		return i.err("start", err)
 	}
 	i.started = true
@@ -193,10 +188,10 @@ func (i *Instance) Destroy() error {
 	if _, err := i.Wait(ctx); err != nil {
 		return i.err("destroy", fmt.Errorf("process %d does not end after SIGKILL; a device driver may hang", i.pid))
 	}
-	if err := i.c.Destroy(); err != nil {
+	if err := i.group.Destroy(); err != nil {
 		return i.err("destroy", oneLine(err))
 	}
-	if err := errors.Join(i.r.removeRoot(i.id), i.r.removeNodes(i.id)); err != nil {
+	if err := errors.Join(os.RemoveAll(i.r.stateOf(i.id)), i.r.removeRoot(i.id), i.r.removeNodes(i.id)); err != nil {
 		return i.err("destroy", oneLine(err))
 	}
 	i.destroyed = true

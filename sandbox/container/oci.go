@@ -28,7 +28,11 @@ func (r *Runtime) Bundle(s sandbox.Spec, dir string) (remove func() error, err e
 		return nil, err
 	}
 	root, err := r.makeRoot(s, user)
-	remove = func() error { return errors.Join(r.removeRoot(s.ID), r.removeNodes(s.ID)) }
+	remove = func() error {
+		err := errors.Join(r.removeRoot(s.ID), r.removeNodes(s.ID))
+		r.forget(s.ID)
+		return err
+	}
 	if err != nil {
 		return nil, errors.Join(err, remove())
 	}

@@ -21,6 +21,12 @@ func probeMain(args []string) int {
 	if len(args) > 0 && args[0] == "hold" {
 		select {} // until killed
 	}
+	if len(args) > 0 && args[0] == "peer" {
+		return peerMain(args[1])
+	}
+	if len(args) > 0 && args[0] == "reopen" {
+		return reopenMain()
+	}
 	if len(args) > 0 && args[0] == "fork" { // until that is refused
 		for n := 0; ; n++ {
 			if _, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "1000"}, nil); err != nil {

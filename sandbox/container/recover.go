@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
@@ -76,15 +77,28 @@ func (r *Runtime) load(id string) (*Instance, error) {
 		return nil, err
 	}
 	// libcontainer removes it when the program is let go.
-	if _, err := os.Lstat(filepath.Join(r.stateOf(id), "exec.fifo")); err == nil {
+	if _, err := os.Lstat(filepath.Join(r.stateOf(id), gateName)); err == nil {
 		return nil, nil
 	}
-	i, err := r.adopt(c, nil)
+	i, err := r.adoptContainer(c, nil)
 	if err != nil {
 		return nil, err
 	}
 	i.started = true
 	return i, nil
+}
+
+// adoptContainer is adopt of what libcontainer made or loaded.
+func (r *Runtime) adoptContainer(c *libcontainer.Container, child waiter) (*Instance, error) {
+	state, err := c.State()
+	if err != nil {
+		return nil, err
+	}
+	group, err := manager.NewWithPaths(state.Config.Cgroups, state.CgroupPaths)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	return r.adopt(state, group, child)
 }
 
 // clear kills whatever is in the instance's cgroups and removes all that its id

@@ -18,6 +18,14 @@ import (
 type rootfs struct {
 	path   string
 	mounts []*configs.Mount
+	opened map[*configs.Mount]*os.File // sources that were looked at: what is mounted is these
+}
+
+// close closes what was opened. Whoever was made keeps its mounts.
+func (r *rootfs) close() {
+	for _, f := range r.opened {
+		_ = f.Close()
+	}
 }
 
 // appDir is where a HostView has its image.
@@ -41,7 +49,7 @@ func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
 	if err := os.Mkdir(t.dir, 0o755); err != nil {
 		return rootfs{}, err
 	}
-	root := rootfs{path: t.dir}
+	root := rootfs{path: t.dir, opened: map[*configs.Mount]*os.File{}}
 	if s.Root.Kind == sandbox.Image {
 		t.image = s.Root.Image
 	} else if err := hostView(t, s, &root); err != nil {
@@ -53,15 +61,15 @@ func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
 	t.mkdir(cwd(s))
 	writeEtc(t, s, &root)
 	if err := targets(t, s, u, &root); err != nil {
-		return rootfs{}, err
+		return root, err
 	}
 	if t.err != nil {
-		return rootfs{}, fmt.Errorf("make root: %w", t.err)
+		return root, fmt.Errorf("make root: %w", t.err)
 	}
 	if s.Root.Kind == sandbox.Image {
 		root.path = filepath.Join(base, "merged")
 		if err := r.mountImage(s, t, &root); err != nil {
-			return rootfs{}, err
+			return root, err
 		}
 	}
 	return root, nil
@@ -126,12 +134,26 @@ func (r *Runtime) removeRoot(id string) error {
 // targets makes the mount points of the Spec's mounts and lists the mounts.
 func targets(t *tree, s sandbox.Spec, u user, root *rootfs) error {
 	for _, m := range s.Mounts {
-		st, err := os.Stat(m.Source)
+		flags := unix.O_PATH | unix.O_CLOEXEC
+		if m.Writable { // a link there would open another place of the host's to the module
+			flags |= unix.O_NOFOLLOW
+		}
+		f, err := os.OpenFile(m.Source, flags, 0)
 		if err != nil {
 			return fmt.Errorf("mount on %s: %w", m.Target, err)
 		}
+		b := bind(m.Source, t.resolve(m.Target), access(m.Writable))
+		root.opened[b] = f
+		root.mounts = append(root.mounts, b)
+		st, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("mount on %s: %w", m.Target, err)
+		}
+		if st.Mode().Type() == fs.ModeSymlink {
+			return fmt.Errorf("mount on %s: %s is a link; a writable mount must be the directory itself", m.Target, m.Source)
+		}
 		if m.Own {
-			if err := own(m.Source, int(s.IDBase)+u.uid, int(s.IDBase)+u.gid); err != nil {
+			if err := unix.Fchownat(int(f.Fd()), "", int(s.IDBase)+u.uid, int(s.IDBase)+u.gid, unix.AT_EMPTY_PATH); err != nil {
 				return fmt.Errorf("give %s to module: %w", m.Source, err)
 			}
 		}
@@ -142,23 +164,12 @@ func targets(t *tree, s sandbox.Spec, u user, root *rootfs) error {
 				t.touch(m.Target)
 			}
 		}
-		root.mounts = append(root.mounts, bind(m.Source, m.Target, access(m.Writable)))
 	}
 	return nil
 }
 
 func onTmpfs(target string) bool {
 	return strings.HasPrefix(target, "/tmp/") || strings.HasPrefix(target, "/run/")
-}
-
-// own changes the owner of path itself, and not of what a link there points to.
-func own(path string, uid, gid int) error {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // access says what a module may do with a bind.

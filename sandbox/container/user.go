@@ -16,6 +16,7 @@ import (
 type user struct {
 	uid, gid int
 	groups   []int
+	home     string
 }
 
 // maxAccounts bounds what is read of an image's /etc/passwd and /etc/group.
@@ -52,7 +53,7 @@ func lookupUser(s sandbox.Spec) (user, error) {
 			return user{}, fmt.Errorf("user %q: id %d is not between 0 and %d, the ids a sandbox has", s.User, id, sandbox.IDCount-1)
 		}
 	}
-	return user{uid: u.Uid, gid: u.Gid, groups: u.Sgids}, nil
+	return user{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil
 }
 
 // openAccounts opens a regular file of the image, and nothing that could block.

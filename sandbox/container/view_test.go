@@ -10,13 +10,25 @@ import (
 	"testing"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
 // TestAModulesOwnView runs a hostile program in a sandbox and compares what it
 // met with what it may.
 func TestAModulesOwnView(t *testing.T) {
 	t.Parallel()
-	r := newRuntime(t)
+	for name, set := range starts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRuntime(t)
+			set(r)
+			ownView(t, r)
+		})
+	}
+}
+
+func ownView(t *testing.T, r *container.Runtime) {
+	t.Helper()
 	t.Log("real sandboxes: " + announce(r))
 	if !r.Probe().Seccomp {
 		t.Skip("SKIPPED FOR LACK OF SECCOMP: run with -tags seccomp on a kernel that has it; isolation was not tested")

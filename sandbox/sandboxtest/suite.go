@@ -227,7 +227,7 @@ func sameID(_ *testing.T, s *suite) {
 
 func refused(_ *testing.T, s *suite) {
 	spec := s.spec("low", ScriptExit)
-	spec.Limits.Memory = 1 << 20
+	spec.Limits.Memory = 512 << 10
 	_, err := s.rt.Create(s.ctx, spec)
 	if err == nil || err.Error() != spec.Validate().Error() {
 		s.Errorf("got %v, want %v", err, spec.Validate())

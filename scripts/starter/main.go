@@ -25,9 +25,8 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
-func init() { container.Init() } // as in cmd/sandpiper
-
 func main() {
+	container.Init() // as in cmd/sandpiper
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "starter:", err)
 		os.Exit(1)

@@ -1,0 +1,390 @@
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/exeseal"
+	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/container/entry"
+)
+
+// gateName is the FIFO in an instance's state directory that its process waits
+// at. libcontainer knows it too, and takes an instance with a gate for one that
+// was never started.
+const gateName = "exec.fifo"
+
+// seal opens this binary for the processes of new sandboxes, such that nothing
+// in one can write to it (CVE-2019-5736). Through overlayfs that costs nothing
+// and the file is kept; else it is a copy in memory, made for each start.
+func (r *Runtime) seal() (exe *os.File, done func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.exe != nil {
+		return r.exe, func() {}, nil
+	}
+	f, err := exeseal.CloneSelfExe(r.cfg.StateDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("seal %s: %w", os.Args[0], err)
+	}
+	if exeseal.IsCloned(f) {
+		return f, func() { _ = f.Close() }, nil
+	}
+	r.exe = f
+	return f, func() {}, nil
+}
+
+// filter compiles the seccomp filter, the first time.
+func (r *Runtime) filter() ([]unix.SockFilter, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.program != nil || !r.features.Seccomp {
+		return r.program, nil
+	}
+	program, err := compile(seccompFilter())
+	r.program = program
+	return program, err
+}
+
+// enter makes the sandbox: its process begins at once, and while it does, its
+// root, its group and its script are made.
+func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
+	undo := func(f func() error) {
+		if err != nil {
+			err = errors.Join(err, f())
+		}
+	}
+	if err := os.Mkdir(r.stateOf(s.ID), 0o700); err != nil {
+		return nil, err
+	}
+	defer undo(func() error { return os.RemoveAll(r.stateOf(s.ID)) })
+	child, err := r.begin(s, u)
+	if err != nil {
+		return nil, err
+	}
+	defer undo(func() error { child.Abandon(); return nil })
+	root, err := r.makeRoot(s, u)
+	defer undo(func() error { return r.removeRoot(s.ID) })
+	defer root.close()
+	if err != nil {
+		return nil, err
+	}
+	devices, err := r.makeNodes(s, u)
+	defer undo(func() error { return r.removeNodes(s.ID) })
+	if err != nil {
+		return nil, err
+	}
+	c := r.config(s, root, devices)
+	group, err := manager.New(c.Cgroups)
+	if err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	defer undo(func() error { child.Abandon(); return group.Destroy() })
+	if err := group.Apply(child.Pid); err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	script := &entry.Script{}
+	defer script.Close()
+	if err := r.script(script, s, u, c, root); err != nil {
+		return nil, err
+	}
+	played := make(chan error, 1)
+	go func() { played <- child.Play(script) }()
+	state, err := r.settle(s, c, group, child.Pid)
+	if perr := <-played; perr != nil {
+		err = r.whyDead(group, perr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.adopt(state, group, child)
+}
+
+// begin starts the process, with its gate and its streams.
+func (r *Runtime) begin(s sandbox.Spec, u user) (*entry.Child, error) {
+	exe, done, err := r.seal()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	path := filepath.Join(r.stateOf(s.ID), gateName)
+	if err := unix.Mkfifo(path, 0o622); err != nil {
+		return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	if err := errors.Join(os.Chmod(path, 0o622), os.Chown(path, int(s.IDBase), int(s.IDBase))); err != nil {
+		return nil, err
+	}
+	gate, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer gate.Close()
+	p, err := r.process(s, u)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	start := entry.Start{
+		Exe: exe, Gate: gate, Namespaces: unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		IDBase: int(s.IDBase), IDCount: sandbox.IDCount,
+	}
+	if s.Network == sandbox.None {
+		start.Namespaces |= unix.CLONE_NEWNET
+	}
+	if len(p.logs) > 0 {
+		start.Stdout, start.Stderr = p.logs[0], p.logs[len(p.logs)-1]
+	}
+	return entry.NewChild(start)
+}
+
+// settle does, while the process plays its script, what only the host can.
+func (r *Runtime) settle(s sandbox.Spec, c *configs.Config, group cgroups.Manager, pid int) (*libcontainer.State, error) {
+	if err := group.Set(c.Cgroups.Resources); err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	if err := os.WriteFile(filepath.Join(proc, "oom_score_adj"), []byte(strconv.Itoa(*c.OomScoreAdj)), 0); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Rlimits {
+		if err := unix.Prlimit(pid, l.Type, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
+			return nil, os.NewSyscallError("prlimit", err)
+		}
+	}
+	st, err := readStat(pid)
+	if err != nil {
+		return nil, err
+	}
+	state := &libcontainer.State{
+		BaseState:   libcontainer.BaseState{ID: s.ID, InitProcessPid: pid, InitProcessStartTime: st.start, Created: time.Now().UTC(), Config: *c},
+		CgroupPaths: group.GetPaths(), NamespacePaths: map[configs.NamespaceType]string{},
+	}
+	for _, kind := range configs.NamespaceTypes() {
+		if !configs.IsNamespaceSupported(kind) {
+			continue
+		}
+		ns := configs.Namespace{Type: kind}
+		state.NamespacePaths[kind] = ns.GetPath(pid)
+	}
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(r.stateOf(s.ID), "state.json")
+	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
+		return nil, err
+	}
+	return state, os.Rename(path+".new", path)
+}
+
+// whyDead tells a start that the memory limit ended from one that the script did.
+func (r *Runtime) whyDead(group cgroups.Manager, err error) error {
+	if n, kerr := group.OOMKillCount(); kerr == nil && n > 0 {
+		return fmt.Errorf("the memory limit is too low to start in: %w", err)
+	}
+	return err
+}
+
+// script is what the process does to become the module.
+func (r *Runtime) script(e *entry.Script, s sandbox.Spec, u user, c *configs.Config, root rootfs) error {
+	filter, err := r.filter()
+	if err != nil {
+		return err
+	}
+	if c.Namespaces.Contains(configs.NEWCGROUP) {
+		e.CgroupNamespace()
+	}
+	if c.Namespaces.Contains(configs.NEWNET) {
+		e.Loopback()
+	}
+	tree, err := entry.Tree(c.Rootfs, unix.MOUNT_ATTR_RDONLY, true, true)
+	if err != nil {
+		return err
+	}
+	e.Root(tree, c.Rootfs)
+	if err := r.scriptMounts(e, c, root); err != nil {
+		return err
+	}
+	for _, path := range c.ReadonlyPaths {
+		e.ReadOnly(path)
+	}
+	for _, path := range c.MaskPaths {
+		e.Mask(path)
+	}
+	e.Pivot()
+	e.Hostname(c.Hostname)
+	null := uint32(1)
+	if s.LogPath == "" {
+		null |= 1<<1 | 1<<2
+	}
+	e.Null(null)
+	e.Become(u.uid, u.gid, u.groups, cwd(s))
+	e.Run(s.Args, withHome(environment(s.Env), u.home), filter)
+	return nil
+}
+
+// scriptMounts are the kernel's file systems, the common devices, and what the
+// Spec and its root bring, in that order.
+func (r *Runtime) scriptMounts(e *entry.Script, c *configs.Config, root rootfs) error {
+	nodes := false
+	for _, m := range c.Mounts {
+		if m.Device == "bind" && !nodes { // /dev is there, and nothing of the Spec's yet
+			nodes = true
+			if err := scriptNodes(e); err != nil {
+				return err
+			}
+		}
+		switch m.Device {
+		case "bind":
+			if err := attach(e, m, root.opened[m]); err != nil {
+				return err
+			}
+		case "cgroup":
+			r.scriptCgroup(e, m)
+		default:
+			e.Mount(m.Device, m.Destination, attributes(m.Flags), options(m.Data)...)
+		}
+	}
+	if !nodes {
+		return scriptNodes(e)
+	}
+	return nil
+}
+
+func options(data string) []string {
+	if data == "" {
+		return nil
+	}
+	return strings.Split(data, ",")
+}
+
+// attach binds a mount. Opened is what was looked at before; nil: nobody but
+// root could have changed what the path means.
+func attach(e *entry.Script, m *configs.Mount, opened *os.File) error {
+	f := opened
+	if f == nil {
+		var err error
+		if f, err = os.OpenFile(m.Source, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	tree, err := entry.TreeOf(f, uint64(attributes(m.Flags)), m.Flags&unix.MS_REC != 0)
+	if err != nil {
+		return err
+	}
+	e.Attach(tree, m.Destination, st.IsDir())
+	return nil
+}
+
+// attributes are mount flags in the words of the newer calls.
+func attributes(flags int) uint32 {
+	var a uint32
+	for flag, attribute := range map[int]uint32{
+		unix.MS_RDONLY: unix.MOUNT_ATTR_RDONLY, unix.MS_NOSUID: unix.MOUNT_ATTR_NOSUID,
+		unix.MS_NODEV: unix.MOUNT_ATTR_NODEV, unix.MS_NOEXEC: unix.MOUNT_ATTR_NOEXEC,
+	} {
+		if flags&flag != 0 {
+			a |= attribute
+		}
+	}
+	return a
+}
+
+// scriptNodes binds the common devices and makes the links that programs expect.
+func scriptNodes(e *entry.Script) error {
+	for _, n := range common {
+		tree, err := entry.Tree(n.path, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, false, true)
+		if err != nil {
+			return err
+		}
+		e.Attach(tree, n.path, false)
+	}
+	for place, text := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+		"/dev/ptmx": "pts/ptmx",
+	} {
+		e.Link(text, place)
+	}
+	return nil
+}
+
+// scriptCgroup shows the module its own groups, read-only.
+func (r *Runtime) scriptCgroup(e *entry.Script, m *configs.Mount) {
+	flags := attributes(m.Flags)
+	if cgroups.IsCgroup2UnifiedMode() {
+		e.Mount("cgroup2", m.Destination, flags)
+		return
+	}
+	e.Mount("tmpfs", m.Destination, flags&^unix.MOUNT_ATTR_RDONLY, "mode=755", "size=64k")
+	for _, h := range r.groups {
+		name := filepath.Base(h)
+		place := filepath.Join(m.Destination, name)
+		if name == "systemd" {
+			e.Mount("cgroup", place, flags, "name=systemd")
+			continue
+		}
+		controllers := strings.Split(name, ",")
+		e.Mount("cgroup", place, flags, controllers...)
+		for _, c := range controllers {
+			if c != name {
+				e.Link(name, filepath.Join(m.Destination, c))
+			}
+		}
+	}
+	e.Seal(m.Destination, unix.MOUNT_ATTR_RDONLY)
+}
+
+// v1Groups are the mount points of the version 1 hierarchies a sandbox sees.
+func v1Groups() []string {
+	if cgroups.IsCgroup2UnifiedMode() {
+		return nil
+	}
+	mounts, err := cgroups.GetCgroupMounts(false)
+	if err != nil {
+		return nil
+	}
+	var dirs []string
+	for _, m := range mounts {
+		if !slices.Contains(dirs, m.Mountpoint) {
+			dirs = append(dirs, m.Mountpoint)
+		}
+	}
+	return dirs
+}
+
+// withHome drops what is said again later, and adds HOME if it is missing.
+func withHome(env []string, home string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, entry := range slices.Backward(env) {
+		key, value, _ := strings.Cut(entry, "=")
+		if seen[key] || key == "HOME" && value == "" {
+			continue
+		}
+		seen[key] = true
+		out = append(out, entry)
+	}
+	slices.Reverse(out)
+	if !seen["HOME"] {
+		out = append(out, "HOME="+home)
+	}
+	return out
+}
