@@ -89,8 +89,8 @@ func TestReferencesThatNameNoBundleAreRefused(t *testing.T) {
 		ref, says string
 		want      bundle.Code
 	}{
-		"OCI reference":     {"registry.example/acme/filter:1.2", "OCI images come with", bundle.ErrReference},
-		"bare name":         {"nginx", "OCI images come with", bundle.ErrReference},
+		"odd OCI reference": {"registry.example/Acme/filter:1.2", "lower-case", bundle.ErrReference},
+		"odd OCI digest":    {"nginx@sha256:12", "64", bundle.ErrReference},
 		"plain http":        {"http://example.com/x.spb", "https://", bundle.ErrReference},
 		"ftp":               {"ftp://example.com/x.spb", "https://", bundle.ErrReference},
 		"no host":           {"https:///x.spb", "https://", bundle.ErrReference},

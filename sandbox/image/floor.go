@@ -74,7 +74,7 @@ func (fl floors) print() ([]byte, error) {
 // already installed stays usable: going back to the previous image needs no new installation.
 func (s *Store) Commit(digest bundle.Digest) error {
 	r, err := s.record(digest)
-	if err != nil {
+	if err != nil || r.OCI != nil { // an image without a sequence has no floor: its deployment names it
 		return err
 	}
 	s.mu.Lock()

@@ -50,7 +50,7 @@ func (s *Store) GC(ctx context.Context, keep []bundle.Digest) ([]Image, error) {
 		return nil, ErrClosed
 	}
 	for i, img := range garbage {
-		if err := removeIfThere(s.metaPath(img.Digest)); err != nil {
+		if err := s.forget(img.Digest); err != nil {
 			return garbage[:i], fmt.Errorf("collect images: %w", err)
 		}
 		delete(s.records, img.Digest)
@@ -78,8 +78,10 @@ func (s *Store) sweepLocked() error {
 		if d, ok := hasSuffixDigest(e.Name(), imageSuffix); ok {
 			needed = images[d]
 		}
-		if d, ok := hasSuffixDigest(e.Name(), metaSuffix); ok {
-			_, needed = s.records[d]
+		for _, suffix := range []string{metaSuffix, ociSuffix} {
+			if d, ok := hasSuffixDigest(e.Name(), suffix); ok {
+				_, needed = s.records[d]
+			}
 		}
 		if !needed {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.blobs(), e.Name())))

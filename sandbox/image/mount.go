@@ -137,7 +137,7 @@ func (s *Store) demote(rotten record) error {
 		if r.manifest.Image.Digest != image {
 			continue
 		}
-		if err := removeIfThere(s.metaPath(digest)); err != nil {
+		if err := s.forget(digest); err != nil {
 			return err
 		}
 		delete(s.records, digest)

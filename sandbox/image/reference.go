@@ -30,7 +30,7 @@ func parseReference(ref string) (reference, error) {
 	scheme, _, isURL := strings.Cut(ref, "://")
 	switch {
 	case !isURL:
-		return reference{}, bundle.Reject(bundle.ErrReference, "OCI images come with a registry client, which this agent has not: %q is no bundle; build one with sandpiper-bundle, then %s", ref, useInstead)
+		return reference{}, bundle.Reject(bundle.ErrReference, "%q names an OCI image where a bundle is wanted: %s", ref, useInstead)
 	case err != nil || strings.ContainsAny(ref, "\x00\r\n"):
 		return reference{}, bundle.Reject(bundle.ErrReference, "the reference is no valid URL: %s", useInstead)
 	case u.User != nil:

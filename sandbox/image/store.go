@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci"
 )
 
 // Config of a Store. Dir and MountDir are needed; everything else has a default.
@@ -35,6 +36,8 @@ type Config struct {
 	Agent    uint64                      // this agent's own sequence, for bundles that need a newer one; 0 = not compared
 	Now      func() time.Time            // for expiry; default time.Now
 	Stall    time.Duration               // an https:// transfer that brings less than 1 KiB/s for so long is cut; default 60 s
+	OCI      oci.ClientConfig            // how registries are spoken to
+	Policies []Policy                    // whose signatures images of registries must have
 	Retry    func(try int) time.Duration // pause before a transfer goes on, try counts from 1; default 1 s doubling to 1 min, with jitter
 	Mirrors  Mirrors                     // where else bundles may be had
 	Rate     int64                       // bytes per second of all https:// transfers; 0 = as fast as it goes
@@ -67,6 +70,10 @@ func (c Config) withDefaults() Config {
 		c.Retry = backoff
 	}
 	c.Stall = cmp.Or(c.Stall, defaultStall)
+	c.OCI.Stall = cmp.Or(c.OCI.Stall, c.Stall)
+	if c.OCI.Logger == nil {
+		c.OCI.Logger = c.Logger
+	}
 	return c
 }
 
@@ -81,6 +88,7 @@ type Image struct {
 	Size      int64          // bytes of the image
 	Signer    bundle.KeyID   // whose signature was checked at installation
 	Installed time.Time
+	OCI       *OCI // of an image that is no bundle, nil of one that is
 }
 
 // record is an installed bundle with what it takes to mount it.
@@ -98,6 +106,8 @@ type Store struct {
 	mounting chan struct{} // the same for mounting, unmounting and collecting
 	backings []backing     // ways to mount, best first
 	meter    *meter
+
+	registries *oci.Client
 
 	mu      sync.Mutex // guards the fields below and every change under blobs
 	records map[bundle.Digest]record
@@ -122,6 +132,8 @@ func Open(cfg Config) (*Store, error) {
 		mounting: make(chan struct{}, 1),
 		backings: []backing{fileBacked, loopBacked},
 		records:  make(map[bundle.Digest]record),
+
+		registries: oci.NewClient(cfg.OCI),
 	}
 	for _, dir := range []string{cfg.Dir, s.blobs(), s.stage()} {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
@@ -136,7 +148,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if s.floors, err = readFloors(s.floorsPath()); err == nil {
-		err = s.load()
+		err = errors.Join(s.load(), s.loadOCI())
 	}
 	s.meter = newMeter(cfg, s.meteredPath())
 	if err != nil {

@@ -1,0 +1,218 @@
+package oci
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// Key is a fixed public key that images are signed with, by cosign: Ed25519 or ECDSA on P-256.
+type Key struct {
+	Name string // of its file, for people
+	key  any
+}
+
+// ParseKey reads a PEM block PUBLIC KEY, as `cosign public-key` prints it.
+func ParseKey(name string, text []byte) (Key, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return Key{}, fmt.Errorf("%s holds no PEM block PUBLIC KEY", name)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return Key{}, fmt.Errorf("%s: %w", name, err)
+	}
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+		return Key{name, k}, nil
+	case *ecdsa.PublicKey:
+		if k.Curve == elliptic.P256() {
+			return Key{name, k}, nil
+		}
+	}
+	return Key{}, fmt.Errorf("%s: want a key of Ed25519 or ECDSA P-256", name)
+}
+
+// verify reports whether the key signed the payload.
+func (k Key) verify(payload, signature []byte) bool {
+	switch key := k.key.(type) {
+	case ed25519.PublicKey:
+		return ed25519.Verify(key, payload, signature)
+	case *ecdsa.PublicKey:
+		sum := sha256.Sum256(payload)
+		return ecdsa.VerifyASN1(key, sum[:], signature)
+	}
+	return false
+}
+
+const (
+	typeSimpleSigning   = "application/vnd.dev.cosign.simplesigning.v1+json"
+	annotationSignature = "dev.cosignproject.cosign/signature"
+	typeSignature       = "cosign container image signature"
+	maxSignatures       = 16
+	maxPayload          = 64 << 10
+)
+
+// Signed looks for a signature by one of the keys over the digest, of a manifest or an index, at the tag where cosign leaves them. It
+// returns the key's name. A payload that names another image or repository counts as no signature.
+func (c *Client) Signed(ctx context.Context, r Reference, digest Digest, keys []Key) (string, error) {
+	at := Reference{Host: r.Host, Path: r.Path, Tag: "sha256-" + digest.Hex() + ".sig"}
+	doc, err := c.Manifest(ctx, at)
+	if bundle.CodeOf(err) == bundle.ErrTransfer {
+		return "", unsigned(r, digest, "there is no signature")
+	}
+	if err != nil {
+		return "", err
+	}
+	var m document
+	if !IsManifest(doc.MediaType) || json.Unmarshal(doc.Text, &m) != nil {
+		return "", unsigned(r, digest, "what stands for its signature is none")
+	}
+	why := "none of the trusted keys made its signature"
+	for i, l := range m.Layers {
+		if i == maxSignatures {
+			break
+		}
+		if l.MediaType != typeSimpleSigning || l.Size <= 0 || l.Size > maxPayload {
+			continue
+		}
+		signature, err := base64.StdEncoding.DecodeString(l.Annotations[annotationSignature])
+		if err != nil {
+			continue
+		}
+		payload, err := c.small(ctx, r, l)
+		if err != nil {
+			return "", err
+		}
+		for _, k := range keys {
+			if !k.verify(payload, signature) {
+				continue
+			}
+			if why = about(payload, r, digest); why == "" {
+				return k.Name, nil
+			}
+		}
+	}
+	return "", unsigned(r, digest, why)
+}
+
+func unsigned(r Reference, digest Digest, why string) error {
+	return bundle.Reject(bundle.ErrSignature, "%s@%v: %s: sign it with cosign and a key of this device's configuration", r.Repository(), digest, why)
+}
+
+// about says why a signed payload is not about the image, or "".
+func about(payload []byte, r Reference, digest Digest) string {
+	var p struct {
+		Critical struct {
+			Identity struct {
+				Reference string `json:"docker-reference"`
+			} `json:"identity"`
+			Image struct {
+				Digest string `json:"docker-manifest-digest"`
+			} `json:"image"`
+			Type string `json:"type"`
+		} `json:"critical"`
+	}
+	if err := json.Unmarshal(payload, &p); err != nil || p.Critical.Type != typeSignature {
+		return "what is signed is no statement about an image"
+	}
+	if p.Critical.Image.Digest != digest.String() {
+		return fmt.Sprintf("the signature is over %.80q", p.Critical.Image.Digest)
+	}
+	if named, err := ParseReference(p.Critical.Identity.Reference); err != nil || named.Repository() != r.Repository() {
+		return fmt.Sprintf("the signature is for %.80q", p.Critical.Identity.Reference)
+	}
+	return ""
+}
+
+// small reads a small blob and compares its digest.
+func (c *Client) small(ctx context.Context, r Reference, d Descriptor) ([]byte, error) {
+	body, _, err := c.Blob(ctx, r, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(body, d.Size+1))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read blob: %w", err)
+	}
+	if int64(len(text)) != d.Size || Digest(sha256.Sum256(text)) != d.Digest {
+		return nil, bundle.Reject(bundle.ErrDigest, "%s sends something else than blob %v", r.Host, d.Digest)
+	}
+	return text, nil
+}
+
+// Pull is an image whose documents are here and whose layers are not.
+type Pull struct {
+	Image    *Image
+	Manifest Manifest
+	From     Reference
+}
+
+// Resolve finds the image of a reference for this machine and reads its documents. known, when it says yes to a manifest's digest, ends it
+// there with an Image that has nothing but its digests. limit is the largest layer in bytes.
+func (c *Client) Resolve(ctx context.Context, r Reference, machine Machine, limit int64, known func(Digest) bool) (Pull, error) {
+	doc, err := c.Manifest(ctx, r)
+	if err != nil {
+		return Pull{}, err
+	}
+	var index Digest
+	for nested := 0; IsIndex(doc.MediaType); nested++ {
+		if nested == maxNested {
+			return Pull{}, bundle.Reject(bundle.ErrOCI, "indexes in indexes, more than %d deep", maxNested)
+		}
+		d, err := ParseIndex(doc.Text, doc.MediaType, machine)
+		if err != nil {
+			return Pull{}, err
+		}
+		if index.IsZero() {
+			index = doc.Digest
+		}
+		below := Reference{Host: r.Host, Path: r.Path, Digest: d.Digest}
+		if doc, err = c.Manifest(ctx, below); err != nil {
+			return Pull{}, err
+		}
+		if doc.MediaType != d.MediaType || int64(len(doc.Text)) != d.Size {
+			return Pull{}, bundle.Reject(bundle.ErrOCI, "manifest %v is a %.60q of %d bytes, its index says %.60q and %d", d.Digest, doc.MediaType, len(doc.Text), d.MediaType, d.Size)
+		}
+	}
+	p := Pull{Image: &Image{Digest: doc.Digest, Index: index}, From: r}
+	if known(doc.Digest) {
+		return p, nil
+	}
+	if p.Manifest, err = ParseManifest(doc.Text, doc.MediaType, limit); err != nil {
+		return Pull{}, err
+	}
+	config, err := c.small(ctx, r, p.Manifest.Config)
+	if err != nil {
+		return Pull{}, err
+	}
+	p.Image, err = newImage(doc.Digest, p.Manifest, config, func(Descriptor) func() (io.ReadCloser, error) { return nil })
+	if err != nil {
+		return Pull{}, err
+	}
+	p.Image.Index = index
+	if r.Tag != "" {
+		tagged := r
+		tagged.Digest = Digest{}
+		p.Image.Names = []string{tagged.String()}
+	}
+	return p, machine.Runs(p.Image.Config.Platform)
+}
+
+// IsTransient tells errors that another try may not have.
+func IsTransient(err error) bool {
+	return errors.Is(err, ErrConnection) || strings.Contains(string(bundle.CodeOf(err)), string(bundle.ErrChanged))
+}
