@@ -18,16 +18,17 @@ import (
 // Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, the
 // bundle keys of [DefaultKeyDir], deployments only from `sandpiper deploy apply`.
 type Config struct {
-	StateDir string     `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
-	RunDir   string     `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
-	Device   Device     `toml:"device"`
-	Upstream Upstream   `toml:"upstream"`
-	Bundles  Bundles    `toml:"bundles"`
-	Store    Store      `toml:"store"`
-	Modules  Modules    `toml:"modules"`
-	Listen   Listen     `toml:"listen"`
-	Log      Log        `toml:"log"`
-	Hal      hal.Config `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
+	StateDir   string     `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
+	RunDir     string     `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
+	Device     Device     `toml:"device"`
+	Upstream   Upstream   `toml:"upstream"`
+	Bundles    Bundles    `toml:"bundles"`
+	Registries []Registry `toml:"registries"` // what is to be known about registries of OCI images; default nothing
+	Store      Store      `toml:"store"`
+	Modules    Modules    `toml:"modules"`
+	Listen     Listen     `toml:"listen"`
+	Log        Log        `toml:"log"`
+	Hal        hal.Config `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
 }
 
 // Device says who this device is. Either a connection string (inline or in a file), or hub, id and an X.509 pair.
@@ -234,6 +235,7 @@ func (c Config) problems() []problem {
 		bad("device.certificate", "certificate and private_key go together")
 	}
 	c.Bundles.problems(bad)
+	registryProblems(c.Registries, bad)
 	c.Store.problems(bad)
 	if c.Modules.Memory != 0 && c.Modules.Memory < sandbox.MinMemory {
 		bad("modules.memory", "%d bytes is below the floor of 1MiB under which no sandbox starts", c.Modules.Memory)

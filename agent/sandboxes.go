@@ -16,6 +16,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci"
 )
 
 // buildSandboxes makes the runtime, the image store and the supervisor on top of them.
@@ -34,9 +35,14 @@ func (a *Agent) buildSandboxes() (err error) {
 	if err != nil {
 		return err
 	}
+	registries, policies, err := a.registries()
+	if err != nil {
+		return err
+	}
 	if a.images, err = image.Open(image.Config{
 		Dir: filepath.Join(a.cfg.StateDir, "images"), MountDir: filepath.Join(a.cfg.RunDir, "images"), Trusted: trusted,
 		HTTP: httpClient(roots), MaxBytes: int64(a.cfg.Bundles.MaxBytes), Logger: a.log,
+		OCI: oci.ClientConfig{Registries: registries, Logins: a.logins}, Policies: policies,
 		Mirrors: a.cfg.Bundles.mirrors(), Rate: int64(a.cfg.Bundles.Rate), Metered: a.cfg.Bundles.Metered, Monthly: int64(a.cfg.Bundles.Monthly),
 	}); err != nil {
 		return err
@@ -116,6 +122,9 @@ func (s shelf) Fetch(ctx context.Context, m deployment.Module) (supervisor.Image
 
 // present finds an image without the network, as the pull policy "never" wants it.
 func (s shelf) present(m deployment.Module) (supervisor.Image, error) {
+	if img, ok := s.a.images.Named(m.Settings.Image); ok && (m.Settings.Digest == "" || m.Settings.Digest == img.Digest.String() || m.Settings.Digest == img.OCI.Index.String()) {
+		return s.describe(m, img)
+	}
 	for _, img := range slices.Backward(s.a.images.List()) {
 		if m.Settings.Digest == img.Digest.String() || m.Settings.Digest == "" && img.Name == m.Name {
 			return s.describe(m, img)
@@ -132,25 +141,6 @@ func finalIfRefused(m deployment.Module, err error) error {
 		return &deployment.Error{Path: "modules." + m.Name + ".settings.image", Why: refused.Error(), Code: deployment.CodeFailed}
 	}
 	return err
-}
-
-// describe is the image as the supervisor keeps it.
-func (s shelf) describe(m deployment.Module, img image.Image) (supervisor.Image, error) {
-	out := supervisor.Image{Digest: img.Digest.String(), Args: img.Runtime.Args, Cwd: img.Runtime.Cwd, User: img.Runtime.User, Stop: img.Runtime.Stop}
-	for key, value := range img.Runtime.Env {
-		out.Env = append(out.Env, key+"="+value)
-	}
-	slices.Sort(out.Env)
-	if img.Runtime.HostView != (m.Type == deployment.Native) {
-		return out, &deployment.Error{
-			Path: "modules." + m.Name + ".type", Why: "it is " + m.Type.String() + ", and the image was built for the other kind of root",
-			Want: "native for a bundle built with --host-view, sandbox for one built without", Code: deployment.CodeFormat,
-		}
-	}
-	if len(out.Args) == 0 && len(m.Settings.Args) == 0 {
-		return out, &deployment.Error{Path: "modules." + m.Name + ".settings.args", Why: "neither the deployment nor the image says what to run", Code: deployment.CodeFormat}
-	}
-	return out, nil
 }
 
 // Keep removes what no module needs.

@@ -3,6 +3,8 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -71,7 +73,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	for _, host := range m.Settings.Create.Hosts {
 		spec.Hosts = append(spec.Hosts, sandbox.HostEntry{Addr: host.Addr, Names: []string{host.Name}})
 	}
-	if spec.Mounts, err = a.addData(spec.Mounts, m); err != nil {
+	if spec.Mounts, err = a.addData(spec.Mounts, m, s.Image.Volumes); err != nil {
 		return sandbox.Spec{}, err
 	}
 	if self, err := os.Executable(); err == nil {
@@ -87,7 +89,8 @@ func userOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.User, s.
 const toolPath = "/run/sandpiper-tool"
 
 // addData binds the durable directories of a module. Their size is not enforced; the deployment's notes say so.
-func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module) ([]sandbox.Mount, error) {
+// What an image wants to keep is the module's too, unless the deployment says what is there.
+func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module, wanted []string) ([]sandbox.Mount, error) {
 	type volume struct {
 		name, target string
 		readOnly     bool
@@ -98,6 +101,12 @@ func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module) ([]sandbox.
 	}
 	for _, v := range m.Settings.Create.Volumes {
 		volumes = append(volumes, volume{"volume-" + v.Name, v.Target, v.ReadOnly})
+	}
+	for _, target := range wanted {
+		if !slices.ContainsFunc(volumes, func(v volume) bool { return v.target == target }) {
+			sum := sha256.Sum256([]byte(target))
+			volumes = append(volumes, volume{name: "image-volume-" + hex.EncodeToString(sum[:8]), target: target})
+		}
 	}
 	for _, v := range volumes {
 		dir := filepath.Join(a.cfg.StateDir, "modules", m.Name, v.name)
@@ -116,10 +125,8 @@ func arguments(m deployment.Module, img supervisor.Image) []string {
 		return m.Settings.Args
 	case len(c.Entrypoint) > 0:
 		return append(slices.Clone(c.Entrypoint), c.Cmd...)
-	case len(c.Cmd) > 0 && len(img.Args) > 0: // Docker keeps the image's program
-		return append([]string{img.Args[0]}, c.Cmd...)
-	case len(c.Cmd) > 0:
-		return c.Cmd
+	case len(c.Cmd) > 0: // the image's entry point stays
+		return append(slices.Clone(img.Args[:min(img.Entry, len(img.Args))]), c.Cmd...)
 	}
 	return img.Args
 }

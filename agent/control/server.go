@@ -39,6 +39,7 @@ type Config struct {
 	Apply      func(ctx context.Context, manifest []byte) (Plan, error)
 	Deployment func(ctx context.Context) (json.RawMessage, error)
 	Queue      QueueFuncs
+	Images     ImageFuncs
 	Metrics    func(w io.Writer) error // text format of Prometheus
 	Logger     *slog.Logger            // default: discard
 }
@@ -72,6 +73,7 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("POST /deployment/plan", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Plan) })
 	s.mux.HandleFunc("POST /deployment", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Apply) })
 	s.queueRoutes()
+	s.imageRoutes()
 	s.mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var text bytes.Buffer
 		if err := s.cfg.Metrics(&text); err != nil {

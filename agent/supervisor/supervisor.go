@@ -22,6 +22,9 @@ type Image struct {
 	Cwd    string   `json:"cwd"`
 	User   string   `json:"user"`
 	Stop   string   `json:"stop"` // signal, empty = SIGTERM
+
+	Entry   int      `json:"entry,omitempty"`   // how many of Args are the program and what always follows it; the rest a deployment's Cmd replaces
+	Volumes []string `json:"volumes,omitempty"` // directories that the image wants to keep
 }
 
 // Images fetches and mounts images.

@@ -100,7 +100,7 @@ var rules = []struct {
 	},
 	{
 		[]string{"agent/identity", "agent/workload", "agent/broker", "agent/upstream", "agent/supervisor", "agent/ota", "agent/control"},
-		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/route", "agent/deployment", "agent/mqtt", "store", "sandbox", "sandbox/image", "sandbox/image/bundle", "hal"},
+		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/route", "agent/deployment", "agent/mqtt", "store", "sandbox", "sandbox/image", "sandbox/image/bundle", "sandbox/image/oci", "hal"},
 		"an engine never imports another engine: they meet in agent by a func, a channel or a small interface",
 	},
 	{

@@ -21,8 +21,11 @@
 //	{dir}/floors.json        sequences, by module; version 1
 //	{dir}/blobs/<d>.spm      everything of a bundle before its payload; d is the manifest's SHA-256. Its presence, with the
 //	                         image, is what "installed" means
+//	{dir}/blobs/<d>.oci      the same of an OCI image: its names, its config, and the digests of its image; d is its manifest's
 //	{dir}/blobs/<i>.img      an image, 0400; i is the SHA-256 of its content
 //	{dir}/stage/<i>.part     an image being fetched: chunks in order from the start, as many as arrived
+//	{dir}/stage/<l>.blob     a layer of an OCI image that arrives; l is its digest
+//	{dir}/stage/<d>.merge    layers becoming an image; of no use to the next agent
 //	{mounts}/<d16>           a mounted image
 //	{mounts}/<d16>.mount     which mount that is, so that the next agent knows its own
 //

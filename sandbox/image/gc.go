@@ -15,11 +15,12 @@ import (
 // staleAfter is the age at which a part file that nobody went on with is removed.
 const staleAfter = 7 * 24 * time.Hour
 
-// Garbage returns what GC would remove: everything installed that is neither in keep nor mounted.
+// Garbage returns what GC would remove: everything installed that is neither in keep nor mounted, and that no
+// operator put here under a name it still has.
 func (s *Store) Garbage(keep []bundle.Digest) ([]Image, error) {
 	var garbage []Image
 	for _, img := range s.List() {
-		if slices.Contains(keep, img.Digest) {
+		if slices.Contains(keep, img.Digest) || img.OCI != nil && img.OCI.Kept && len(img.OCI.Names) > 0 {
 			continue
 		}
 		entries, err := mountsAt(s.point(img.Digest))

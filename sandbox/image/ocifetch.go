@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,14 @@ const blobSuffix = ".blob"
 // isOCI tells an OCI reference from what names a bundle.
 func isOCI(ref string) bool {
 	return ref != "" && !strings.Contains(ref, "://") && !strings.HasPrefix(ref, "bundle:")
+}
+
+// Hold keeps an image under its names until it loses them, whether a module needs it or not.
+func (s *Store) Hold(img Image) (Image, error) {
+	if img.OCI == nil {
+		return img, nil
+	}
+	return s.renamed(img.Digest, OCI{Names: img.OCI.Names, Kept: true})
 }
 
 // fetchOCI installs the image that an OCI reference names. A tag is resolved at the registry unless an archive brought an image of that name; a
@@ -55,15 +64,61 @@ func (s *Store) fetchOCI(ctx context.Context, ref, digest string, progress func(
 		return Image{}, err
 	}
 	defer func() { <-s.fetching }()
-	if progress == nil {
-		progress = func(Progress) {}
-	}
-	img, err := s.pull(ctx, r, progress)
+	defer s.progressed(nil)
+	img, err := s.pull(ctx, r, s.tracked(r, progress))
 	if known && errors.Is(err, oci.ErrConnection) && ctx.Err() == nil {
 		s.cfg.Logger.Warn("registry cannot be reached, the image of that name here is used", "image", r.String(), "err", err)
 		return s.present(here.Digest)
 	}
 	return img, err
+}
+
+// tracked has the progress of a pull seen by status too.
+func (s *Store) tracked(r oci.Reference, progress func(Progress)) func(Progress) {
+	var pace progressMeter
+	return func(p Progress) {
+		p.Reference, p.Received = r.String(), p.Done
+		if p.Phase == PhaseTransfer {
+			p.Rate = pace.pace(time.Now(), p.Done)
+		}
+		if p.Rate > 0 && p.Total > p.Done {
+			p.Left = time.Duration(float64(p.Total-p.Done) / float64(p.Rate) * float64(time.Second)).Round(time.Second)
+		}
+		s.progressed(&p)
+		if progress != nil {
+			progress(p)
+		}
+	}
+}
+
+// throttled holds a body from a registry to the rate and the month's bound that bundles have too.
+func (s *Store) throttled(ctx context.Context, host string, body io.Reader) (io.Reader, error) {
+	p, err := s.meter.pass(ctx, &url.URL{Host: host})
+	if err != nil {
+		return nil, err
+	}
+	return &throttled{body, ctx, p}, nil
+}
+
+type throttled struct {
+	io.Reader
+
+	ctx  context.Context //nolint:containedctx // lives for one body
+	pass *pass
+}
+
+func (t *throttled) Read(b []byte) (int, error) {
+	n, err := t.Reader.Read(b)
+	if n > 0 {
+		if terr := t.pass.took(t.ctx, n); terr != nil {
+			t.pass.done()
+			return n, terr
+		}
+	}
+	if err != nil {
+		t.pass.done()
+	}
+	return n, err
 }
 
 func (s *Store) pull(ctx context.Context, r oci.Reference, progress func(Progress)) (Image, error) {
@@ -91,7 +146,7 @@ func (s *Store) pull(ctx context.Context, r oci.Reference, progress func(Progres
 		names = append(names, named.String())
 	}
 	if here(p.Image.Digest) {
-		return s.renamed(p.Image.Digest, names, false)
+		return s.renamed(p.Image.Digest, OCI{Names: names, Signer: signer})
 	}
 	if err := s.pullLayers(ctx, r, p, progress); err != nil {
 		return Image{}, err
@@ -117,20 +172,9 @@ func (s *Store) persist(ctx context.Context, r oci.Reference, do func() error) e
 			return err
 		}
 		s.cfg.Logger.Info("registry is asked again", "image", r.String(), "err", err)
-		if err := s.pause(ctx, try); err != nil {
+		if err := pause(ctx, s.cfg.Retry(try)); err != nil {
 			return err
 		}
-	}
-}
-
-func (s *Store) pause(ctx context.Context, try int) error {
-	t := time.NewTimer(s.cfg.Retry(try))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 
@@ -210,7 +254,7 @@ func (b *blob) fetch(ctx context.Context) error {
 			return err
 		}
 		b.store.cfg.Logger.Info("transfer of a layer was cut and goes on", "image", b.from.String(), "have", b.have, "of", b.desc.Size, "err", err)
-		if err := b.store.pause(ctx, idle); err != nil {
+		if err := pause(ctx, b.store.cfg.Retry(idle)); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,8 @@ import (
 type OCI struct {
 	Names    []string      `json:"names"`           // full references by tag
 	Index    bundle.Digest `json:"index,omitzero"`  // that it was chosen from
-	Loaded   bool          `json:"loaded"`          // from an archive: its names count without asking a registry
+	Loaded   bool          `json:"loaded,omitzero"` // from an archive: its names count without asking a registry
+	Kept     bool          `json:"kept,omitzero"`   // put here by an operator: not collected while it has a name
 	Signer   string        `json:"signer,omitzero"` // file of the key whose signature was checked
 	Config   oci.Config    `json:"config"`
 	Stripped oci.Stripped  `json:"stripped,omitzero"`
@@ -164,7 +165,7 @@ func (s *Store) writeOCILocked(r record) error {
 }
 
 // renamed gives an installed image more names.
-func (s *Store) renamed(digest bundle.Digest, names []string, loaded bool) (Image, error) {
+func (s *Store) renamed(digest bundle.Digest, about OCI) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.records[digest]
@@ -172,9 +173,10 @@ func (s *Store) renamed(digest bundle.Digest, names []string, loaded bool) (Imag
 		return Image{}, bundle.Reject(bundle.ErrAbsent, "image %v was removed in between: try again", digest)
 	}
 	changed := *r.OCI
-	changed.Names = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(names), changed.Names...))))
-	slices.SortStableFunc(changed.Names, func(a, b string) int { return cmp.Compare(lateness(a, names), lateness(b, names)) })
-	changed.Loaded = changed.Loaded || loaded
+	changed.Names = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(about.Names), changed.Names...))))
+	slices.SortStableFunc(changed.Names, func(a, b string) int { return cmp.Compare(lateness(a, about.Names), lateness(b, about.Names)) })
+	changed.Loaded, changed.Kept = changed.Loaded || about.Loaded, changed.Kept || about.Kept
+	changed.Signer = cmp.Or(about.Signer, changed.Signer)
 	r.OCI = &changed
 	return s.keepOCILocked(r)
 }

@@ -58,7 +58,7 @@ func (s *Store) loadArchive(ctx context.Context, file, want, name string, progre
 		return Image{}, err
 	}
 	defer func() { <-s.fetching }()
-	return s.installOCI(ctx, found, OCI{Names: slices.Compact(names), Loaded: true}, progress)
+	return s.installOCI(ctx, found, OCI{Names: slices.Compact(names), Loaded: true, Kept: true}, progress)
 }
 
 // oci is the machine in OCI's words.
@@ -81,7 +81,7 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 		if err != nil {
 			return Image{}, err
 		}
-		return s.renamed(img.Digest, about.Names, about.Loaded)
+		return s.renamed(img.Digest, about)
 	}
 	about.Index, about.Config = img.Index, img.Config
 	path := filepath.Join(s.stage(), img.Digest.Hex()+mergeSuffix)

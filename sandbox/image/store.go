@@ -132,8 +132,6 @@ func Open(cfg Config) (*Store, error) {
 		mounting: make(chan struct{}, 1),
 		backings: []backing{fileBacked, loopBacked},
 		records:  make(map[bundle.Digest]record),
-
-		registries: oci.NewClient(cfg.OCI),
 	}
 	for _, dir := range []string{cfg.Dir, s.blobs(), s.stage()} {
 		if err := os.MkdirAll(dir, dirMode); err != nil {
@@ -151,6 +149,8 @@ func Open(cfg Config) (*Store, error) {
 		err = errors.Join(s.load(), s.loadOCI())
 	}
 	s.meter = newMeter(cfg, s.meteredPath())
+	cfg.OCI.Body = s.throttled
+	s.registries = oci.NewClient(cfg.OCI)
 	if err != nil {
 		_ = unlock(s.lock)
 		return nil, fmt.Errorf("open image store: %w", err)

@@ -19,13 +19,16 @@ import (
 
 // ClientConfig of a Client. The zero value works.
 type ClientConfig struct {
-	HTTP       *http.Client                // for every registry that has none of its own; default: the system's roots
-	Registries []Registry                  // what is to be known about some of them
-	Logins     func() []Login              // asked whenever a registry wants to know who asks; default: nobody
-	Body       func(r io.Reader) io.Reader // wraps what blobs are read from: rates and bounds; default: nothing
-	Stall      time.Duration               // a blob that brings less than 1 KiB/s for so long is cut; default 60 s
-	Logger     *slog.Logger                // default: discard
+	HTTP       *http.Client   // for every registry that has none of its own; default: the system's roots
+	Registries []Registry     // what is to be known about some of them
+	Logins     func() []Login // asked whenever a registry wants to know who asks; default: nobody
+	Body       Wrap           // rates and bounds of what blobs are read from; default: none
+	Stall      time.Duration  // a blob that brings less than 1 KiB/s for so long is cut; default 60 s
+	Logger     *slog.Logger   // default: discard
 }
+
+// Wrap puts something around the body that a host sends, or refuses it.
+type Wrap func(ctx context.Context, host string, body io.Reader) (io.Reader, error)
 
 // Registry is what a configuration says about one, or about a part of one. The longest prefix counts.
 type Registry struct {
@@ -123,7 +126,15 @@ func (c *Client) Blob(ctx context.Context, r Reference, d Descriptor, offset int
 			cancel(nil)
 			return err
 		}
-		body = newStalling(resp.Body, ctx, cancel, c.cfg.Stall, c.cfg.Body)
+		wrapped := io.Reader(resp.Body)
+		if c.cfg.Body != nil {
+			if wrapped, err = c.cfg.Body(ctx, e.host, wrapped); err != nil {
+				_ = resp.Body.Close()
+				cancel(nil)
+				return err
+			}
+		}
+		body = newStalling(ctx, cancel, resp.Body, wrapped, c.cfg.Stall)
 		return nil
 	})
 	return body, start, err

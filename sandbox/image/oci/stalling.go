@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
 // slowest is what a transfer must bring, in bytes per second.
@@ -25,11 +27,8 @@ type stalling struct {
 	got    atomic.Int64
 }
 
-func newStalling(body io.ReadCloser, ctx context.Context, cancel context.CancelCauseFunc, stall time.Duration, wrap func(io.Reader) io.Reader) *stalling { //nolint:revive // the body is what it is about
-	s := &stalling{Reader: body, body: body, ctx: ctx, cancel: cancel}
-	if wrap != nil {
-		s.Reader = wrap(body)
-	}
+func newStalling(ctx context.Context, cancel context.CancelCauseFunc, body io.Closer, from io.Reader, stall time.Duration) *stalling {
+	s := &stalling{Reader: from, body: body, ctx: ctx, cancel: cancel}
 	least := int64(stall.Seconds() * slowest)
 	s.timer = time.AfterFunc(stall, func() {
 		if s.got.Swap(0) < least {
@@ -49,6 +48,9 @@ func (s *stalling) Read(p []byte) (int, error) {
 	}
 	if errors.Is(context.Cause(s.ctx), errStalled) {
 		err = errStalled
+	}
+	if _, refused := errors.AsType[*bundle.Error](err); refused {
+		return n, err
 	}
 	return n, fmt.Errorf("%w: %w", ErrConnection, err)
 }
