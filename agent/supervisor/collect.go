@@ -62,13 +62,14 @@ func (q *fifo) wait() (int, error) {
 }
 
 func (q *fifo) move(to *os.File, at int64, n int) (int, error) {
-	var moved int64
+	var moved int
 	var failure error
 	// Control, as it does not care about interrupt; a module may read its own output, so this must not wait.
 	err := q.conn.Control(func(fd uintptr) {
 		out := int(to.Fd())
 		for {
-			moved, failure = unix.Splice(int(fd), nil, out, &at, n, unix.SPLICE_F_NONBLOCK)
+			got, err := unix.Splice(int(fd), nil, out, &at, n, unix.SPLICE_F_NONBLOCK)
+			moved, failure = int(got), err // an int on 32-bit machines, an int64 elsewhere
 			if !errors.Is(failure, unix.EINTR) {
 				break
 			}
@@ -77,7 +78,7 @@ func (q *fifo) move(to *os.File, at int64, n int) (int, error) {
 	if errors.Is(failure, unix.EAGAIN) {
 		failure = nil
 	}
-	return max(int(moved), 0), errors.Join(err, os.NewSyscallError("splice", failure))
+	return max(moved, 0), errors.Join(err, os.NewSyscallError("splice", failure))
 }
 
 func (q *fifo) read(p []byte) (int, error) {

@@ -123,7 +123,7 @@ func (s *Store) attach(f *os.File, target string, info bundle.ImageInfo) (string
 		tried = append(tried, fmt.Sprintf("%s: %v", b.name, err))
 	}
 	return "", bundle.Reject(bundle.ErrPlatform,
-		"this kernel mounts the image neither from its file nor through a loop device (%s), and images are not unpacked into directories: use Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, or 5.8 with CONFIG_BLK_DEV_LOOP",
+		"this kernel mounts the image neither from its file nor through a loop device (%s), and images are not unpacked into directories: use Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE, or 5.8 with CONFIG_BLK_DEV_LOOP (load the module loop)",
 		strings.Join(tried, "; "))
 }
 

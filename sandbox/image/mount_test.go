@@ -294,7 +294,7 @@ func TestMountSaysWhatTheKernelLacks(t *testing.T) {
 		backings []backing
 		says     []string
 	}{
-		"neither way": {[]backing{fails("file", unix.ENOTBLK), fails("loop", fmt.Errorf("loop control: %w", fs.ErrNotExist))}, []string{"6.12", "CONFIG_BLK_DEV_LOOP", "loop control", "not unpacked"}},
+		"neither way": {[]backing{fails("file", unix.ENOTBLK), fails("loop", fmt.Errorf("loop control: %w", fs.ErrNotExist))}, []string{"6.12", "CONFIG_BLK_DEV_LOOP", "module loop", "loop control", "not unpacked"}},
 		"no EROFS":    {[]backing{fails("file", unix.ENODEV)}, []string{"CONFIG_EROFS_FS", "not unpacked"}},
 		"not root":    {[]backing{fails("file", unix.EPERM)}, []string{"CAP_SYS_ADMIN"}},
 	} {

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import boards
+import footprint
 import hub
 import mainjob
 import service
@@ -70,6 +71,10 @@ def job(args):
     return mainjob.main(names)
 
 
+def memory(args):
+    return footprint.main(args.board or ["armv7-61"])
+
+
 def add(verb):
     v = verb("agent", agent)
     v.add_argument("board_name", metavar="BOARD")
@@ -80,4 +85,5 @@ def add(verb):
     v = verb("on", on)
     v.add_argument("board_name", metavar="BOARD")
     v.add_argument("command", nargs="...")
+    verb("memory", memory).add_argument("board", nargs="*")
     verb("job", job).add_argument("board", nargs="*")

@@ -71,7 +71,11 @@ class Job:
 
     def limits(self):
         """Reads the limits where they are in force: in the cgroup of each module's own process."""
-        for module in self.device.status()["modules"]:
+        def running():
+            modules = self.device.status()["modules"]
+            return len(modules) == len(MODULES) and all(m.get("pid") for m in modules) and modules
+
+        for module in service.until(120, f"{self.board.name}: both modules run", running, self.device.alive):
             group = "/sys/fs/cgroup" + self.device.on(f"cat /proc/{module['pid']}/cgroup").strip().partition("::")[2]
             names = " ".join(CGROUP)
             said = dict(zip(CGROUP, self.device.on(f"cd {group} && cat {names}").strip().split("\n")))
@@ -145,8 +149,8 @@ def main(names):
         try:
             lost = Job(boards.board(name), resets, seed).run()
             passed, failed, code = passed + (not lost), failed + bool(lost), max(code, bool(lost))
-        except boards.Trouble as trouble:
+        except (boards.Trouble, OSError) as trouble:
             print(f"lab: {name}: FAILED: {trouble}", flush=True)
-            failed, code = failed + 1, max(code, trouble.code)
+            failed, code = failed + 1, max(code, getattr(trouble, "code", 1))
     print(f"lab: {passed} passed, {failed} failed, 0 skipped", flush=True)
     return code

@@ -73,7 +73,8 @@ def ask(port, line, limit):
 class Service:
     """A board with the agent on it. Its disk outlives every boot; boot() after off() or cut("kill") goes on with it."""
 
-    def __init__(self, board, to, follow=(), extra="", image=None, limit=3600, on_output=None):
+    def __init__(self, board, to, follow=(), extra="", image=None, limit=3600, on_output=None, prepare="", more=()):
+        self.prepare, self.more = prepare, list(more)  # shell before the agent starts; QEMU arguments after those of the disk
         self.board, self.hub, self.follow, self.limit, self.on_output = board.need(), to, follow, limit, on_output
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
         self.image = image or self.folder / "disk.img"
@@ -91,8 +92,9 @@ class Service:
 
     def boot(self):
         files = {"sandpiper": self.folder / "sandpiper", "etc": self.folder / "etc", "remote": boards.HERE / "guest/remote"}
-        script = f"FOLLOW={shlex.quote(' '.join(self.follow))}\n" + (boards.HERE / "guest/service").read_text()
-        options = machine.Options(timeout=self.limit, disk=str(self.image), reboots=True, forward=[(self.remote, 9), (self.mqtt, 8883)])
+        script = self.prepare + f"FOLLOW={shlex.quote(' '.join(self.follow))}\n" + (boards.HERE / "guest/service").read_text()
+        drive = ["-drive", f"file={self.image},format=raw,if=none,id=d,cache=writeback", "-device", "virtio-blk-pci,drive=d", *self.more] if self.more else None
+        options = machine.Options(timeout=self.limit, disk=str(self.image), drive=drive, reboots=True, append=["lab.mods=loop"], forward=[(self.remote, 9), (self.mqtt, 8883)])
         self.machine = machine.Machine(self.board, [machine.Job("service", script, files)], options, on_output=self.on_output)
         self.machine.start()
         return self
