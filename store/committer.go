@@ -36,9 +36,10 @@ func (q *Queue) commitAll(ctx context.Context) {
 
 // commit stores a batch, group by group, and calls the producers back.
 func (q *Queue) commit(b *batch) {
+	most := int(min(groupBytes, q.tail.segmentBytes/4))
 	for rest := b.records; len(rest) > 0; {
 		n, bytes := 0, 0
-		for n < len(rest) && n < groupRecords && (n == 0 || bytes < groupBytes) {
+		for n < len(rest) && n < groupRecords && (n == 0 || bytes < most) {
 			bytes += rest[n].to - rest[n].from
 			n++
 		}
@@ -66,20 +67,38 @@ func (q *Queue) store(g group) error {
 	if g.empty() {
 		return nil
 	}
-	err := q.tail.append(g)
+	err := q.append(g)
 	switch {
 	case err == nil:
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, ErrFull):
 		if q.reclaim() {
-			err = q.tail.append(g)
+			err = q.append(g)
 		}
 	default:
 		failed := err
-		if err = q.tail.append(g); err == nil {
-			q.log.Error("segment took no more messages; going on in a new one", "err", failed)
+		if err = q.append(g); err == nil {
+			q.log.Error("journal took no more messages; going on in another", "err", failed)
 		}
 	}
 	q.report(err)
+	return err
+}
+
+// append makes a group durable in the tail. When every journal is full it lends
+// the sealer a hand, and so waits for it.
+func (q *Queue) append(g group) error {
+	err := q.tail.append(g)
+	for tries := 0; errors.Is(err, errBusy) && tries < 2*maxJournals; tries++ {
+		if _, serr := q.sealOldest(); serr != nil {
+			return serr
+		}
+		if tries > 0 { // somebody else is at it: wait until that is over
+			if serr := q.flush(); serr != nil {
+				return serr
+			}
+		}
+		err = q.tail.append(g)
+	}
 	return err
 }
 
@@ -87,16 +106,19 @@ func (q *Queue) store(g group) error {
 // goes, the tail included.
 func (q *Queue) reclaim() bool {
 	now, _ := q.clock.now()
-	before := q.ledger.bytesHeld()
+	before, gifts := q.ledger.bytesHeld(), q.tail.journals.given()
 	q.ledger.expire(now)
 	if q.ledger.tailDrained() {
-		q.tail.finish()
+		if err := q.tail.finish(); err != nil {
+			q.log.Debug("journal has no end", "err", err)
+		}
 	}
 	if err := q.flush(); err != nil {
 		q.log.Error("cursors cannot be written", "err", err)
 		return false
 	}
-	return q.ledger.bytesHeld() < before
+	_, err := q.sealOldest()
+	return err == nil || q.ledger.bytesHeld() < before || q.tail.journals.given() != gifts
 }
 
 // report logs when the queue begins to refuse messages, and when it ends that.

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,9 +32,9 @@ type dir struct {
 }
 
 func openDir(path string) (*dir, error) {
-	for _, p := range []string{path, filepath.Join(path, "seg")} {
+	for _, p := range []string{path, filepath.Join(path, "seg"), filepath.Join(path, "journal")} {
 		if err := os.MkdirAll(p, dirMode); err != nil {
-			return nil, readOnly(fmt.Errorf("make folder: %w", err))
+			return nil, classify(fmt.Errorf("make folder: %w", err))
 		}
 		if err := os.Chmod(p, dirMode); err != nil {
 			return nil, readOnly(fmt.Errorf("close folder to others: %w", err))
@@ -59,7 +61,7 @@ func openDir(path string) (*dir, error) {
 
 // sweep removes what a crash left half made and makes the folders durable.
 func (d *dir) sweep() error {
-	for _, pattern := range []string{"*" + newSuffix, filepath.Join("seg", "*"+newSuffix)} {
+	for _, pattern := range []string{"*" + newSuffix, filepath.Join("*", "*"+newSuffix)} {
 		names, err := filepath.Glob(filepath.Join(d.path, pattern))
 		if err != nil {
 			return fmt.Errorf("list unfinished files: %w", err)
@@ -70,7 +72,7 @@ func (d *dir) sweep() error {
 			}
 		}
 	}
-	for _, p := range []string{filepath.Dir(d.path), d.path, d.folder()} {
+	for _, p := range []string{filepath.Dir(d.path), d.path, d.folder(), d.journals()} {
 		if err := syncDir(p); err != nil {
 			return err
 		}
@@ -92,20 +94,72 @@ func (d *dir) segment(number uint64) string {
 	return filepath.Join(d.folder(), fmt.Sprintf("%016d.db", number))
 }
 
-// segments lists the numbers of the segment files, in no order.
-func (d *dir) segments() ([]uint64, error) {
+// sealed is the path of a segment of format 2, whose name says what its bytes
+// are.
+func (d *dir) sealed(number uint64, digest uint32) string {
+	return filepath.Join(d.folder(), fmt.Sprintf("%016d-%08x.db", number, digest))
+}
+
+func (d *dir) journals() string { return filepath.Join(d.path, "journal") }
+
+// segments lists the segment files by number. Of one number there can be two
+// when a crash came between a repair's new file and the end of the old one: the
+// repaired file, of format 1, is the one.
+func (d *dir) segments() (map[uint64]string, error) {
 	names, err := filepath.Glob(filepath.Join(d.folder(), "*.db"))
 	if err != nil {
 		return nil, fmt.Errorf("list segments: %w", err)
 	}
-	var numbers []uint64
+	paths := map[uint64]string{}
 	for _, name := range names {
-		number, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".db"), 10, 64)
-		if err == nil && name == d.segment(number) {
-			numbers = append(numbers, number)
+		number, digest, sealed := strings.Cut(strings.TrimSuffix(filepath.Base(name), ".db"), "-")
+		n, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || n == 0 {
+			continue
+		}
+		if !sealed && name == d.segment(n) {
+			paths[n] = name
+			continue
+		}
+		sum, err := strconv.ParseUint(digest, 16, 32)
+		if err == nil && name == d.sealed(n, uint32(sum)) && paths[n] == "" {
+			paths[n] = name
 		}
 	}
-	return numbers, nil
+	return paths, nil
+}
+
+// digestOf returns what the name of a segment says of its bytes; ok is false for
+// one of format 1, whose name says nothing.
+func digestOf(path string) (sum uint32, ok bool) {
+	_, digest, ok := strings.Cut(strings.TrimSuffix(filepath.Base(path), ".db"), "-")
+	n, err := strconv.ParseUint(digest, 16, 32)
+	return uint32(n), ok && err == nil
+}
+
+// verifySegment says whether a segment's file is what was written: by its digest,
+// or, if it has none, by a walk through its tree. Its error is a *damage if it is
+// not.
+func verifySegment(path string) error {
+	want, ok := digestOf(path)
+	if !ok {
+		return verify(path, segmentMetas)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read
+	hash := crc32.New(castagnoli)
+	switch _, err := io.CopyBuffer(struct{ io.Writer }{hash}, struct{ io.Reader }{f}, make([]byte, 64<<10)); {
+	case errors.Is(err, syscall.EIO):
+		return damaged(0, "the file cannot be read from the disk")
+	case err != nil:
+		return fmt.Errorf("read segment: %w", err)
+	case hash.Sum32() != want:
+		return damaged(0, "the file's digest is %08x, its name says %08x", hash.Sum32(), want)
+	}
+	return nil
 }
 
 // space returns the free and the total bytes of the partition.
@@ -121,11 +175,11 @@ func (d *dir) space() (free, total int64, err error) {
 	return int64(fs.Bavail) * size, int64(fs.Blocks) * size, nil
 }
 
-// quarantine keeps a damaged file as *.bad-N, puts replacement in its place, or
-// nothing if that is "", and returns the new name. At no moment is there neither
+// quarantine keeps a damaged file as *.bad-N, puts replacement in its place under
+// name, or nothing if replacement is "", and returns the damaged one's new path. At no moment is there neither
 // file. Only the last damaged file of a folder is kept: a technician wants an
 // example, and a card that rots must not fill itself.
-func quarantine(path, replacement string) (string, error) {
+func quarantine(path, replacement, name string) (string, error) {
 	folder := filepath.Dir(path)
 	old, err := filepath.Glob(filepath.Join(folder, "*"+badSuffix+"*"))
 	if err != nil {
@@ -149,7 +203,9 @@ func quarantine(path, replacement string) (string, error) {
 	if replacement == "" {
 		err = remove(path)
 	} else {
-		err = os.Rename(replacement, path)
+		if err = os.Rename(replacement, name); err == nil && name != path {
+			err = remove(path)
+		}
 	}
 	if err != nil {
 		return bad, fmt.Errorf("replace: %w", err)

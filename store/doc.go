@@ -7,16 +7,23 @@
 //     takes it, and says so only when the disk has it.
 //   - A sink is where messages go, named by a string that means nothing here. A
 //     lane is one sink at one priority; inside a lane, first in is first out.
-//   - A segment is a file of records. Records are never deleted one by one: when
-//     every lane has passed a segment, the whole file is unlinked.
+//   - A journal is a file that was filled with zeros once and is written over and
+//     over. A commit is one block in it: one write, one flush, and then the
+//     producers are told.
+//   - A segment is a row of records. It begins as a draft, whose records are in a
+//     journal and in memory; when the journal is full it is sealed: what nobody
+//     has acknowledged meanwhile becomes a file that never changes, and the
+//     journal is free. Records are never deleted one by one: when every lane has
+//     passed a segment, the whole file is unlinked.
 //   - A document is a value under a key, kept by [Docs]: twins, sessions, keys.
 //   - Damage is what a checksum, a page or a missing file tells about a disk
 //     that did not keep its word. It is put aside, counted in [Usage] and
 //     logged once; the store opens and the queue moves on.
 //
-// Owner: [Store.Run] owns two goroutines. The committer takes whatever is
-// waiting, makes it one transaction, and then calls each producer back, in the
-// order of arrival. The keeper writes cursors and unlinks drained segments.
+// Owner: [Store.Run] owns three goroutines. The committer takes whatever is
+// waiting, makes it one commit, and then calls each producer back, in the order
+// of arrival. The sealer makes files of drafts. The keeper writes cursors and
+// unlinks drained segments.
 // Documents need no goroutine: whoever is first commits for all that wait.
 //
 // Time to live counts the time the device was switched on and running, not the
@@ -30,6 +37,8 @@
 //
 //	lock                   held while the store is open
 //	state.db               documents, cursors, the catalog of sealed segments
-//	seg/0000000000000001.db   records, in the order in which they were accepted
+//	journal/1.journal      the newest records, and what an older life left behind them
+//	seg/0000000000000001-0badcafe.db   a sealed segment, and the digest of its bytes
+//	seg/0000000000000001.db            one of release 0.1.0, or what was saved of a damaged one
 //	*.bad-N                the last damaged file, kept for a technician
 package store

@@ -16,7 +16,7 @@ import (
 const (
 	// flushAcks and flushAfter say when acknowledgements are written: what a
 	// crash costs is that many messages delivered again.
-	flushAcks  = 256
+	flushAcks  = 512
 	flushAfter = 2 * time.Second
 	// expireEvery is how often whole segments are checked for messages out of
 	// time; single ones are found when they are read.
@@ -98,11 +98,15 @@ type flush struct {
 	positions []position
 	sealed    map[*segment]*summary
 	drained   []*segment
+	released  []*draft
 	settled   int
+	seq, told uint64 // the highest that is known; up to which losses are counted
 }
 
 // empty says that state.db knows it all.
-func (f flush) empty() bool { return len(f.lanes) == 0 && len(f.sealed) == 0 && len(f.drained) == 0 }
+func (f flush) empty() bool {
+	return len(f.lanes) == 0 && len(f.sealed) == 0 && len(f.drained) == 0 && len(f.released) == 0
+}
 
 // flush makes positions and catalog durable, if they changed, and then unlinks
 // what is drained.
@@ -127,30 +131,47 @@ func (q *Queue) save() error {
 
 func (q *Queue) write(f flush) error {
 	now, _ := q.clock.now()
-	if err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) }); err != nil {
+	f.told = q.told
+	err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) })
+	for _, d := range f.released { // if state.db takes nothing the file still says what it is
+		q.tail.journals.give(d.journal)
+	}
+	if err != nil {
+		f.released = nil
 		q.ledger.putBack(f)
 		return fmt.Errorf("write cursors: %w", err)
 	}
 	return q.discard(f.drained)
 }
 
-// discard unlinks segments that nobody needs. state.db no longer lists them.
+// discard gives up segments that nobody needs: state.db no longer lists them. A
+// file is unlinked, a draft's journal is free.
 func (q *Queue) discard(segments []*segment) error {
-	var failed error
-	for i, seg := range segments {
-		q.shelf.drop(seg.number, false)
-		if err := remove(seg.path); err != nil {
-			q.ledger.putBack(flush{drained: segments[i : i+1]})
-			failed = errors.Join(failed, fmt.Errorf("remove drained segment: %w", err))
-			continue
-		}
-		q.ledger.forget(seg)
-	}
 	if len(segments) == 0 {
 		return nil
 	}
+	q.files.Lock() // one of them may be getting its file
+	defer q.files.Unlock()
+	var failed error
+	removed := false
+	for i, seg := range segments {
+		q.shelf.drop(seg.number)
+		if at := seg.where(); at.draft != nil {
+			q.tail.journals.give(at.draft.journal)
+		} else if err := q.medium.remove(at.path); err != nil {
+			q.ledger.putBack(flush{drained: segments[i : i+1]})
+			failed = errors.Join(failed, fmt.Errorf("remove drained segment: %w", err))
+			continue
+		} else {
+			removed = true
+		}
+		q.ledger.forget(seg)
+	}
+	if !removed {
+		return readOnly(failed)
+	}
 	q.io.synced()
-	return readOnly(errors.Join(failed, syncDir(q.dir.folder())))
+	return readOnly(errors.Join(failed, q.medium.syncDir(q.dir.folder())))
 }
 
 func (f flush) write(tx *bbolt.Tx, now int64) error {
@@ -180,7 +201,20 @@ func (f flush) write(tx *bbolt.Tx, now int64) error {
 			return err
 		}
 	}
-	return tx.Bucket(bucketMeta).Put(keyClock, sealed(keyClock, binary.BigEndian.AppendUint64(nil, uint64(now))))
+	return errors.Join(putNumber(tx, keySeq, f.seq), putNumber(tx, keyTold, f.told), putNumber(tx, keyClock, uint64(now)))
+}
+
+// putNumber and number write and read what state.db knows of the whole queue.
+func putNumber(tx *bbolt.Tx, key []byte, n uint64) error {
+	return tx.Bucket(bucketMeta).Put(key, sealed(key, binary.BigEndian.AppendUint64(nil, n)))
+}
+
+func number(tx *bbolt.Tx, key []byte) uint64 {
+	b, ok := opened(key, tx.Bucket(bucketMeta).Get(key))
+	if !ok || len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
 }
 
 func (n laneName) cursorKey() []byte { return append([]byte{n.priority}, n.sink...) }
@@ -188,6 +222,8 @@ func (n laneName) cursorKey() []byte { return append([]byte{n.priority}, n.sink.
 // kept is what state.db knows of the queue.
 type kept struct {
 	clock     int64
+	seq, told uint64
+	certain   bool // told was there
 	positions map[laneName]position
 	catalog   map[uint64]summary
 	damaged   int // entries that were left out
@@ -198,9 +234,8 @@ type kept struct {
 func (s *state) kept() (kept, error) {
 	k := kept{positions: map[laneName]position{}, catalog: map[uint64]summary{}}
 	err := s.read(func(tx *bbolt.Tx) error {
-		if b, ok := opened(keyClock, tx.Bucket(bucketMeta).Get(keyClock)); ok && len(b) == 8 {
-			k.clock = int64(binary.BigEndian.Uint64(b))
-		}
+		k.clock, k.seq, k.told = int64(number(tx, keyClock)), number(tx, keySeq), number(tx, keyTold)
+		k.certain = tx.Bucket(bucketMeta).Get(keyTold) != nil
 		cursors := tx.Bucket(bucketCursors).Cursor()
 		for key, v := cursors.First(); key != nil; key, v = cursors.Next() {
 			var p position
@@ -230,12 +265,15 @@ func (s *state) kept() (kept, error) {
 func (g *ledger) collect() flush {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f := flush{lanes: g.dirty, sealed: g.news, drained: g.drained, settled: g.settled}
+	f := flush{
+		lanes: g.dirty, sealed: g.news, drained: g.drained, released: g.released, settled: g.settled,
+		seq: g.highestLocked(),
+	}
 	for _, l := range f.lanes {
 		l.dirty = false
 		f.positions = append(f.positions, l.position())
 	}
-	g.dirty, g.news, g.drained, g.settled = nil, map[*segment]*summary{}, nil, 0
+	g.dirty, g.news, g.drained, g.released, g.settled = nil, map[*segment]*summary{}, nil, nil, 0
 	return f
 }
 
@@ -255,6 +293,7 @@ func (g *ledger) putBack(f flush) {
 		}
 	}
 	g.drained = append(g.drained, f.drained...)
+	g.released = append(g.released, f.released...)
 	g.settled += f.settled
 }
 

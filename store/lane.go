@@ -206,10 +206,10 @@ func (l *lane) skip() int64 {
 	return n
 }
 
-// shed forgets parts of sealed segments that are drained and calls left for
+// shed forgets parts of closed segments that are drained and calls left for
 // each, with the number of its records that nobody ever saw.
 func (l *lane) shed(left func(seg *segment, unseen int64)) {
-	for len(l.parts) > 0 && l.parts[0].Last <= l.cursor && l.parts[0].seg.sealed {
+	for len(l.parts) > 0 && l.parts[0].Last <= l.cursor && l.parts[0].seg.closed {
 		p := l.parts[0]
 		l.messages -= p.Count - p.done
 		l.bytes -= p.Bytes - p.doneBytes

@@ -15,13 +15,14 @@ type ledger struct {
 	segments []*segment // oldest first
 	restored map[*lane]position
 
-	dirty   []*lane               // whose position is not in state.db
-	settled int                   // records done since the last flush
-	news    map[*segment]*summary // sealed and not in the catalog yet
-	drained []*segment            // sealed, nobody needs them
-	held    int64                 // bytes of segment files
-	timed   bool                  // something with a time to live was stored
-	lost    uint64                // records that the disk did not keep, since Open
+	dirty    []*lane               // whose position is not in state.db
+	settled  int                   // records done since the last flush
+	news     map[*segment]*summary // sealed and not in the catalog yet
+	drained  []*segment            // closed, nobody needs them
+	released []*draft              // that have a file of which the catalog does not know yet
+	held     int64                 // bytes of journals and segment files
+	timed    bool                  // something with a time to live was stored
+	lost     uint64                // records that the disk did not keep, since Open
 }
 
 func newLedger() *ledger {
@@ -111,14 +112,6 @@ func (g *ledger) begin(seg *segment) {
 	g.held += seg.size
 }
 
-// grown notes a segment's size on disk.
-func (g *ledger) grown(seg *segment, size int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.held += size - seg.size
-	seg.size = size
-}
-
 func (g *ledger) bytesHeld() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,28 +150,20 @@ func (g *ledger) committed(seg *segment, records []pending, entries []entry, ids
 	}
 }
 
-// seal ends the tail: it enters the catalog, or is drained already.
-func (g *ledger) seal(seg *segment) {
+// close ends the tail: the sealer comes to it, unless it is drained already.
+func (g *ledger) close(seg *segment) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sealLocked(seg)
+	seg.closed = true
+	if seg.live == 0 {
+		g.drained = append(g.drained, seg)
+		return
+	}
 	for _, s := range g.sinks {
 		for i := range s.lanes {
 			g.shedLocked(&s.lanes[i])
 		}
 	}
-}
-
-func (g *ledger) sealLocked(seg *segment) {
-	if seg.sealed {
-		return
-	}
-	seg.sealed = true
-	if seg.live == 0 {
-		g.drained = append(g.drained, seg)
-		return
-	}
-	g.news[seg] = g.summaryLocked(seg)
 }
 
 // summaryLocked says what a segment holds, lanes that are drained left out.
@@ -196,7 +181,7 @@ func (g *ledger) summaryLocked(seg *segment) *summary {
 	return &sum
 }
 
-// shedLocked lets a lane leave the sealed segments that it has drained.
+// shedLocked lets a lane leave the closed segments that it has drained.
 func (g *ledger) shedLocked(l *lane) {
 	l.shed(func(seg *segment, unseen int64) {
 		g.lostLocked(l, max(0, unseen))
@@ -210,7 +195,7 @@ func (g *ledger) lostLocked(l *lane, n int64) {
 	g.lost += uint64(n)
 }
 
-// leftLocked notes that a lane has left a sealed segment.
+// leftLocked notes that a lane has left a closed segment.
 func (g *ledger) leftLocked(seg *segment) {
 	if seg.live--; seg.live == 0 {
 		delete(g.news, seg)
@@ -300,7 +285,7 @@ func (g *ledger) tailDrained() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := len(g.segments)
-	if n == 0 || g.segments[n-1].sealed {
+	if n == 0 || g.segments[n-1].closed {
 		return false
 	}
 	for _, s := range g.sinks {
@@ -345,12 +330,16 @@ func (g *ledger) stats() []SinkStats {
 func (g *ledger) highest() (seq uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.highestLocked()
+}
+
+func (g *ledger) highestLocked() (seq uint64) {
 	for _, s := range g.sinks {
 		for i := range s.lanes {
 			l := &s.lanes[i]
 			seq = max(seq, l.cursor)
-			for _, p := range l.parts {
-				seq = max(seq, p.Last)
+			if n := len(l.parts); n > 0 {
+				seq = max(seq, l.parts[n-1].Last)
 			}
 		}
 	}

@@ -170,11 +170,11 @@ func (p *peek) give(l *lane, look look, seen uint64) {
 	}
 	if cut {
 		p.q.log.Error("segment has fewer messages than it was given; the rest is lost",
-			"queue", l.sink.name, "file", look.seg.path)
+			"queue", l.sink.name, "file", look.seg.where().path)
 	}
 	if bad > 0 {
 		p.q.log.Error("messages are damaged on disk and were skipped",
-			"queue", l.sink.name, "count", bad, "file", look.seg.path)
+			"queue", l.sink.name, "count", bad, "file", look.seg.where().path)
 	}
 }
 

@@ -73,9 +73,12 @@ type Queue struct {
 	keeper *keeper
 	closed chan struct{} // closed when the store closes
 
-	mood      atomic.Int32 // taking, full, failing
-	waiters   sync.Pool
-	repairing sync.Mutex // held during a repair; taken after sink.turn, before tail.mu
+	mood    atomic.Int32 // taking, full, failing
+	waiters sync.Pool
+	files   sync.Mutex // held by the one that makes, replaces or unlinks segments; taken after sink.turn and keeper.flushing
+	binder  binder     // guarded by files
+	medium  medium
+	told    uint64 // up to which what is missing was counted at the start
 }
 
 // Enqueue hands a record over and returns; it waits only while a megabyte, or

@@ -8,11 +8,11 @@ import (
 // repair makes a segment good that a reader found damaged: it is read page by
 // page, what still carries its checksum is written anew in its place, and the
 // damaged file is put aside. The rest is counted as lost, and the lanes move on.
-// A tail is ended first. generation is what the reader saw: if somebody repaired
+// generation is what the reader saw: if somebody repaired
 // it meanwhile there is nothing to do.
 func (q *Queue) repair(seg *segment, generation int, cause error) error {
-	q.repairing.Lock()
-	defer q.repairing.Unlock()
+	q.files.Lock()
+	defer q.files.Unlock()
 	select {
 	case <-q.closed:
 		return ErrClosed
@@ -21,18 +21,19 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 	if !q.ledger.stands(seg, generation) {
 		return nil
 	}
-	q.shelf.drop(seg.number, q.tail.abandon(seg))
+	q.shelf.drop(seg.number)
 	known, cursors := q.ledger.picture(seg)
-	sum, size, err := salvage(seg.path, seg.path+newSuffix, seg.number, known,
+	path, name := seg.where().path, q.dir.segment(seg.number)
+	sum, size, err := salvage(path, name+newSuffix, seg.number, known,
 		func(name laneName) uint64 { return cursors[name] })
 	if err != nil {
 		return fmt.Errorf("salvage damaged segment: %w", err)
 	}
-	bad, err := putAside(seg.path, sum)
+	bad, err := putAside(path, name, sum)
 	if err != nil {
 		return err
 	}
-	lost := q.ledger.replace(seg, sum, size)
+	lost := q.ledger.replace(seg, &place{path: name}, sum, size)
 	q.io.damaged.Add(1)
 	q.keeper.tell(true, true)
 	q.log.Error("segment is damaged: what could be read goes on, the file was put aside",
@@ -41,12 +42,12 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 }
 
 // putAside replaces a damaged segment by what salvage made of it.
-func putAside(path string, sum summary) (bad string, err error) {
-	replacement := path + newSuffix
+func putAside(path, name string, sum summary) (bad string, err error) {
+	replacement := name + newSuffix
 	if len(sum.Lanes) == 0 {
 		replacement = ""
 	}
-	if bad, err = quarantine(path, replacement); err != nil {
+	if bad, err = quarantine(path, replacement, name); err != nil {
 		return bad, readOnly(fmt.Errorf("put damaged segment aside: %w", err))
 	}
 	return bad, nil
@@ -56,7 +57,7 @@ func putAside(path string, sum summary) (bad string, err error) {
 func (g *ledger) stands(seg *segment, generation int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return seg.generation == generation && seg.live > 0
+	return seg.generation == generation && seg.live > 0 && seg.where().draft == nil
 }
 
 // picture returns what is known of a segment and how far its lanes are drained,
@@ -89,12 +90,13 @@ func (g *ledger) cursor(name laneName) uint64 {
 	return 0
 }
 
-// replace gives a repaired segment its new content, which is what of it was
+// replace gives a segment its new place and content, which is what of it was
 // above each lane's cursor in the picture, and returns how many records, once for each sink,
 // are lost.
-func (g *ledger) replace(seg *segment, sum summary, size int64) (lost int64) {
+func (g *ledger) replace(seg *segment, at *place, sum summary, size int64) (lost int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	seg.place.Store(at)
 	seg.generation++
 	g.held += size - seg.size
 	seg.size = size

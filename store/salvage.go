@@ -10,7 +10,7 @@ import (
 
 // salvage reads a damaged segment page by page, whatever its tree looks like,
 // and writes every record that still carries a right checksum into a fresh
-// segment at out. Pages that the tree no longer uses are read as well: an old
+// segment of format 1 at out. Pages that the tree no longer uses are read as well: an old
 // copy of a record is the record. known is what the catalog says, if it does:
 // records that it does not know of are another file's. What salvage returns is
 // what is above each lane's cursor; if that is nothing, no file is left at out.
@@ -32,6 +32,8 @@ func salvage(path, out string, number uint64, known summary, cursor func(laneNam
 	base, err := identify(f, number, names)
 	if len(known.Lanes) == 0 {
 		low, high = base, ^uint64(0)
+	} else if base == 0 {
+		base = low
 	}
 	if err != nil || len(names) == 0 {
 		return summary{}, 0, err
@@ -47,8 +49,8 @@ func salvage(path, out string, number uint64, known summary, cursor func(laneNam
 	if err != nil {
 		return summary{}, 0, classify(fmt.Errorf("make segment: %w", err))
 	}
-	r := rescue{db: db, seeds: map[uint16]uint32{}, low: low, high: high}
-	err = r.begin(header{number: number, base: base}, names)
+	r := rescue{db: db, seeds: map[uint16]uint32{}, base: base, low: low, high: high}
+	err = r.begin(header{format: 1, number: number, base: base}, names)
 	if err == nil {
 		err = errors.Join(leaves(f, r.page), r.commit())
 	}
@@ -133,6 +135,7 @@ type rescue struct {
 	db        *bbolt.DB
 	tx        *bbolt.Tx
 	seeds     map[uint16]uint32
+	base      uint64
 	low, high uint64 // sequences that can be in it
 	bytes     int
 }
@@ -159,7 +162,7 @@ func (r *rescue) begin(h header, names map[uint16]laneName) (err error) {
 
 // page takes one element over if it is a record.
 func (r *rescue) page(key, val []byte) error {
-	lane, seq, ok := parseRecordKey(key)
+	lane, seq, ok := parseKey(key, r.base)
 	seed, known := r.seeds[lane]
 	if !ok || !known || seq < r.low || seq > r.high {
 		return nil
@@ -167,7 +170,7 @@ func (r *rescue) page(key, val []byte) error {
 	if _, ok := parseValue(val, seed, seq); !ok {
 		return nil
 	}
-	if err := r.tx.Bucket(bucketRecords).Put(key, append([]byte{}, val...)); err != nil {
+	if err := r.tx.Bucket(bucketRecords).Put(recordKey(nil, lane, seq), append([]byte{}, val...)); err != nil {
 		return err
 	}
 	if r.bytes += len(val); r.bytes < groupBytes {

@@ -1,22 +1,27 @@
 package store
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/fxamacker/cbor/v2"
-	"go.etcd.io/bbolt"
 )
 
-// A segment is a bbolt file with one bucket. Its keys, in their order:
+// A segment is a draft until it is sealed: then it is a bbolt file with one
+// bucket. Its keys, in their order:
 //
 //	0 0             what the file is: format, its number, the lowest sequence in it
 //	0 0 lane        which sink and priority the number of a lane stands for here
 //	lane sequence   a record, see [value]
 //
 // so it can be read without state.db, and page by page if its tree is damaged.
-var bucketRecords = []byte("r")
+// In format 2 a key has the lower half of the sequence; in format 1, which
+// release 0.1.0 wrote and which salvage writes, all of it.
+var (
+	bucketRecords = []byte("r") // format 1
+	bucketSealed  = []byte("s") // format 2
+)
 
 // segmentMetas is how many meta pages of a segment must be whole. Going back by
 // one transaction would lose what was acknowledged, and salvage finds it all.
@@ -25,16 +30,31 @@ const segmentMetas = 2
 // maxLane is the highest number of a lane in one segment.
 const maxLane = 1<<16 - 1
 
-// segment is one file of records. number and path do not change; the rest is
-// guarded by ledger.mu.
+// segment is a row of records: a draft, and then a file. Its number does not
+// change, its place does; the rest is guarded by ledger.mu.
 type segment struct {
 	number uint64
-	path   string
+	place  atomic.Pointer[place]
 
-	sealed     bool  // no more records come
+	closed     bool  // no more records come
 	live       int   // parts of lanes that are not drained
-	size       int64 // bytes on disk
+	size       int64 // bytes of its file, 0 for a draft
 	generation int   // counts repairs
+}
+
+// place is where the records of a segment are.
+type place struct {
+	draft *draft // nil: in the file
+	path  string
+}
+
+func (s *segment) where() *place { return s.place.Load() }
+
+// newSegment returns a segment that has a file.
+func newSegment(number uint64, path string) *segment {
+	s := &segment{number: number, closed: true}
+	s.place.Store(&place{path: path})
+	return s
 }
 
 // laneName is what the number of a lane stands for.
@@ -112,12 +132,13 @@ func headerKey() []byte { return []byte{0, 0} }
 
 // header says which segment a file is.
 type header struct {
+	format uint32
 	number uint64
 	base   uint64 // no sequence in it is lower
 }
 
 func (h header) encode() []byte {
-	b := binary.BigEndian.AppendUint32(nil, formatVersion)
+	b := binary.BigEndian.AppendUint32(nil, h.format)
 	b = binary.BigEndian.AppendUint64(b, h.number)
 	return sealed(headerKey(), binary.BigEndian.AppendUint64(b, h.base))
 }
@@ -134,7 +155,7 @@ func parseHeader(b []byte) (header, error) {
 	if len(content) != 20 {
 		return header{}, damaged(0, "the segment's header has %d bytes", len(content))
 	}
-	return header{number: binary.BigEndian.Uint64(content[4:]), base: binary.BigEndian.Uint64(content[12:])}, nil
+	return header{format: binary.BigEndian.Uint32(content), number: binary.BigEndian.Uint64(content[4:]), base: binary.BigEndian.Uint64(content[12:])}, nil
 }
 
 func laneKey(id uint16) []byte { return binary.BigEndian.AppendUint16([]byte{0, 0}, id) }
@@ -165,10 +186,9 @@ func parseLaneName(number uint64, id uint16, b []byte) (laneName, bool) {
 
 func (n laneName) seed() uint32 { return laneSeed(n.sink, n.priority) }
 
-// reader reads the records of an open segment. It is good inside one read
-// transaction.
+// reader reads the records of a segment. It is good inside one view.
 type reader struct {
-	bucket *bbolt.Bucket
+	content
 	number uint64
 	seeds  map[uint16]uint32 // of lanes that references point to
 }
@@ -177,27 +197,20 @@ type reader struct {
 // order, until fn returns false. A record that is damaged, or whose body is,
 // comes with ok = false. val is only good during the call.
 func (r *reader) scan(lane uint16, seed uint32, from, to uint64, fn func(seq uint64, val value, ok bool) bool) {
-	c := r.bucket.Cursor()
-	for k, v := c.Seek(recordKey(nil, lane, from)); k != nil; k, v = c.Next() {
-		id, seq, ok := parseRecordKey(k)
-		if !ok || id != lane || seq > to {
-			return
-		}
+	r.each(lane, from, to, func(seq uint64, v []byte) bool {
 		val, ok := parseValue(v, seed, seq)
 		if ok && val.kind == kindReference {
 			val.body, ok = r.body(val.lane, seq)
 		}
-		if !fn(seq, val, ok) {
-			return
-		}
-	}
+		return fn(seq, val, ok)
+	})
 }
 
 // body follows a reference.
 func (r *reader) body(lane uint16, seq uint64) ([]byte, bool) {
 	seed, known := r.seeds[lane]
 	if !known {
-		name, ok := parseLaneName(r.number, lane, r.bucket.Get(laneKey(lane)))
+		name, ok := r.lane(lane)
 		if !ok {
 			return nil, false
 		}
@@ -207,34 +220,17 @@ func (r *reader) body(lane uint16, seq uint64) ([]byte, bool) {
 		seed = name.seed()
 		r.seeds[lane] = seed
 	}
-	val, ok := parseValue(r.bucket.Get(recordKey(nil, lane, seq)), seed, seq)
+	val, ok := parseValue(r.get(lane, seq), seed, seq)
 	return val.body, ok && val.kind == kindBody
-}
-
-// identify says whether the file is the segment that its name says.
-func (r *reader) identify() error {
-	h, err := parseHeader(r.bucket.Get(headerKey()))
-	if err == nil && h.number != r.number {
-		err = damaged(0, "the file is segment %d under another name", h.number)
-	}
-	return err
 }
 
 // summarise reads a whole segment and says what of it is above each lane's
 // cursor. clock is the newest powered-on time in it.
 func (r *reader) summarise(cursor func(laneName) uint64) (sum summary, clock int64, err error) {
-	if err := r.identify(); err != nil {
-		return summary{}, 0, err
-	}
-	c := r.bucket.Cursor()
-	for k, v := c.Seek(laneKey(1)); k != nil && bytes.HasPrefix(k, headerKey()); k, v = c.Next() {
-		id, ok := parseLaneKey(k)
+	err = r.lanes(func(id uint16) error {
+		name, ok := r.lane(id)
 		if !ok {
-			return summary{}, 0, damaged(0, "unknown key %x", k)
-		}
-		name, ok := parseLaneName(r.number, id, v)
-		if !ok {
-			return summary{}, 0, damaged(0, "the name of lane %d cannot be read", id)
+			return damaged(0, "the name of lane %d cannot be read", id)
 		}
 		lane := laneSummary{ID: id, Sink: name.sink, Priority: name.priority}
 		r.scan(id, name.seed(), cursor(name)+1, ^uint64(0), func(seq uint64, val value, _ bool) bool {
@@ -246,6 +242,10 @@ func (r *reader) summarise(cursor func(laneName) uint64) (sum summary, clock int
 		if lane.Count > 0 {
 			sum.Lanes = append(sum.Lanes, lane)
 		}
+		return nil
+	})
+	if err != nil {
+		return summary{}, 0, err
 	}
 	return sum, clock, nil
 }

@@ -11,9 +11,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// maxMapped is how many segments are mapped at once. With at most 64 MiB each
-// and state.db that is 320 MiB of address space, by default 96: boards have 32
-// bits.
+// maxMapped is how many segments are mapped at once. With at most 16 MiB each
+// (64 MiB if release 0.1.0 wrote them) and state.db that is little address
+// space: boards have 32 bits.
 const maxMapped = 4
 
 // shelf keeps the segments that are being read open. It opens a sealed one
@@ -33,14 +33,15 @@ type handle struct {
 	db     *bbolt.DB
 	err    error
 	refs   int
-	tail   bool // the committer writes to it: stays
 	gone   bool // close it when the last reader leaves
-	stuck  bool // never close it: its writer panicked with the lock held
 }
 
-// view runs fn on a segment in one read transaction. Its error is a *damage if
+// view runs fn on a segment: on the draft, or on its file in one read transaction. Its error is a *damage if
 // the file is not what was written to it.
 func (s *shelf) view(seg *segment, fn func(r *reader) error) error {
+	if d := seg.where().draft; d != nil {
+		return fn(&reader{content: d, number: d.number})
+	}
 	h, err := s.borrow(seg)
 	if err != nil {
 		return err
@@ -57,11 +58,11 @@ func read(db *bbolt.DB, number uint64, fn func(r *reader) error) (err error) {
 	defer catch(&err)
 	defer faults()()
 	return db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketRecords)
-		if b == nil {
-			return damaged(0, "the segment has no records bucket")
+		c, err := openContent(tx, number)
+		if err != nil {
+			return err
 		}
-		return fn(&reader{bucket: b, number: number})
+		return fn(&reader{content: c, number: number})
 	})
 }
 
@@ -101,16 +102,17 @@ func (s *shelf) borrow(seg *segment) (*handle, error) {
 
 // openSegment maps a sealed segment, verified unless it is known to be sound.
 func openSegment(seg *segment, sound bool) (*bbolt.DB, error) {
+	path := seg.where().path
 	if !sound {
-		if err := verify(seg.path, segmentMetas); err != nil {
+		if err := verifySegment(path); err != nil {
 			return nil, missing(err)
 		}
 	}
-	db, err := openSealed(seg.path)
+	db, err := openSealed(path)
 	if err != nil {
 		return nil, missing(err)
 	}
-	if err := read(db, seg.number, (*reader).identify); err != nil {
+	if err := read(db, seg.number, func(*reader) error { return nil }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
@@ -148,7 +150,7 @@ func (s *shelf) trust(number uint64) {
 func (s *shelf) trimLocked() {
 	for i := 0; len(s.open) > maxMapped && i < len(s.open); {
 		h := s.open[i]
-		if h.refs > 0 || h.tail {
+		if h.refs > 0 {
 			i++
 			continue
 		}
@@ -167,43 +169,13 @@ func (s *shelf) giveBack(h *handle) {
 // removeLocked takes a handle that nobody uses off the shelf.
 func (s *shelf) removeLocked(h *handle) {
 	s.open = slices.DeleteFunc(s.open, func(o *handle) bool { return o == h })
-	if h.db != nil && !h.stuck {
-		h.db.Close() // all that was written to it is flushed, or was given up
+	if h.db != nil {
+		h.db.Close() // only read
 	}
 }
 
-// adopt puts the committer's own mapping of the tail on the shelf, so that
-// readers share it.
-func (s *shelf) adopt(number uint64, db *bbolt.DB) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.trust(number)
-	ready := make(chan struct{})
-	close(ready)
-	s.open = append(s.open, &handle{number: number, ready: ready, db: db, tail: true})
-	s.trimLocked()
-}
-
-// release says that the tail is written no more. It is closed when nobody reads
-// it: it counted as memory as far as it was written.
-func (s *shelf) release(number uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, h := range slices.Clone(s.open) {
-		if h.number != number {
-			continue
-		}
-		if h.tail = false; h.refs == 0 {
-			s.removeLocked(h)
-		}
-	}
-	s.trimLocked()
-}
-
-// drop closes a segment, now or when its last reader has left. A stuck one,
-// whose writer panicked with the lock held, is left open: closing would wait for
-// ever.
-func (s *shelf) drop(number uint64, stuck bool) {
+// drop closes a segment, now or when its last reader has left.
+func (s *shelf) drop(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sound, number)
@@ -211,7 +183,7 @@ func (s *shelf) drop(number uint64, stuck bool) {
 		if h.number != number {
 			continue
 		}
-		h.gone, h.stuck = true, stuck
+		h.gone = true
 		if h.refs == 0 {
 			s.removeLocked(h)
 		}
@@ -226,7 +198,7 @@ func (s *shelf) close() {
 	s.open = nil
 	s.mu.Unlock()
 	for _, h := range open {
-		if <-h.ready; h.db != nil && !h.stuck {
+		if <-h.ready; h.db != nil {
 			h.db.Close() // waits for open transactions
 		}
 	}

@@ -17,8 +17,9 @@ import (
 )
 
 // formatVersion is the version of everything on disk. It stands in state.db and
-// in each segment; a higher one is refused.
-const formatVersion = 1
+// in each segment; a higher one is refused. 1 had no journals, and segments that
+// were written in place.
+const formatVersion = 2
 
 const (
 	stateMaxBytes = 64 << 20
@@ -37,6 +38,8 @@ var (
 	bucketCatalog = []byte("catalog") // number → what a sealed segment holds
 	keyFormat     = []byte("format")
 	keyClock      = []byte("clock")
+	keySeq        = []byte("seq")  // no record that is gone had a higher sequence
+	keyTold       = []byte("told") // what is missing up to here was counted
 )
 
 // state is state.db, the only file that is written in place and read at every
@@ -103,7 +106,7 @@ func openState(d *dir, log *slog.Logger, io *counters) (s *state, made, recovere
 		if err == nil || !isDamage(err) {
 			return s, false, false, err
 		}
-		bad, qerr := quarantine(path, "")
+		bad, qerr := quarantine(path, "", "")
 		if qerr != nil {
 			return nil, false, false, readOnly(fmt.Errorf("put state.db aside: %w", qerr))
 		}
@@ -128,8 +131,7 @@ func makeState(d *dir, log *slog.Logger, io *counters) (*state, error) {
 				return err
 			}
 		}
-		format := binary.BigEndian.AppendUint32(nil, formatVersion)
-		return tx.Bucket(bucketMeta).Put(keyFormat, sealed(keyFormat, format))
+		return putFormat(tx)
 	})
 	if err == nil {
 		err = os.Rename(d.state()+newSuffix, d.state())
@@ -143,12 +145,18 @@ func makeState(d *dir, log *slog.Logger, io *counters) (*state, error) {
 	return s, nil
 }
 
+func putFormat(tx *bbolt.Tx) error {
+	format := binary.BigEndian.AppendUint32(nil, formatVersion)
+	return tx.Bucket(bucketMeta).Put(keyFormat, sealed(keyFormat, format))
+}
+
 // useState opens a state.db that verify has walked.
 func useState(path string, log *slog.Logger, io *counters) (*state, error) {
 	s, err := mapState(path, log, io)
 	if err != nil {
 		return nil, readOnly(fmt.Errorf("open state.db: %w", err))
 	}
+	old := false
 	err = s.read(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketDocs, bucketCursors, bucketCatalog} {
 			if tx.Bucket(name) == nil {
@@ -163,8 +171,12 @@ func useState(path string, log *slog.Logger, io *counters) (*state, error) {
 			return fmt.Errorf("%w: %s has format %d and this program reads up to %d; "+
 				"install the newer program again, or move the folder away to start empty", ErrNewer, path, v, formatVersion)
 		}
+		old = binary.BigEndian.Uint32(format) < formatVersion
 		return nil
 	})
+	if err == nil && old { // an older program must not touch what is written from here on
+		err = s.do(putFormat)
+	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}

@@ -30,11 +30,10 @@ var (
 )
 
 const (
-	// A segment that is read or written counts as memory of the process as far as
-	// its pages were touched, so the default is small; the limit is what a few
-	// mapped ones may take of a 32-bit address space.
-	defaultSegmentBytes = 8 << 20
-	maxSegmentBytes     = 64 << 20
+	// A segment is in memory until it is sealed, and there may be three of them,
+	// so the default is the smallest that takes a body of MaxBody.
+	defaultSegmentBytes = 4 * MaxBody
+	maxJournal          = 16 << 20
 	defaultMinFree      = 64 << 20
 	// minBytes is the smallest MaxBytes: four segments of the smallest size that
 	// holds a body of MaxBody.
@@ -45,16 +44,17 @@ const (
 type Config struct {
 	// Dir is the store's folder, made with mode 0700 if it is not there.
 	Dir string
-	// MaxBytes is what messages may take on disk. Default: a quarter of the
+	// MaxBytes is what messages may take on disk, journals included. Default: a quarter of the
 	// partition; at least 8 MiB. Beyond it producers get ErrFull. Documents, up to
 	// 64 MiB, are not counted.
 	MaxBytes int64
 	// MinFree is how many bytes of the partition messages leave free, whatever
 	// MaxBytes says. Default: 64 MiB, or an eighth of a partition under 512 MiB.
 	MinFree int64
-	// SegmentBytes is the size of a segment file. Default: a sixteenth of MaxBytes
-	// within 2 to 8 MiB. Smaller ones come back to the disk sooner and take less
-	// memory; a body must fit four times; at most 64 MiB.
+	// SegmentBytes is the size of a journal, and about that of a segment. Two or
+	// three of them are on disk and, as far as they are used, in memory. Default: 2
+	// MiB, which is the least: a body must fit four times. At most 16 MiB and a
+	// quarter of MaxBytes.
 	SegmentBytes int64
 	// Logger gets damage, fullness and recovery. Default: discard.
 	Logger *slog.Logger
@@ -79,11 +79,11 @@ func (c Config) withDefaults(partition int64) (Config, error) {
 		c.MinFree = min(defaultMinFree, partition/8)
 	}
 	if c.SegmentBytes == 0 {
-		c.SegmentBytes = min(max(c.MaxBytes/16, 4*MaxBody), defaultSegmentBytes)
+		c.SegmentBytes = defaultSegmentBytes
 	}
-	if c.SegmentBytes < 4*MaxBody || c.SegmentBytes > c.MaxBytes/2 || c.SegmentBytes > maxSegmentBytes {
-		return c, fmt.Errorf("SegmentBytes is %d: it must be %d to %d and at most half of MaxBytes",
-			c.SegmentBytes, 4*MaxBody, maxSegmentBytes)
+	if c.SegmentBytes < 4*MaxBody || c.SegmentBytes > c.MaxBytes/4 || c.SegmentBytes > maxJournal {
+		return c, fmt.Errorf("SegmentBytes is %d: it must be %d to %d and at most a quarter of MaxBytes",
+			c.SegmentBytes, 4*MaxBody, maxJournal)
 	}
 	return c, nil
 }
@@ -112,14 +112,14 @@ type Store struct {
 // used at all: ErrLocked, ErrNewer, ErrReadOnly, ErrFull, or one of the machine.
 // There is no way to get a store that keeps messages in memory only.
 func Open(cfg Config) (*Store, error) {
-	s, err := open(cfg)
+	s, err := open(cfg, realMedium{})
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", cfg.Dir, err)
 	}
 	return s, nil
 }
 
-func open(cfg Config) (*Store, error) {
+func open(cfg Config, m medium) (*Store, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("no folder is given")
 	}
@@ -127,14 +127,14 @@ func open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := openIn(d, cfg)
+	s, err := openIn(d, cfg, m)
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return s, nil
 }
 
-func openIn(d *dir, cfg Config) (*Store, error) {
+func openIn(d *dir, cfg Config, m medium) (*Store, error) {
 	_, partition, err := d.space()
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func openIn(d *dir, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.docs = &Docs{state: s.state}
-	s.queue = newQueue(s, cfg)
+	s.queue = newQueue(s, cfg, m)
 	if err := s.queue.load(); err != nil {
 		return nil, errors.Join(err, s.state.close())
 	}
@@ -156,19 +156,22 @@ func openIn(d *dir, cfg Config) (*Store, error) {
 		s.recovered = true
 		cfg.Logger.Error("state.db is missing; messages are delivered again, documents are made anew", "file", d.state())
 	}
-	s.queue.inbox = newInbox(s.queue.ledger.highest() + 1)
+	s.queue.tail.highest = max(s.queue.tail.highest, s.queue.ledger.highest())
+	s.queue.inbox = newInbox(s.queue.tail.highest + 1)
+	s.queue.tail.tell()
 	return s, nil
 }
 
-func newQueue(s *Store, cfg Config) *Queue {
-	ledger, shelf := newLedger(), &shelf{}
+func newQueue(s *Store, cfg Config, m medium) *Queue {
+	ledger := newLedger()
+	t := &tail{
+		dir: s.dir, ledger: ledger, io: s.io, closed: make(chan struct{}, 1),
+		segmentBytes: cfg.SegmentBytes, limit: cfg.MaxBytes, minFree: cfg.MinFree,
+	}
+	t.journals = &journals{medium: m, folder: s.dir.journals(), io: s.io, ledger: ledger, log: cfg.Logger, room: t.room}
 	return &Queue{
-		dir: s.dir, state: s.state, ledger: ledger, shelf: shelf, clock: newClock(cfg.Now),
-		log: cfg.Logger, io: s.io, keeper: newKeeper(), closed: make(chan struct{}),
-		tail: &tail{
-			dir: s.dir, ledger: ledger, shelf: shelf, io: s.io,
-			segmentBytes: cfg.SegmentBytes, limit: cfg.MaxBytes, minFree: cfg.MinFree,
-		},
+		dir: s.dir, state: s.state, ledger: ledger, shelf: &shelf{}, clock: newClock(cfg.Now),
+		log: cfg.Logger, io: s.io, keeper: newKeeper(), closed: make(chan struct{}), medium: m, tail: t,
 	}
 }
 
@@ -212,7 +215,15 @@ func (s *Store) Run(ctx context.Context) error {
 		defer close(kept)
 		s.queue.keep(keeping)
 	}()
+	sealing, endSealing := context.WithCancel(context.WithoutCancel(ctx))
+	sealed := make(chan struct{})
+	go func() {
+		defer close(sealed)
+		s.queue.sealAll(sealing)
+	}()
 	s.queue.commitAll(work)
+	endSealing()
+	<-sealed
 	endKeeping()
 	<-kept
 	<-stopped
@@ -244,12 +255,12 @@ func (s *Store) Close() error {
 	if b := s.queue.inbox.take(); b != nil {
 		b.refuse()
 	}
-	s.queue.repairing.Lock()
-	defer s.queue.repairing.Unlock()
-	s.queue.tail.finish()
-	err := s.queue.save()
+	err := s.queue.tail.finish()
+	err = errors.Join(err, s.queue.save())
+	s.queue.files.Lock() // waits for a repair
+	defer s.queue.files.Unlock()
 	s.queue.shelf.close()
-	if err = errors.Join(err, s.state.close(), s.dir.close()); err != nil {
+	if err = errors.Join(err, s.queue.closeJournals(), s.state.close(), s.dir.close()); err != nil {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
@@ -279,4 +290,27 @@ func (s *Store) Usage() Usage {
 		DamagedFiles: s.io.damaged.Load(), DamagedRecords: lost, DamagedDocuments: s.io.documents.Load(),
 		Recovered: s.recovered, Full: s.queue.mood.Load() == full, Failing: s.queue.mood.Load() == failing,
 	}
+}
+
+// closeJournals closes the journals of the drafts and the free ones.
+func (q *Queue) closeJournals() error {
+	err := q.tail.journals.close()
+	for _, d := range q.ledger.drafts() {
+		if cerr := d.journal.Close(); !d.journal.failed {
+			err = errors.Join(err, cerr)
+		}
+	}
+	return err
+}
+
+// drafts returns the drafts that there are.
+func (g *ledger) drafts() (all []*draft) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, seg := range g.segments {
+		if d := seg.where().draft; d != nil {
+			all = append(all, d)
+		}
+	}
+	return append(all, g.released...)
 }

@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// sealAgain is how long the sealer waits after an error before it tries again
+// without being asked.
+const sealAgain = 2 * time.Second
+
+// sealAll is the sealer: it makes files of drafts that take no more, off the way
+// of the commits, until ctx ends. What it has not come to then is in journals.
+func (q *Queue) sealAll(ctx context.Context) {
+	failing := false
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-q.tail.closed:
+		case <-again:
+		}
+		again = nil
+		sealed, err := true, error(nil)
+		for sealed && err == nil && ctx.Err() == nil {
+			sealed, err = q.sealOldest()
+		}
+		if err == nil {
+			err = q.tail.journals.prepare(q.tail.segmentBytes, q.tail.most())
+		}
+		if err != nil {
+			again = time.After(sealAgain)
+			if !failing && !errors.Is(err, ErrFull) { // producers are told of that
+				q.log.Warn("journal cannot be sealed; messages stay in it", "err", err)
+			}
+		}
+		failing = err != nil
+	}
+}
+
+// sealOldest makes a file of the oldest draft that takes no more, or finds that
+// nobody needs it, and gives its journal free. It says whether there was one.
+func (q *Queue) sealOldest() (bool, error) {
+	q.files.Lock()
+	seg := q.ledger.oldestDraft()
+	var err error
+	if seg != nil {
+		err = q.seal(seg)
+	}
+	q.files.Unlock()
+	if err != nil || seg == nil && !q.ledger.frees() {
+		return false, err
+	}
+	before := q.tail.journals.given()
+	if err := q.flush(); err != nil {
+		return false, err
+	}
+	return seg != nil || q.tail.journals.given() != before, nil
+}
+
+// seal makes the file of one draft. q.files is held.
+func (q *Queue) seal(seg *segment) error {
+	d := seg.where().draft
+	_, cursors := q.ledger.picture(seg)
+	cursor := func(name laneName) uint64 { return cursors[name] }
+	sum, _, err := (&reader{content: d, number: d.number}).summarise(cursor)
+	if err != nil {
+		return err
+	}
+	if len(sum.Lanes) == 0 { // acknowledged meanwhile
+		q.ledger.replace(seg, seg.where(), sum, 0)
+		return nil
+	}
+	b := q.binder.bind(d, d.low(cursor))
+	if err := q.tail.room(int64(len(b))); err != nil {
+		return err
+	}
+	path := q.dir.sealed(seg.number, digest(b))
+	rest := b
+	err = writeWhole(q.medium, q.dir.segment(seg.number)+newSuffix, path, func() []byte {
+		part := rest[:min(len(rest), 256<<10)]
+		rest = rest[len(part):]
+		return part
+	})
+	if err != nil {
+		return classify(fmt.Errorf("seal segment %d: %w", seg.number, err))
+	}
+	q.io.wrote(len(b))
+	q.io.synced()
+	q.io.synced()
+	if lost := q.ledger.replace(seg, &place{path: path}, sum, int64(len(b))); lost > 0 {
+		q.log.Error("messages changed in memory and are lost", "file", path, "lost", lost)
+	}
+	q.ledger.release(d)
+	return nil
+}
+
+// oldestDraft returns the oldest draft that takes no more and that somebody
+// needs.
+func (g *ledger) oldestDraft() *segment {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, seg := range g.segments {
+		if seg.closed && seg.live > 0 && seg.where().draft != nil {
+			return seg
+		}
+	}
+	return nil
+}
+
+// frees says whether a flush would give something free.
+func (g *ledger) frees() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.drained)+len(g.released) > 0
+}
+
+// release notes that a draft's journal is free when the catalog knows of the
+// file that took its place.
+func (g *ledger) release(d *draft) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.released = append(g.released, d)
+}
+
+// taken counts bytes of journals, fewer if n is negative.
+func (g *ledger) taken(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held += n
+}
