@@ -28,6 +28,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/upstream"
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
 	"github.com/sandpiper-edge/sandpiper/hal"
+	"github.com/sandpiper-edge/sandpiper/hal/linux"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image"
 	"github.com/sandpiper-edge/sandpiper/store"
@@ -58,8 +59,11 @@ type Agent struct {
 	wear       *wear
 	timeline   *timeline
 	pacer      *pacer
-	hal        *hal.Server // nil = no [hal] section
-	sim        *hal.Sim    // nil = the real board
+	hal        *hal.Server   // nil = no [hal] section
+	sim        *hal.Sim      // nil = the real board
+	keeper     *linux.Keeper // nil = no warden holds outputs
+	leaving    atomic.Bool   // for a successor
+	stopping   atomic.Bool   // with its modules
 	evictor    *evictor
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
@@ -164,6 +168,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 			note := "" // well
 			if !h.Healthy {
 				note = cmp.Or(h.Note, "it says so")
+				a.halUnwell(id.Module)
 			}
 			a.supervisor.Unhealthy(id.Module, note)
 		},
@@ -217,7 +222,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.wear.Run(ctx) })
 	g.Go(func() error { return a.timeline.Run(ctx) })
 	if a.hal != nil {
-		g.Go(func() error { return named("hal", a.hal.Run(ctx)) })
+		g.Go(func() error { return named("hal", a.runHal(ctx)) })
 	}
 	if a.upstream != nil {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })

@@ -2,10 +2,16 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -18,8 +24,11 @@ func (a *Agent) buildHal() error {
 	if err != nil {
 		return fmt.Errorf("%w: hal.%w", ErrConfig, err)
 	}
+	if a.keeper, err = inheritedKeeper(time.Duration(a.cfg.Hal.Hold)); err != nil {
+		a.log.Warn("outputs do not outlive this agent", "err", err)
+	}
 	if len(resources) == 0 {
-		return nil
+		return a.forgetKept()
 	}
 	var backend hal.Backend
 	if a.cfg.Hal.Backend == "sim" {
@@ -28,8 +37,68 @@ func (a *Agent) buildHal() error {
 	} else if backend, err = linux.NewBoard(linux.Config{Logger: a.log}); err != nil {
 		return err
 	}
-	a.hal, err = hal.New(hal.ServerConfig{Resources: resources, Backend: backend, Logger: a.log})
+	cfg := hal.ServerConfig{Resources: resources, Backend: backend, Hold: time.Duration(a.cfg.Hal.Hold), Logger: a.log}
+	if a.keeper != nil && a.sim == nil {
+		cfg.Keeper = a.keeper
+	}
+	a.hal, err = hal.New(cfg)
 	return err
+}
+
+// inheritedKeeper is the warden's side of the outputs; nil for an agent that no warden started.
+func inheritedKeeper(hold time.Duration) (*linux.Keeper, error) {
+	text := os.Getenv(linux.KeeperVar)
+	if text == "" {
+		return nil, nil
+	}
+	if err := os.Unsetenv(linux.KeeperVar); err != nil { // no child of the agent's has the descriptor
+		return nil, err
+	}
+	fd, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", linux.KeeperVar, err)
+	}
+	return linux.NewKeeper(fd, hold)
+}
+
+// forgetKept lets go of what an agent with another configuration left, each made safe.
+func (a *Agent) forgetKept() error {
+	if a.keeper == nil {
+		return nil
+	}
+	list, err := a.keeper.List()
+	if err != nil {
+		a.log.Warn("outputs of the agent before stay kept", "err", err)
+	}
+	for _, k := range list {
+		if err := errors.Join(unix.Close(k.FD), a.keeper.Drop(k.Key)); err != nil {
+			a.log.Warn("output of the agent before stays kept", "name", k.Key, "err", err)
+		}
+	}
+	return nil
+}
+
+// runHal serves pins and sensors, and tells the warden meanwhile that this agent lives.
+func (a *Agent) runHal(ctx context.Context) error {
+	if a.keeper == nil || a.sim != nil {
+		return a.hal.Run(ctx)
+	}
+	beat, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last output is as it is to stay
+	var beats sync.WaitGroup
+	beats.Go(func() { a.keeper.Run(beat, a.hal.Lapsed) })
+	err := a.hal.Run(ctx)
+	stop()
+	beats.Wait()
+	return err
+}
+
+// leaveHal is for an agent that makes room for its successor: with a warden nothing moves.
+func (a *Agent) leaveHal() {
+	if a.hal == nil {
+		return
+	}
+	a.leaving.Store(true)
+	a.hal.Leave()
 }
 
 // honourable refuses, by name and before anything is stopped, what a module asks of the board and does not get.
@@ -65,10 +134,24 @@ func (a *Agent) grantHal(m deployment.Module) error {
 	return a.hal.Grant(m.Name, grants)
 }
 
-// halGone makes safe what a module drove whose process has ended.
+// halGone makes safe what a module drove whose process has ended, or which its doors were shut for.
 func (a *Agent) halGone(module string) {
+	if a.hal == nil || a.leaving.Load() { // the module runs on, and what it drives stays as it is
+		return
+	}
+	why := "module ended"
+	for _, m := range a.supervisor.Modules() {
+		if m.Wanted.Name == module && m.Why == "" && !a.stopping.Load() { // it was asked to
+			why = hal.Replaced
+		}
+	}
+	a.hal.Gone(module, why)
+}
+
+// halUnwell makes safe what a module drives that says it is not well.
+func (a *Agent) halUnwell(module string) {
 	if a.hal != nil {
-		a.hal.Gone(module, "module ended")
+		a.hal.Gone(module, "module unhealthy")
 	}
 }
 

@@ -184,6 +184,7 @@ func (a *Agent) mount(ctx context.Context, digest string) (string, error) {
 
 // StopModules ends every module, for the end of the agent's service.
 func (a *Agent) StopModules() {
+	a.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	a.supervisor.StopAll(ctx)

@@ -58,6 +58,7 @@ func Serve(ctx context.Context, cfg Config, opts Options) error {
 			if order == syscall.SIGHUP && !reload(log, opts.CheckConfig) {
 				continue
 			}
+			a.leaveHal()
 			log.Info("agent leaves, modules run on", "signal", order.String())
 		case <-ctx.Done():
 			notify(log, daemon.SdNotifyStopping+"\nSTATUS=Stopping modules")

@@ -107,7 +107,7 @@ type Prompter interface {
 // Holder is a device whose descriptor is worth keeping in the warden, so that it outlives the agent. The descriptor stays the
 // device's own: a keeper takes a copy.
 type Holder interface {
-	FD() (fd int, safe SafeAction)
+	FD(safe float64) (fd int, action SafeAction) // fd < 0: there is nothing to keep
 }
 
 // SafeAction is what makes an output safe, as data: one that holds the descriptor needs no configuration to do it.
@@ -117,7 +117,8 @@ type SafeAction struct {
 	Bytes      []byte `json:"bytes,omitempty"` // else: written at offset 0, or to a stream; empty = nothing to do
 }
 
-// Keeper holds descriptors for an agent that may die; the warden is one. Keep copies fd and replaces what the key had.
+// Keeper holds descriptors for an agent that may die; the warden is one. Keep copies fd and replaces what the key had; with fd < 0 it
+// replaces action and state alone. Drop does the action before it lets go.
 type Keeper interface {
 	Keep(key string, fd int, safe SafeAction, state []byte) error // key <= 64 bytes, state <= 512
 	Drop(key string) error

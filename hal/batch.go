@@ -132,13 +132,18 @@ func (s *Server) run(ctx context.Context, who string, one *step, into *Result) (
 // drive writes a value under a lease that may have ended while the write waited for its turn; only its worker calls it.
 func (s *Server) drive(ctx context.Context, g *granted, t *thing, l *lease, v float64, pulse time.Duration) error {
 	s.mu.Lock()
-	lost := t.lease != l
+	lost, tell := t.lease != l, false
 	if !lost {
+		tell = !l.kept || l.pulse != 0 || pulse != 0
 		s.armLocked(g, t, v, pulse, l)
+		l.kept = true
 	}
 	s.mu.Unlock()
 	if lost {
 		return &Error{Code: LeaseLost, Name: t.Name, Detail: "the lease ended before the write"}
+	}
+	if tell { // before the level: the next agent finds who drove it
+		s.keep(t, false)
 	}
 	return t.set(ctx, v)
 }

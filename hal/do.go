@@ -156,6 +156,10 @@ func (s *Server) hold(who string, g *granted, t *thing, fence uint64) (*lease, e
 		t.lease = &lease{who: who, fence: s.fence, ttl: g.Deadman}
 		s.recordLocked(who, t.Name, "lease taken")
 	}
+	if t.lease.stays != nil { // the next instance goes on
+		t.lease.stays.Stop()
+		t.lease.stays = nil
+	}
 	s.renewLocked(t)
 	return t.lease, nil
 }
@@ -166,25 +170,33 @@ func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration,
 		t.pulse.Stop()
 		t.pulse = nil
 	}
-	end := func(why string) func() {
-		return func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if t.lease == l {
-				s.recordLocked(l.who, t.Name, why)
-				s.safeLocked(t, g.Safe, why)
-			}
-		}
-	}
 	s.recordLocked(l.who, t.Name, "write")
+	l.pulse = 0
 	if pulse > 0 {
-		t.pulse = time.AfterFunc(pulse, end("pulse ended"))
+		t.pulse = time.AfterFunc(pulse, s.ends(t, l, "pulse ended"))
+		if s.cfg.Keeper != nil {
+			l.pulse = uptime() + pulse
+		}
 	}
 	switch {
 	case v == g.Safe && t.onFor != nil:
 		t.onFor.Stop()
 		t.onFor = nil
 	case v != g.Safe && t.onFor == nil && t.Limits.MaxOn > 0:
-		t.onFor = time.AfterFunc(t.Limits.MaxOn, end("on for too long"))
+		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, "on for too long"))
+	}
+}
+
+// ends brings an output back to its safe value later, under the lease that drives it.
+func (s *Server) ends(t *thing, l *lease, why string) func() {
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.lease != l {
+			return
+		}
+		l.pulse = 0
+		s.recordLocked(l.who, t.Name, why)
+		s.safeLocked(t, s.safeOfLocked(t, l), why)
 	}
 }

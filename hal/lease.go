@@ -15,6 +15,10 @@ type lease struct {
 	ttl   time.Duration // 0 = as long as the instance
 	until time.Time
 	timer *time.Timer
+	kept  bool          // the keeper knows of it
+	safe  *float64      // of one that was adopted; nil = this process made it
+	pulse time.Duration // since boot: when the running pulse ends; 0 = none runs
+	stays *time.Timer   // runs from the end of the instance when the next one keeps the level
 }
 
 // Lease is a right to drive outputs that nobody else has meanwhile.
@@ -75,6 +79,9 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		t := s.things[name]
 		if t.lease != nil && t.lease.timer != nil {
 			t.lease.timer.Stop()
+		}
+		if t.lease != nil && t.lease.stays != nil {
+			t.lease.stays.Stop()
 		}
 		t.lease = &lease{id: out.ID, who: who, fence: s.fence, ttl: ttl}
 		s.renewLocked(t)
@@ -138,8 +145,14 @@ func (s *Server) Release(who, id string) error {
 	return nil
 }
 
-// Gone tells that no process of the module lives any more, or that it hangs: what it drove becomes safe, unless it is to keep its
-// level for the next instance. It returns when all is safe.
+// Replaced is the reason of [Server.Gone] for an instance that makes room for the next one.
+const Replaced = "instance replaced"
+
+// handoverTime is how long a level is kept for the next instance.
+const handoverTime = 30 * time.Second
+
+// Gone tells that no process of the module lives any more, or that it hangs: what it drove becomes safe, unless the instance is
+// replaced and the grant keeps its level for the next one. It returns when all is safe.
 func (s *Server) Gone(who, why string) {
 	var safe []<-chan struct{}
 	s.mu.Lock()
@@ -147,7 +160,16 @@ func (s *Server) Gone(who, why string) {
 		if t.lease == nil || t.lease.who != who {
 			continue
 		}
-		if g := s.grants[who][t.Name]; g != nil && g.Handover == HandoverKeep && why == "update" {
+		if g := s.grants[who][t.Name]; g != nil && g.Handover == HandoverKeep && why == Replaced {
+			l := t.lease
+			if l.timer != nil {
+				l.timer.Stop() // nobody is there to renew it
+			}
+			if l.stays != nil {
+				l.stays.Stop()
+			}
+			l.stays = time.AfterFunc(handoverTime, s.lapses(t, l, "no instance took it over"))
+			s.recordLocked(who, t.Name, "kept for the next instance")
 			continue
 		}
 		if done := s.endLocked(t, why); done != nil {
@@ -164,22 +186,29 @@ func (s *Server) Gone(who, why string) {
 // The channel closes when that was done or given up; nil = there is nothing to do.
 func (s *Server) endLocked(t *thing, why string) <-chan struct{} {
 	l := t.lease
-	if l.timer != nil {
-		l.timer.Stop()
+	for _, timer := range []*time.Timer{l.timer, l.stays} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
-	safe, known := t.Safe, true
-	if g := s.grants[l.who][t.Name]; g != nil {
-		safe = &g.Safe
-	}
+	safe := s.safeOfLocked(t, l)
 	t.lease = nil
-	if safe == nil || !t.Output() {
-		known = false
-	}
 	s.recordLocked(l.who, t.Name, why+": safe")
-	if !known {
+	if !t.Output() {
 		return nil
 	}
-	return s.safeLocked(t, *safe, why)
+	return s.safeLocked(t, safe, why)
+}
+
+// lapses ends a lease later, if it is still the one.
+func (s *Server) lapses(t *thing, l *lease, why string) func() {
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.lease == l {
+			s.endLocked(t, why)
+		}
+	}
 }
 
 func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
@@ -189,7 +218,11 @@ func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
 		}
 	}
 	j := &job{class: ClassSafe, deadline: time.Now().Add(opTime), done: make(chan error, 1)}
-	j.do = func(ctx context.Context) error { return t.set(ctx, v) }
+	j.do = func(ctx context.Context) error {
+		err := t.set(ctx, v)
+		s.keep(t, false)
+		return err
+	}
 	_ = t.worker.submit(j) // this class is never refused
 	if s.served == nil {
 		return nil

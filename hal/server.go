@@ -1,6 +1,7 @@
 package hal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,13 +19,16 @@ const opTime = time.Second
 type ServerConfig struct {
 	Resources []Resource // of [Config.Resources]
 	Backend   Backend
-	Logger    *slog.Logger // default: discard
+	Keeper    Keeper        // holds outputs while no agent runs; nil = nobody does
+	Hold      time.Duration // how long a module may take to come back after a restart of the agent; 0 = 10 s
+	Logger    *slog.Logger  // default: discard
 }
 
 // Server does the I/O for all modules. Create with [New]; it works while Run does.
 type Server struct {
 	cfg     ServerConfig
 	log     *slog.Logger
+	kept    map[string]Kept    // of the agent before; used up while Run opens
 	workers map[string]*worker // by bus; fixed after New
 	things  map[string]*thing  // by name; fixed after New
 
@@ -35,6 +39,7 @@ type Server struct {
 	grants map[string]map[string]*granted // by module, by name
 	fence  uint64                         // of the newest lease; begins with the clock, so that fences of a life before are old
 	ended  bool
+	leaves bool // for a successor
 	ring   []Entry
 	served context.Context //nolint:containedctx // the life of Run, which safe actions outside a request share
 }
@@ -92,8 +97,11 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, w := range s.workers {
 		workers.Go(func() { w.run(life) })
 	}
+	s.kept = s.takeKept()
 	s.openAll(ctx)
 	close(s.opened)
+	claim := time.AfterFunc(cmp.Or(s.cfg.Hold, 10*time.Second), s.unclaimed)
+	defer claim.Stop()
 	for c := range s.cfg.Backend.Changes(ctx) {
 		s.changed(ctx, c)
 	}
@@ -101,8 +109,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ended = true
 	var safe []<-chan struct{}
+	leaves := s.leaves
 	for _, t := range s.things {
-		if t.lease == nil {
+		if t.lease == nil || leaves {
 			continue
 		}
 		if done := s.endLocked(t, "agent stops"); done != nil {
@@ -114,7 +123,12 @@ func (s *Server) Run(ctx context.Context) error {
 		<-done
 	}
 	for _, t := range s.things {
-		_ = t.worker.do(context.WithoutCancel(ctx), "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
+		_ = t.worker.do(context.WithoutCancel(ctx), "", ClassSafe, time.Now().Add(opTime), func(context.Context) error {
+			if !leaves {
+				s.drop(t.Name)
+			}
+			return t.close()
+		})
 	}
 	stop()
 	workers.Wait()
@@ -146,11 +160,19 @@ func (s *Server) open(ctx context.Context, t *thing) {
 		if t.dev != nil {
 			return nil
 		}
-		dev, err := s.cfg.Backend.Open(ctx, t.Resource)
-		if err != nil {
-			return err
+		var dev Device
+		if k, ok := s.kept[t.Name]; ok {
+			delete(s.kept, t.Name)
+			dev = s.adopt(ctx, t, k)
+		}
+		if dev == nil {
+			var err error
+			if dev, err = s.cfg.Backend.Open(ctx, t.Resource); err != nil {
+				return err
+			}
 		}
 		t.dev = dev
+		s.keep(t, true)
 		p, ok := dev.(Prompter)
 		t.worker.mark(ok && p.Prompt())
 		return nil
@@ -173,6 +195,7 @@ func (s *Server) changed(ctx context.Context, c Change) {
 			s.open(ctx, t)
 		default:
 			_ = t.worker.do(ctx, "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
+			s.drop(t.Name)
 			s.mu.Lock()
 			t.state, t.lease = "gone", nil
 			s.mu.Unlock()

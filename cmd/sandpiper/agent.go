@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent"
+	"github.com/sandpiper-edge/sandpiper/hal/linux"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
@@ -63,7 +64,10 @@ func (s *shared) runWarden(cmd *cobra.Command, cfg agent.Config, config string, 
 		args = append(args, "--config", config)
 	}
 	go shrink(cmd.Context())
-	err := container.Warden(context.WithoutCancel(cmd.Context()), container.WardenConfig{RunDir: cfg.RunDir, Args: args, Logger: logger})
+	vault := linux.NewVault(logger)
+	err := container.Warden(context.WithoutCancel(cmd.Context()), container.WardenConfig{
+		RunDir: cfg.RunDir, Args: args, Inherit: vault.Pass, InheritVariable: linux.KeeperVar, Logger: logger,
+	})
 	var ended *container.AgentExit
 	if errors.As(err, &ended) {
 		return exitError{ended.Code}

@@ -115,7 +115,7 @@ func TestOutputsBeginSafeAndCarryTheirSafeAction(t *testing.T) {
 	if err := l.Set(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	fd, safe, err := l.(Holder).FD()
+	fd, safe, err := l.(Holder).FD(0.2)
 	if err != nil || fd < 0 || string(safe.Bytes) != "3\n" {
 		t.Errorf("got descriptor %d, %q, %v, want 3 of 15 to be written", fd, safe.Bytes, err)
 	}

@@ -242,12 +242,12 @@ func sensor(own *Resource, p *hal.SensorPart) {
 type held struct{ of Holder }
 
 // FD is -1 when there is nothing to keep.
-func (h held) FD() (int, hal.SafeAction) {
-	fd, safe, err := h.of.FD()
+func (h held) FD(safe float64) (int, hal.SafeAction) {
+	fd, action, err := h.of.FD(safe)
 	if err != nil {
 		return -1, hal.SafeAction{}
 	}
-	return fd, safe
+	return fd, action
 }
 
 // boardSensor gives the number as the kernel does: the owner's configuration says what is made of it.
@@ -264,4 +264,4 @@ type boardOutput struct {
 }
 
 // FD is the held one's.
-func (o *boardOutput) FD() (int, hal.SafeAction) { return o.held.FD() }
+func (o *boardOutput) FD(safe float64) (int, hal.SafeAction) { return o.held.FD(safe) }

@@ -144,7 +144,7 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	safe := r
 	safe.Match.Addr, safe.SafeWrite = 0x50, []byte{0x20, 0x55}
 	out := opened[Bus](t, b, safe)
-	fd, action, err := out.(Holder).FD()
+	fd, action, err := out.(Holder).FD(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err := out.Do(t.Context(), reg[1:]); err != nil || reg[1].Got[0] != 0x55 {
 		t.Errorf("after the safe action: got %x, %v, want 55", reg[1].Got, err)
 	}
-	if _, _, err := chip.(Holder).FD(); !codeIs(err, CodeUnsupported) {
+	if _, _, err := chip.(Holder).FD(0); !codeIs(err, CodeUnsupported) {
 		t.Errorf("a chip without safe bytes: got %v", err)
 	}
 	r.Match.Addr = 0x22
@@ -293,7 +293,7 @@ func TestBoardAdoptedLineIsTheSameLineAndNotAnother(t *testing.T) {
 	b := newBackend(t, "")
 	r := Resource{Name: "relay", Kind: KindLine, Match: Match{Chip: "adopt", Line: "RELAY"}, Wiring: Wiring{Out: true}, Safe: 1}
 	first := opened[Line](t, b, r)
-	fd, safe, err := first.(Holder).FD()
+	fd, safe, err := first.(Holder).FD(1)
 	if err != nil || safe.Bits != 1 || safe.Mask != 1 {
 		t.Fatalf("got %+v, %v, want the safe level in the action", safe, err)
 	}

@@ -21,7 +21,14 @@ const holderVar = "SANDPIPER_TEST_HOLDER"
 
 func TestMain(m *testing.M) {
 	if mode := os.Getenv(holderVar); mode != "" {
-		if err := hold(mode); err != nil {
+		run := hold
+		switch mode {
+		case "warden":
+			run = beWarden
+		case "agent":
+			run = beAgent
+		}
+		if err := run(mode); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -60,7 +67,7 @@ func hold(mode string) error {
 	if on, err := l.Get(context.Background()); !on || err != nil {
 		return fmt.Errorf("the relay is %v: %w", on, err)
 	}
-	fd, _, err := l.(Holder).FD()
+	fd, _, err := l.(Holder).FD(0)
 	if err != nil {
 		return err
 	}

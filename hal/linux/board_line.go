@@ -18,7 +18,7 @@ type boardLine struct {
 }
 
 // FD is the held one's.
-func (l *boardLine) FD() (int, hal.SafeAction) { return l.held.FD() }
+func (l *boardLine) FD(safe float64) (int, hal.SafeAction) { return l.held.FD(safe) }
 
 // Prompt is true of a controller in the processor's own memory; one behind I2C, SPI or USB makes its callers wait.
 func (l *boardLine) Prompt() bool { return l.req.prompt }

@@ -193,7 +193,7 @@ type Sample struct {
 // Holder is an output worth keeping while the agent is away: its descriptor and what makes it safe. The descriptor
 // belongs to the Holder; copy it.
 type Holder interface {
-	FD() (fd int, safe hal.SafeAction, err error)
+	FD(safe float64) (fd int, action hal.SafeAction, err error)
 }
 
 // Change says that something of the board came or went. Lost means that the kernel had to drop messages: look again at

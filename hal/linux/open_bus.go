@@ -106,7 +106,7 @@ func (b *i2cBus) alone(addr uint16) (int, error) {
 }
 
 // FD is refused for a chip without safe bytes: there is nothing to keep of it.
-func (d *i2cDevice) FD() (int, hal.SafeAction, error) {
+func (d *i2cDevice) FD(float64) (int, hal.SafeAction, error) {
 	if d.own < 0 {
 		return -1, hal.SafeAction{}, coded(KindI2C, fmt.Errorf("address %#02x: no safe bytes: %w", d.addr, errors.ErrUnsupported))
 	}

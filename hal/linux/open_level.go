@@ -21,7 +21,7 @@ type levelResource struct {
 		set(float64) error
 	}
 	file *os.File // what the safe bytes are written to
-	safe []byte
+	safe func(float64) []byte
 }
 
 func (l *levelResource) Get(context.Context) (float64, error) {
@@ -32,9 +32,10 @@ func (l *levelResource) Get(context.Context) (float64, error) {
 func (l *levelResource) Set(_ context.Context, v float64) error { return coded(l.kind, l.dev.set(v)) }
 func (l *levelResource) Close() error                           { return l.dev.Close() }
 
-func (l *levelResource) FD() (int, hal.SafeAction, error) {
+// FD is what a keeper needs to hold the output and to make it safe.
+func (l *levelResource) FD(safe float64) (int, hal.SafeAction, error) {
 	fd, err := fdOf(l.file)
-	return fd, hal.SafeAction{Bytes: l.safe}, err
+	return fd, hal.SafeAction{Bytes: l.safe(safe)}, err
 }
 
 func (b *Backend) openPWM(r Resource) (*levelResource, error) {
@@ -50,7 +51,7 @@ func (b *Backend) openPWM(r Resource) (*levelResource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&levelResource{kind: KindPWM, dev: p, file: p.duty, safe: p.dutyBytes(r.Safe)}).begin(r)
+	return (&levelResource{kind: KindPWM, dev: p, file: p.duty, safe: p.dutyBytes}).begin(r)
 }
 
 func (b *Backend) openLight(r Resource) (*levelResource, error) {
@@ -58,7 +59,7 @@ func (b *Backend) openLight(r Resource) (*levelResource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&levelResource{kind: KindLED, dev: l, file: l.file, safe: l.bytes(r.Safe)}).begin(r)
+	return (&levelResource{kind: KindLED, dev: l, file: l.file, safe: l.bytes}).begin(r)
 }
 
 // begin makes a fresh output safe unless its owner wants it as it is.

@@ -18,7 +18,6 @@ import (
 type lineResource struct {
 	b    *Backend
 	req  *requested
-	safe bool
 	gone atomic.Bool
 }
 
@@ -82,11 +81,11 @@ func (b *Backend) openLine(r Resource) (*lineResource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.keepLine(req, r), nil
+	return b.keepLine(req), nil
 }
 
-func (b *Backend) keepLine(req *requested, r Resource) *lineResource {
-	l := &lineResource{b: b, req: req, safe: r.Safe != 0}
+func (b *Backend) keepLine(req *requested) *lineResource {
+	l := &lineResource{b: b, req: req}
 	b.mu.Lock()
 	b.lines[l] = struct{}{}
 	b.mu.Unlock()
@@ -131,7 +130,7 @@ func (b *Backend) adopt(r Resource, fd int) (*lineResource, error) {
 	}
 	_ = unix.Close(fd)
 	req.prompt = c.prompt()
-	return b.keepLine(req, r), nil
+	return b.keepLine(req), nil
 }
 
 // sameLine asks the kernel whether a descriptor is a request for this line: /proc names chip and lines of it.
@@ -183,9 +182,10 @@ func (l *lineResource) Edges(context.Context) (EdgeReader, error) {
 	return &lineEdges{line: l, reader: edgeReader{file: l.req.file}}, nil
 }
 
-func (l *lineResource) FD() (int, hal.SafeAction, error) {
+// FD is what a keeper needs to hold the line and to make it safe.
+func (l *lineResource) FD(safe float64) (int, hal.SafeAction, error) {
 	s := hal.SafeAction{Set: true, Mask: 1}
-	if l.safe {
+	if safe != 0 {
 		s.Bits = 1
 	}
 	if !l.req.config.out {

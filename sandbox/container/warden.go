@@ -37,6 +37,10 @@ type WardenConfig struct {
 	// 3), or ends with ExitUsage, is replaced by the one before.
 	Trial  time.Duration
 	Deaths int
+	// Inherit makes a file that the next agent has as descriptor 3; the variable names it in the
+	// agent's environment. Asked before each start; the warden closes its own copy. Default: none.
+	Inherit         func() (*os.File, error)
+	InheritVariable string
 	// Logger default: discard.
 	Logger *slog.Logger
 }
@@ -258,11 +262,10 @@ func (w *warden) start() error {
 	w.born = time.Now()
 	w.handover = false
 	args := append([]string(nil), w.cfg.Args...)
-	pid, err := syscall.ForkExec(w.binaries.next(), args, &syscall.ProcAttr{
-		Env:   w.notify.environ(),
-		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: SignalLeave},
-	})
+	attr := &syscall.ProcAttr{Env: w.notify.environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Pdeathsig: SignalLeave}}
+	done := w.inherit(attr)
+	defer done()
+	pid, err := syscall.ForkExec(w.binaries.next(), args, attr)
 	if err != nil {
 		return err
 	}
