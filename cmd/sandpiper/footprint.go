@@ -17,14 +17,15 @@ import (
 // The memory a process needs to start is not the memory it needs to run: a start walks through most of the program once, and the
 // kernel maps sixteen pages around each page that was asked for, until nearly the whole file is mapped. [shrink] gives that back.
 const (
-	shrinkAfter = 10 * time.Second
+	shrinkAfter = 10 * time.Second // doubled each time: nobody says when the last module has started
 	shrinkEvery = 10 * time.Minute
 )
 
-// shrink returns unused heap and the mapped pages of the program itself to the kernel, once the start is over and then every ten
+// shrink returns unused heap and the mapped pages of the program itself to the kernel, more and more seldom and in the end every ten
 // minutes. What is used again is mapped again from the page cache. It returns when ctx ends.
 func shrink(ctx context.Context) {
-	timer := time.NewTimer(shrinkAfter)
+	wait := shrinkAfter
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		select {
@@ -34,7 +35,8 @@ func shrink(ctx context.Context) {
 		}
 		debug.FreeOSMemory()
 		_, _ = dropProgram() // a kernel that refuses costs memory and nothing else
-		timer.Reset(shrinkEvery)
+		wait = min(2*wait, shrinkEvery)
+		timer.Reset(wait)
 	}
 }
 
