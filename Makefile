@@ -69,12 +69,13 @@ bench: ## side-by-side benchmarks; BENCH=name runs a part, BENCH_SCALE=0.02 a qu
 sdk: ## conformance on the real SDK packages
 	@scripts/sdk
 
-soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 times under load and compares ledgers; SOAK=agent kills it 200 times over ten modules; SOAK=hostile: each hostile module alone
+soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 times under load and compares ledgers; SOAK=powercut cuts the store's power at 10000 moments and at 2000 of a disk that lies; SOAK=agent kills it 200 times over ten modules; SOAK=hostile: each hostile module alone
 	@case "$(or $(SOAK),kill)" in \
 	kill) $(GO) run ./scripts/demo kill ;; \
+	powercut) SANDPIPER_STORE_POWERCUTS=$(or $(SOAK_CUTS),10000) $(TEST) -count=1 -v -timeout 60m -run PowerCut ./store ;; \
 	agent) SANDPIPER_KILLS=$(or $(SOAK_KILLS),200) $(TEST) -count=1 -v -timeout 60m -run TestTenModulesOutlive ./cmd/sandpiper ;; \
 	hostile) SANDPIPER_HOSTILE=1 $(TEST) -count=1 -v -timeout 60m -run TestHostileModules ./cmd/sandpiper ;; \
-	*) echo "no soak $(SOAK); there are: kill, agent, hostile" >&2; exit 2 ;; esac
+	*) echo "no soak $(SOAK); there are: kill, powercut, agent, hostile" >&2; exit 2 ;; esac
 
 lab: ## board tests on virtual ARM boards (LAB_BOARDS, LAB_PKGS, LAB_RUN; LAB=smoke: one board)
 	@scripts/lab/lab $(if $(filter smoke,$(LAB)),smoke,run)

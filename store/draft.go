@@ -75,7 +75,7 @@ func (d *draft) need(g group, ids map[*lane]uint16) int {
 }
 
 // append writes a group behind what there is, in one write and one flush, and
-// publishes it. There must be room. After an error nothing is published and the
+// publishes it. It returns the bytes of the pages that were written. There must be room. After an error nothing is published and the
 // draft must take no more.
 func (d *draft) append(g group, ids map[*lane]uint16) (wrote int, err error) {
 	b := d.buf[d.at : d.at+blockHeader]
@@ -118,9 +118,11 @@ func (d *draft) append(g group, ids map[*lane]uint16) (wrote int, err error) {
 	if err := d.journal.flush(); err != nil {
 		return 0, err
 	}
-	d.at, d.commit, d.last = d.at+len(b), d.commit+1, last
+	end := d.at + len(b)
+	wrote = (end+pageSize-1)/pageSize*pageSize - d.at/pageSize*pageSize // the kernel writes whole pages
+	d.at, d.commit, d.last = end, d.commit+1, last
 	d.publish(d.fresh)
-	return len(b), nil
+	return wrote, nil
 }
 
 // end writes an empty block behind all others: without it nobody can know that

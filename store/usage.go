@@ -27,15 +27,15 @@ func (c *counters) synced()     { c.flushes.Add(1) }
 
 // Usage is the store in numbers: what it holds, and what it did since [Open].
 type Usage struct {
-	Held     int64 // bytes of segment files on disk
+	Held     int64 // bytes of journals and segment files on disk
 	Pending  int64 // bytes of message bodies not yet acknowledged, once for each sink
-	Limit    int64 // bytes that segment files may take
+	Limit    int64 // bytes that journals and segment files may take
 	Free     int64 // bytes free on the partition, for all its users
-	Segments int   // files
+	Segments int   // sealed ones and those that are in a journal
 	Waiting  int   // records that a producer handed over and that are not yet on disk
 
 	Records uint64 // made durable
-	Commits uint64 // transactions, of segments and of state.db
+	Commits uint64 // of journals and of state.db
 	Flushes uint64 // of the disk's cache
 	Written uint64 // bytes, as whole pages, without what the file system adds
 
