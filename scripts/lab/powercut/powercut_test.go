@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	cuts = flag.Int("cuts", 30, "power cuts after each recording")
+	cuts = flag.Int("cuts", 20, "power cuts after each recording")
 	seed = flag.Uint64("seed", 1, "of the cuts")
 	keep = flag.String("keep", "", "folder for the recording of a cut that went wrong")
 	from = flag.String("log", "", "a kept recording: make cut -cut of it again")
@@ -49,7 +49,7 @@ func record(t *testing.T, base writelog.Tree, promised Ledger, records int, opti
 	}
 	promised.Print(f)
 	f.Close()
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	log, err := writelog.Record(ctx, writelog.Config{
 		Dir:     dir,
