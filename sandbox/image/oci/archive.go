@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"archive/tar"
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
@@ -70,7 +69,7 @@ func OpenArchive(name string) (*Archive, error) {
 	a := &Archive{where: name}
 	switch {
 	case info.IsDir():
-		root, err := os.OpenRoot(name)
+		root, err := os.Open(name)
 		if err != nil {
 			return nil, err
 		}
@@ -316,14 +315,17 @@ func (a *Archive) sniff(name string) (compression, error) {
 	return plain, err
 }
 
-// dirFiles is an archive unpacked into a directory. It is never left, whatever links are in it.
-type dirFiles struct{ *os.Root }
+// dirFiles is an archive unpacked into a directory. It is never left, and no link in it is followed.
+type dirFiles struct{ *os.File }
 
 func (d dirFiles) open(name string) (io.ReadCloser, error) {
-	f, err := d.OpenFile(path.Clean(name), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := unix.Openat2(int(d.Fd()), path.Clean(name), &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
+	f := os.NewFile(uintptr(fd), name)
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		_ = f.Close()
 		return nil, bundle.Reject(bundle.ErrOCI, "%.100q is no regular file", name)
@@ -354,9 +356,9 @@ func openTar(name string) (*tarFiles, error) {
 
 func (t *tarFiles) index() error {
 	links := make(map[string]string)
-	r := tar.NewReader(t.File)
+	r := &tape{r: t.File}
 	for count := 0; ; count++ {
-		h, err := r.Next()
+		l, err := r.next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -366,15 +368,19 @@ func (t *tarFiles) index() error {
 		if count == maxArchived {
 			return bundle.Reject(bundle.ErrLimit, "has more than %d names", maxArchived)
 		}
-		switch h.Typeflag {
-		case tar.TypeReg:
-			offset, err := t.Seek(0, io.SeekCurrent) // the reader reads whole headers and nothing ahead
+		switch l.kind {
+		case tapeFile:
+			offset, err := t.Seek(0, io.SeekCurrent) // the tape reads whole headers and nothing ahead
+			if err == nil {
+				_, err = t.Seek(l.size+r.pad, io.SeekCurrent)
+			}
 			if err != nil {
 				return err
 			}
-			t.at[path.Clean(h.Name)] = io.NewSectionReader(t.File, offset, h.Size)
-		case tar.TypeSymlink: // of Docker, for a layer that two images share
-			links[path.Clean(h.Name)] = path.Join(path.Dir(h.Name), h.Linkname)
+			r.left, r.pad = 0, 0
+			t.at[path.Clean(l.name)] = io.NewSectionReader(t.File, offset, l.size)
+		case tapeSymlink: // of Docker, for a layer that two images share
+			links[path.Clean(l.name)] = path.Join(path.Dir(l.name), l.link)
 		}
 	}
 	for name, target := range links {

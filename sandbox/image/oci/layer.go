@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"archive/tar"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
@@ -33,7 +32,7 @@ type stream struct {
 	in     *meter
 	unpack io.ReadCloser // nil for plain layers
 	out    *meter
-	tar    *tar.Reader
+	tape   *tape
 }
 
 // meter counts and hashes what is read through it.
@@ -86,7 +85,7 @@ func (l Layer) stream(ctx context.Context, limit int64) (*stream, error) {
 		s.unpack, tarBytes = z.IOReadCloser(), z
 	}
 	s.out = &meter{ctx: ctx, r: tarBytes, sum: sha256.New(), limit: s.bomb}
-	s.tar = tar.NewReader(s.out)
+	s.tape = &tape{r: s.out}
 	return s, nil
 }
 
@@ -113,12 +112,12 @@ func (l Layer) name() Digest {
 }
 
 // next returns the header of the next entry, or io.EOF.
-func (s *stream) next() (*tar.Header, error) {
-	h, err := s.tar.Next()
+func (s *stream) next() (label, error) {
+	l, err := s.tape.next()
 	if err == nil || errors.Is(err, io.EOF) {
-		return h, err
+		return l, err
 	}
-	return nil, s.broken(err)
+	return label{}, s.broken(err)
 }
 
 // broken says what an error of a decompressor or of the tar reader is.
@@ -126,9 +125,9 @@ func (s *stream) broken(err error) error {
 	if _, ok := errors.AsType[*bundle.Error](err); ok || s.in.ctx.Err() != nil {
 		return err
 	}
-	code := bundle.ErrOCI
-	if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		code = bundle.ErrLimit // a number or a text that no entry may have
+	code := tapeError(err)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		code = bundle.ErrLimit
 	}
 	return &bundle.Error{Code: code, Why: fmt.Sprintf("layer %v cannot be read: %v: fetch or build the image again", s.layer.name(), err), Err: err}
 }

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/erofs/go-erofs"
 
@@ -43,9 +43,9 @@ func Merge(ctx context.Context, layers []Layer, out File, limits Limits, reserve
 	if err := t.finish(); err != nil {
 		return Merged{}, err
 	}
-	size, err := t.layOut(out)
+	size, err := t.plan().write(out)
 	if err != nil {
-		return Merged{}, fmt.Errorf("lay out image: %w", err)
+		return Merged{}, err
 	}
 	if reserve != nil {
 		if err := reserve(size); err != nil {
@@ -64,39 +64,25 @@ func Merge(ctx context.Context, layers []Layer, out File, limits Limits, reserve
 	return Merged{Entries: entries, Size: size, Stripped: t.stripped}, nil
 }
 
-// layOut writes everything but the contents of files.
-func (t *tree) layOut(out io.WriterAt) (size int64, err error) {
-	h := &hole{out: out}
-	w := erofs.Create(h, erofs.WithBuildTime(0, 0), erofs.WithBlockSize(blockSize))
-	if err := w.CopyFrom(&view{t, h}); err != nil {
-		return 0, err
-	}
-	if err := w.Close(); err != nil {
-		return 0, err
-	}
-	return h.size, nil
-}
-
-// place is where a content belongs in the image.
+// place is where a piece of a content belongs in the image.
 type place struct {
-	source int32
-	offset int64
+	from, size int64 // in the content
+	at         int64 // in the image
 }
 
-// places reads the image back, compares every name with the tree, and finds where each content belongs. Sorted by source.
-func (t *tree) places(in io.ReaderAt, size int64) (list []place, entries int, err error) {
+// places reads the image back, compares every name with the tree, and finds where each content belongs, by source.
+func (t *tree) places(in io.ReaderAt, size int64) (places map[int32][]place, entries int, err error) {
 	img, err := erofs.Open(io.NewSectionReader(in, 0, size))
 	if err != nil {
 		return nil, 0, fmt.Errorf("read image back: %w", err)
 	}
-	v := &view{tree: t}
-	count := 0
+	places = make(map[int32][]place)
 	err = fs.WalkDir(img, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		count++
-		at, err := v.resolve("compare", p)
+		entries++
+		at, err := t.resolve(p)
 		if err != nil {
 			return err
 		}
@@ -104,47 +90,66 @@ func (t *tree) places(in io.ReaderAt, size int64) (list []place, entries int, er
 		if err != nil {
 			return err
 		}
-		offset, err := t.compare(at, info)
-		if n := t.nodes[at]; err == nil && n.kind == file && n.size > 0 {
-			list = append(list, place{n.source, offset})
+		list, err := t.compare(at, info)
+		if len(list) > 0 {
+			places[t.nodes[at].source] = list // hard links have one place
 		}
 		return err
 	})
-	if err == nil && count != t.reachable() {
-		err = fmt.Errorf("%d names, want %d", count, t.reachable())
+	if err == nil && entries != t.reachable() {
+		err = fmt.Errorf("%d names, want %d", entries, t.reachable())
 	}
 	if err != nil {
 		return nil, 0, &bundle.Error{Code: bundle.ErrImage, Why: fmt.Sprintf("the merged image is not what its layers say: %v: report this", err), Err: err}
 	}
-	slices.SortFunc(list, func(a, b place) int { return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.offset, b.offset)) })
-	return list, count, nil
+	return places, entries, nil
+}
+
+// resolve finds a node by its path.
+func (t *tree) resolve(name string) (at int32, err error) {
+	if name == "." {
+		return 0, nil
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		c, ok := t.children[childKey{at, part}]
+		if !ok || t.nodes[c].kind == ghost {
+			return none, fmt.Errorf("%q is in no layer", name)
+		}
+		at = c
+	}
+	return at, nil
 }
 
 // compare says whether an entry of the image is the node, and where its content is. The reader leaves the kernel's own mode in the lower
 // bits; it has no other word for the sticky bit.
-func (t *tree) compare(at int32, info fs.FileInfo) (offset int64, err error) {
+func (t *tree) compare(at int32, info fs.FileInfo) ([]place, error) {
 	n := &t.nodes[at]
 	st, ok := info.Sys().(*erofs.Stat)
-	switch {
-	case !ok:
-		return 0, fmt.Errorf("%s: no attributes", t.path(at))
-	case info.Mode().Type() != n.fileMode().Type(), uint16(info.Mode())&0o7777 != n.mode, st.UID != n.uid, st.GID != n.gid, int64(st.Mtime) != n.sec, st.MtimeNs != n.nsec, !maps.Equal(st.Xattrs, n.xattrs):
-		return 0, fmt.Errorf("%s: %v %d:%d %d.%d, want %v %d:%d %d.%d", t.path(at), info.Mode(), st.UID, st.GID, st.Mtime, st.MtimeNs, n.fileMode(), n.uid, n.gid, n.sec, n.nsec)
-	case n.kind == file && info.Size() != n.size, n.kind == symlink && info.Size() != int64(len(n.target)):
-		return 0, fmt.Errorf("%s: %d bytes", t.path(at), info.Size())
+	kinds := [...]fs.FileMode{ghost: fs.ModeIrregular, dir: fs.ModeDir, file: 0, symlink: fs.ModeSymlink}
+	if !ok || info.Mode().Type() != kinds[n.kind] || uint16(info.Mode())&0o7777 != n.mode || st.UID != n.uid || st.GID != n.gid ||
+		int64(st.Mtime) != n.sec || st.MtimeNs != n.nsec || info.Size() != t.sizeOf(at) || !maps.Equal(st.Xattrs, n.xattrs) {
+		return nil, fmt.Errorf("%s: got %v %d %+v", t.path(at), info.Mode(), info.Size(), st)
 	}
 	if n.kind != file || n.size == 0 {
-		return 0, nil
+		return nil, nil
 	}
 	ranger, ok := info.(interface{ DataRange() []erofs.DataRange })
 	if !ok {
-		return 0, fmt.Errorf("%s: the reader does not say where its content is", t.path(at))
+		return nil, fmt.Errorf("%s: the reader does not say where its content is", t.path(at))
 	}
-	ranges := ranger.DataRange()
-	if len(ranges) != 1 || ranges[0].Offset <= 0 || ranges[0].Size != n.size {
-		return 0, fmt.Errorf("%s: its content is in %d places", t.path(at), len(ranges))
+	var list []place
+	var from int64
+	for _, r := range ranger.DataRange() {
+		if r.Offset <= 0 {
+			return nil, fmt.Errorf("%s: its content is at %d", t.path(at), r.Offset)
+		}
+		list = append(list, place{from: from, size: r.Size, at: r.Offset})
+		from += r.Size
 	}
-	return ranges[0].Offset, nil
+	if from != n.size {
+		return nil, fmt.Errorf("%s: %d bytes of content, want %d", t.path(at), from, n.size)
+	}
+	return list, nil
 }
 
 // reachable counts the names of the tree.
@@ -163,17 +168,12 @@ func (t *tree) reachable() int {
 }
 
 // fill reads a layer again and writes its contents to where they belong.
-func (t *tree) fill(ctx context.Context, l Layer, number int16, places []place, out io.WriterAt) error {
+func (t *tree) fill(ctx context.Context, l Layer, number int16, places map[int32][]place, out io.WriterAt) error {
 	wanted := make(map[int32][]place)
-	for i := 0; i < len(places); {
-		j := i
-		for j < len(places) && places[j].source == places[i].source {
-			j++
+	for i, list := range places {
+		if src := t.sources[i]; src.layer == number {
+			wanted[src.entry] = list
 		}
-		if src := t.sources[places[i].source]; src.layer == number {
-			wanted[src.entry] = places[i:j]
-		}
-		i = j
 	}
 	if len(wanted) == 0 {
 		return nil
@@ -192,26 +192,23 @@ func (t *tree) fill(ctx context.Context, l Layer, number int16, places []place, 
 		if err != nil {
 			return err
 		}
-		if places := wanted[entry]; len(places) > 0 {
-			if err := t.copy(s, places, out, buf); err != nil {
+		for _, p := range wanted[entry] {
+			if err := p.fill(s, out, buf); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// copy writes one content to all its places.
-func (t *tree) copy(s *stream, places []place, out io.WriterAt, buf []byte) error {
-	size := t.sources[places[0].source].size
-	for done := int64(0); done < size; {
-		n, err := io.ReadFull(s.tar, buf[:min(int64(len(buf)), size-done)])
+// fill copies one piece.
+func (p place) fill(s *stream, out io.WriterAt, buf []byte) error {
+	for done := int64(0); done < p.size; {
+		n, err := io.ReadFull(s.tape, buf[:min(int64(len(buf)), p.size-done)])
 		if err != nil {
 			return s.broken(err)
 		}
-		for _, p := range places {
-			if _, err := out.WriteAt(buf[:n], p.offset+done); err != nil {
-				return fmt.Errorf("write image: %w", err)
-			}
+		if _, err := out.WriteAt(buf[:n], p.at+done); err != nil {
+			return fmt.Errorf("write image: %w", err)
 		}
 		done += int64(n)
 	}

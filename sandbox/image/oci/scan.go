@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"io"
@@ -75,14 +74,14 @@ func (sc *scanner) scan(ctx context.Context, l Layer, number int) error {
 	return s.end()
 }
 
-func (sc *scanner) add(h *tar.Header) error {
-	if err := sc.tree.count(len(h.Name) + len(h.Linkname)); err != nil {
+func (sc *scanner) add(h label) error {
+	if err := sc.tree.count(len(h.name) + len(h.link)); err != nil {
 		return err
 	}
-	if h.Typeflag == tar.TypeXGlobalHeader {
+	if h.kind == tapeGlobal {
 		return nil
 	}
-	parts, err := split(h.Name)
+	parts, err := split(h.name)
 	if err != nil {
 		return err
 	}
@@ -91,11 +90,11 @@ func (sc *scanner) add(h *tar.Header) error {
 	}
 	for _, part := range parts {
 		if strings.HasPrefix(part, whiteout) {
-			return bundle.Reject(bundle.ErrPath, "a layer has an entry below the whiteout %.100q: build the image again", h.Name)
+			return bundle.Reject(bundle.ErrPath, "a layer has an entry below the whiteout %.100q: build the image again", h.name)
 		}
 	}
-	if h.Typeflag == tar.TypeLink {
-		return sc.link(parts, h.Linkname)
+	if h.kind == tapeLink {
+		return sc.link(parts, h.link)
 	}
 	in, err := sc.inode(h)
 	if err != nil {
@@ -121,68 +120,52 @@ func (sc *scanner) hide(parts []string) error {
 }
 
 // inode takes from a header what the image keeps.
-func (sc *scanner) inode(h *tar.Header) (inode, error) {
-	in := inode{
-		mode: uint16(h.Mode & 0o1777), uid: uint32(h.Uid), gid: uint32(h.Gid), source: none,
-		sec: h.ModTime.Unix(), nsec: uint32(h.ModTime.Nanosecond()),
-	}
-	switch h.Typeflag {
-	case tar.TypeReg, '\x00', '7': // '7' is a contiguous file, which nobody means
-		in.kind, in.size = file, h.Size
-	case tar.TypeDir:
+func (sc *scanner) inode(h label) (inode, error) {
+	in := inode{mode: uint16(h.mode & 0o1777), uid: uint32(h.uid), gid: uint32(h.gid), source: none, sec: h.sec, nsec: h.nsec}
+	switch h.kind {
+	case tapeFile:
+		in.kind, in.size = file, h.size
+	case tapeDir:
 		in.kind = dir
-	case tar.TypeSymlink:
-		in.kind, in.target, in.mode = symlink, strings.Clone(h.Linkname), 0o777
-		if in.target == "" || len(in.target) > maxPath {
-			return in, bundle.Reject(bundle.ErrPath, "the symbolic link %.100q has a target of %d bytes, 1 to %d are taken: build the image again", h.Name, len(in.target), maxPath)
+	case tapeSymlink:
+		in.kind, in.target, in.mode = symlink, h.link, 0o777
+		if in.target == "" || len(in.target) > maxPath || strings.ContainsRune(in.target, 0) {
+			return in, bundle.Reject(bundle.ErrPath, "the symbolic link %.100q has a target of %d bytes, 1 to %d are taken: build the image again", h.name, len(in.target), maxPath)
 		}
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return in, bundle.Reject(bundle.ErrNode, "a layer has the device or pipe %.100q: build the image without it, the sandbox makes its own devices", h.Name)
-	case tar.TypeGNUSparse:
-		return in, bundle.Reject(bundle.ErrLimit, "a layer has the sparse file %.100q: build the image without sparse files", h.Name)
+	case tapeChar, tapeBlock, tapePipe:
+		return in, bundle.Reject(bundle.ErrNode, "a layer has the device or pipe %.100q: build the image without it, the sandbox makes its own devices", h.name)
+	case tapeSparse:
+		h.sparse = true
 	default:
-		return in, bundle.Reject(bundle.ErrOCI, "a layer has the entry %.100q of a type (%q) that is not known: build the image again", h.Name, h.Typeflag)
+		return in, bundle.Reject(bundle.ErrOCI, "a layer has the entry %.100q of a type (%q) that is not known: build the image again", h.name, h.kind)
 	}
-	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) > 1<<32-2 || int64(h.Gid) > 1<<32-2 {
-		return in, bundle.Reject(bundle.ErrLimit, "the owner of %.100q is %d:%d: build the image again", h.Name, h.Uid, h.Gid)
+	const mostID = 1<<32 - 2
+	if h.sparse || h.uid < 0 || h.gid < 0 || h.uid > mostID || h.gid > mostID || in.size > sc.tree.limits.Bytes {
+		return in, bundle.Reject(bundle.ErrLimit, "the entry %.100q has %d bytes of at most %d and owner %d:%d (sparse: %v): build the image again, or raise bundles.max_bytes",
+			h.name, in.size, sc.tree.limits.Bytes, h.uid, h.gid, h.sparse)
 	}
-	if in.size < 0 || in.size > sc.tree.limits.Bytes {
-		return in, bundle.Reject(bundle.ErrLimit, "%.100q has %d bytes, up to %d are taken: make the image smaller, or raise bundles.max_bytes", h.Name, in.size, sc.tree.limits.Bytes)
-	}
-	if h.Mode&0o6000 != 0 && in.kind == file {
+	if h.mode&0o6000 != 0 {
 		sc.tree.stripped.SetID++
-	} else if in.kind == dir {
-		in.mode = uint16(h.Mode & 0o1777)
-		if h.Mode&0o6000 != 0 {
-			sc.tree.stripped.SetID++
-		}
 	}
 	return in, sc.attributes(&in, h)
 }
 
 // attributes keeps the user's extended attributes.
-func (sc *scanner) attributes(in *inode, h *tar.Header) error {
+func (sc *scanner) attributes(in *inode, h label) error {
 	bytes := 0
-	for key, value := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return bundle.Reject(bundle.ErrLimit, "a layer has the sparse file %.100q: build the image without sparse files", h.Name)
-		}
-		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
-		if !ok {
-			continue
-		}
+	for name, value := range h.xattrs {
 		suffix, ok := strings.CutPrefix(name, "user.")
 		if !ok {
 			sc.tree.stripped.Xattrs++
 			continue
 		}
 		if bytes += len(name) + len(value) + 16; bytes > maxXattrs || suffix == "" || len(suffix) > maxName {
-			return bundle.Reject(bundle.ErrLimit, "%.100q has extended attributes of more than %d bytes: build the image without them", h.Name, maxXattrs)
+			return bundle.Reject(bundle.ErrLimit, "%.100q has extended attributes of more than %d bytes: build the image without them", h.name, maxXattrs)
 		}
 		if in.xattrs == nil {
 			in.xattrs = make(map[string]string)
 		}
-		in.xattrs[strings.Clone(name)] = strings.Clone(value)
+		in.xattrs[name] = value
 	}
 	if sc.tree.names += bytes; sc.tree.names > maxNames {
 		return bundle.Reject(bundle.ErrLimit, "the image has more than %d bytes of names and attributes: make it smaller", maxNames)

@@ -265,18 +265,17 @@ func (t *tree) finish() error {
 			return bundle.Reject(bundle.ErrLimit, "the image's files have more than %d bytes, hard links counted each: make it smaller, or raise bundles.max_bytes", t.limits.Bytes)
 		}
 	}
-	// Lists are in reverse order of arrival and hold ghosts; both are of no use from here on.
-	for i := range t.nodes {
-		kept := int32(none)
-		for c := t.nodes[i].first; c != none; {
-			next := t.nodes[c].next
-			if t.nodes[c].kind != ghost {
-				t.nodes[c].next, kept = kept, c
+	for i := range t.nodes { // ghosts are of no use from here on
+		at := &t.nodes[i].first
+		for *at != none {
+			if c := &t.nodes[*at]; c.kind == ghost {
+				*at = c.next
+			} else {
+				at = &c.next
 			}
-			c = next
 		}
-		t.nodes[i].first = kept
 	}
+	t.sortNames()
 	return nil
 }
 
