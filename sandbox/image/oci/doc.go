@@ -10,8 +10,7 @@
 // laid out, with holes where contents go, and read back by an independent reader that says where each content belongs. The second
 // time the contents are written there, and the layer's digest is compared again, so that nobody can exchange a layer in between.
 //
-// The package owns no goroutine. Memory is about a kilobyte an entry while the image is laid out, whatever the sizes of files and
-// layers.
+// The package owns no goroutine. Memory is some hundred bytes an entry, whatever the sizes of files and layers.
 //
 // The trap: a name in a layer is a claim. It is never given to the kernel, and a link is never followed, neither here nor on the host.
 //
@@ -19,7 +18,7 @@
 //
 //	file, directory      as it is, with owner, permissions, sticky bit and time (nanoseconds)
 //	symbolic link        as it is: it is resolved inside the sandbox only
-//	hard link            a file with the content and attributes of its target
+//	hard link            another name of its target's inode, so that its content is there once
 //	set-id bits          removed and counted: sandboxes are mounted nosuid
 //	attributes           user.* are kept, all others removed and counted (file capabilities among them)
 //	device, pipe         refused (E_NODE): a sandbox makes its own devices
