@@ -192,7 +192,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Exec: a.exec, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Images: a.imageFuncs(), Metrics: a.metrics, Logger: a.log,
+		Status: a.status, Verb: a.verb, Exec: a.exec, Effective: a.effective, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Images: a.imageFuncs(), Metrics: a.metrics, Logger: a.log,
 	})
 	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub, evicted: a.evictor.count}
 	a.twins.OnDesired(func(c twin.Change) {

@@ -18,17 +18,18 @@ import (
 // Config is the device's configuration, as the file says it. The zero value is a standalone agent: no upstream, the
 // bundle keys of [DefaultKeyDir], deployments only from `sandpiper deploy apply`.
 type Config struct {
-	StateDir   string     `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
-	RunDir     string     `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
-	Device     Device     `toml:"device"`
-	Upstream   Upstream   `toml:"upstream"`
-	Bundles    Bundles    `toml:"bundles"`
-	Registries []Registry `toml:"registries"` // what is to be known about registries of OCI images; default nothing
-	Store      Store      `toml:"store"`
-	Modules    Modules    `toml:"modules"`
-	Listen     Listen     `toml:"listen"`
-	Log        Log        `toml:"log"`
-	Hal        hal.Config `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
+	StateDir    string      `toml:"state_dir"` // what must survive a power cut; default /var/lib/sandpiper
+	RunDir      string      `toml:"run_dir"`   // what must not survive a reboot, on tmpfs; default /run/sandpiper
+	Device      Device      `toml:"device"`
+	Upstream    Upstream    `toml:"upstream"`
+	Bundles     Bundles     `toml:"bundles"`
+	Registries  []Registry  `toml:"registries"` // what is to be known about registries of OCI images; default nothing
+	Store       Store       `toml:"store"`
+	Modules     Modules     `toml:"modules"`
+	Listen      Listen      `toml:"listen"`
+	Permissions Permissions `toml:"permissions"` // the second key to walls that manifests ask to open; default none
+	Log         Log         `toml:"log"`
+	Hal         hal.Config  `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
 }
 
 // Device says who this device is. Either a connection string (inline or in a file), or hub, id and an X.509 pair.
@@ -49,12 +50,21 @@ type Upstream struct {
 	TrustedCA    string `toml:"trusted_ca"`    // PEM file that replaces the system's roots for the hub
 }
 
+// Permissions name, for each wall that can be opened, the modules it may be opened to: name prefixes, "*" for all. The module's manifest
+// must ask for it too: whoever operates the fleet does not own the device.
+type Permissions struct {
+	HostNetwork []string `toml:"host_network"` // the host's network namespace (network: host)
+	Trace       []string `toml:"trace"`        // tracing processes of its own sandbox
+	IOUring     []string `toml:"io_uring"`     // system calls through a ring, past the filter
+}
+
 // Modules holds the limits of a module that asks for none.
 type Modules struct {
 	Memory Size    `toml:"memory"`  // default 128 MiB
 	CPU    float64 `toml:"cpu"`     // cores; default 1.0
 	Pids   int64   `toml:"pids"`    // default 128
 	IDBase uint32  `toml:"id_base"` // first host uid of the modules' ranges of 65536; default 1048576
+	Strict bool    `toml:"strict"`  // a module whose sandbox differs from what it was granted is not started; default false
 
 	Logs     LogPlace `toml:"logs"`      // where modules' output is kept; default memory
 	LogTotal Size     `toml:"log_total"` // bytes of it, of all modules together; default 8 MiB in memory, 32 MiB on disk

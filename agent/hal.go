@@ -103,6 +103,9 @@ func (a *Agent) leaveHal() {
 
 // honourable refuses, by name and before anything is stopped, what a module asks of the board and does not get.
 func (a *Agent) honourable(m deployment.Module) error {
+	if err := a.permitted(m); err != nil {
+		return err
+	}
 	if len(m.Settings.Hal) == 0 {
 		return nil
 	}

@@ -66,6 +66,8 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		LogPath:    s.Log,
 		ErrPath:    s.ErrLog,
 		StopSignal: stop,
+
+		Permissions: permissions(m),
 	}
 	if m.Settings.Network == deployment.HostNetwork {
 		spec.Network = sandbox.Host
@@ -194,6 +196,11 @@ func (h hosting) Open(ctx context.Context, s supervisor.Seat, i sandbox.Instance
 	id := iothub.ID{Device: h.a.dev.id, Module: s.Module.Name}
 	if err := h.a.grantHal(s.Module); err != nil {
 		return fmt.Errorf("grant pins and sensors: %w", err)
+	}
+	if w, ok := i.(interface{ Waiting() bool }); ok && h.a.cfg.Modules.Strict && w.Waiting() {
+		if err := h.a.holdToGrants(ctx, s, i); err != nil {
+			return err
+		}
 	}
 	return h.a.doors.serve(ctx, id, i, gatewayAddr(s.Module, s.IDBase).String(), s.IDBase)
 }

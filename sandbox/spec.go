@@ -45,6 +45,8 @@ type Spec struct {
 	Limits Limits
 	// Devices are the host's device nodes the module is granted.
 	Devices []Device
+	// Permissions open a wall on purpose.
+	Permissions []Permission
 	// LogPath is a FIFO that takes the module's standard output and error. It is
 	// made if missing; read it with [OpenLog]. In the directory "log" of the
 	// runtime directory the warden keeps it open, so that nothing printed is lost
@@ -152,6 +154,18 @@ type Limits struct {
 	// Tmp is the size in bytes of /tmp, and of /dev/shm; 0 is [DefaultTmp].
 	Tmp int64
 }
+
+// Permission opens one wall of a sandbox. It needs two keys: the module's manifest
+// asks for it, and the device's owner allows it to that module.
+type Permission string
+
+// The permissions.
+const (
+	// Trace lets processes of the sandbox trace and read each other: debuggers.
+	Trace Permission = "trace"
+	// IOUring lets it queue system calls in a ring, past the filter.
+	IOUring Permission = "io_uring"
+)
 
 // Bounds and defaults of a Spec.
 const (

@@ -14,7 +14,7 @@ func (s Spec) Validate() error {
 		return err
 	}
 	for _, check := range []func() error{
-		s.program, s.identity, s.root, s.mounts, s.hosts, s.limits, s.devices,
+		s.program, s.identity, s.root, s.mounts, s.hosts, s.limits, s.devices, s.permissions,
 	} {
 		if err := check(); err != nil {
 			return fmt.Errorf("sandbox %s: %w", s.ID, err)
@@ -171,6 +171,15 @@ func (s Spec) devices() error {
 			return fmt.Errorf("device %s: target %q is not a path below /dev", d.Path, d.Target)
 		case strings.Trim(d.Access, "rw") != "":
 			return fmt.Errorf("device %s: access %q is not made of r and w", d.Path, d.Access)
+		}
+	}
+	return nil
+}
+
+func (s Spec) permissions() error {
+	for _, p := range s.Permissions {
+		if p != Trace && p != IOUring {
+			return fmt.Errorf("permissions: %q is unknown; there are %s and %s", p, Trace, IOUring)
 		}
 	}
 	return nil

@@ -31,6 +31,7 @@ type Config struct {
 	Status     func(ctx context.Context) (Status, error)
 	Verb       func(ctx context.Context, verb, module string) error // start, stop, restart, pause or resume; returns when done
 	Exec       func(ctx context.Context, module string, want ExecRequest, with Streams) (code int, err error)
+	Effective  func(ctx context.Context, module string) (Effective, error)
 	Why        func(ctx context.Context, module string) (Reason, error)
 	Stats      func(ctx context.Context, module string) ([]Usage, error) // "" = of every running module
 	Logs       func(ctx context.Context, module string, want LogRequest, w io.Writer) error
@@ -59,6 +60,10 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /status", s.status)
 	s.mux.HandleFunc("POST /modules/{module}/{verb}", s.verb)
 	s.mux.HandleFunc("POST /modules/{module}/exec", s.exec)
+	s.mux.HandleFunc("POST /modules/{module}/effective", func(w http.ResponseWriter, r *http.Request) {
+		doc, err := s.cfg.Effective(r.Context(), r.PathValue("module"))
+		s.answer(w, doc, err)
+	})
 	s.mux.HandleFunc("GET /modules/{module}/logs", s.logs)
 	s.mux.HandleFunc("GET /modules/{module}/why", func(w http.ResponseWriter, r *http.Request) {
 		doc, err := s.cfg.Why(r.Context(), r.PathValue("module"))

@@ -120,8 +120,9 @@ type Settings struct {
 	User        string            `json:"user,omitempty"`   // "user" or "user:group" inside the sandbox
 	Network     Network           `json:"network,omitempty"`
 	Limits      Limits            `json:"limits,omitzero"`
-	Data        int64             `json:"data,omitempty"` // bytes of durable space at /data; 0 = none
-	Hal         json.RawMessage   `json:"hal,omitempty"`  // list of grants, checked by the hardware room
+	Data        int64             `json:"data,omitempty"`        // bytes of durable space at /data; 0 = none
+	Hal         json.RawMessage   `json:"hal,omitempty"`         // list of grants, checked by the hardware room
+	Permissions []string          `json:"permissions,omitempty"` // walls to open, if the device's owner permits it
 	Health      Health            `json:"-"`
 	StopTimeout time.Duration     `json:"-"` // from the stop signal to SIGKILL; 0 = DefaultStopTimeout
 	Create      CreateOptions     `json:"create,omitzero"`

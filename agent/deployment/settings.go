@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 	s.User = p.user(o.at("user"), o.text("user"))
 	s.Network = p.network(o)
 	s.Limits = p.limits(o.object("limits"))
+	s.Permissions = p.permissions(o)
 	if hal := p.list(o.at("hal"), o.get("hal")); len(hal) > 0 {
 		s.Hal = p.grants(o.at("hal"), hal)
 	}
@@ -55,7 +57,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 // dockerSettings reads the settings of a docker module: image, digest and createOptions.
 func (p *parser) dockerSettings(o object) Settings {
 	s := Settings{Image: p.image(o), Digest: p.digest(o)}
-	for _, key := range []string{"args", "env", "user", "network", "limits", "hal", "data", "health", "stopTimeout"} {
+	for _, key := range []string{"args", "env", "user", "network", "limits", "hal", "data", "health", "permissions", "stopTimeout"} {
 		if o.get(key) != nil {
 			p.fail(o.at(key), "not for a docker module", "type sandbox or native, or createOptions")
 		}
@@ -131,6 +133,20 @@ func (p *parser) user(path, user string) string {
 		}
 	}
 	return user
+}
+
+// permissions are names of walls; whether they are opened is for the device's configuration to say.
+func (p *parser) permissions(o object) []string {
+	names := p.texts(o.at("permissions"), o.get("permissions"))
+	for i, name := range names {
+		at := o.at("permissions") + "[" + strconv.Itoa(i) + "]"
+		if name != "trace" && name != "io_uring" {
+			p.fail(at, quote(name), "trace or io_uring; the host's network is asked for by network: host")
+		} else if slices.Contains(names[:i], name) {
+			p.fail(at, quote(name), "each name once")
+		}
+	}
+	return names
 }
 
 func (p *parser) network(o object) Network {

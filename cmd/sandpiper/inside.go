@@ -17,7 +17,7 @@ import (
 
 // insideCommands are the verbs for a module without an SDK: they speak through the module's own socket.
 func (s *shared) insideCommands() []*cobra.Command {
-	return []*cobra.Command{s.sendCommand(), s.receiveCommand(), s.methodCommand()}
+	return []*cobra.Command{s.sendCommand(), s.receiveCommand(), s.methodCommand(), s.probeCommand()}
 }
 
 // withSocket adds --socket to a verb of the inside.

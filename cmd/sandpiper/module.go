@@ -30,7 +30,7 @@ func (s *shared) moduleCommand() *cobra.Command {
 		s.verb("restart", "Stop a module and start it again"),
 		s.verb("pause", "Hold every process of a module where it is"),
 		s.verb("resume", "Let a paused module go on"),
-		s.logsCommand(), s.execCommand(), s.moduleStatsCommand(), s.whyCommand())
+		s.logsCommand(), s.execCommand(), s.moduleStatsCommand(), s.whyCommand(), s.inspectCommand())
 	return c
 }
 

@@ -26,8 +26,9 @@ type device struct {
 	log    *bytes.Buffer
 }
 
-// startDevice starts the real binary as a device's init system would. The test is skipped, loudly, without root.
-func startDevice(t *testing.T) *device {
+// startDevice starts the real binary as a device's init system would, with more configuration if it is given. The test is skipped,
+// loudly, without root.
+func startDevice(t *testing.T, more ...string) *device {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SANDBOX TESTS DO NOT RUN: they need root for namespaces, mounts and cgroups")
@@ -51,7 +52,7 @@ func startDevice(t *testing.T) *device {
 	}
 	d.write("release.pub", string(key))
 	d.write("config.toml", fmt.Sprintf("state_dir = %q\nrun_dir = %q\n[device]\ngateway = \"gateway\"\n[[bundles.trusted_keys]]\nfile = %q\n",
-		d.path("state"), d.path("run"), d.path("release.pub")))
+		d.path("state"), d.path("run"), d.path("release.pub"))+strings.Join(more, ""))
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 		c.MaskPaths = append(append([]string(nil), maskPaths...), "/sys/fs/cgroup")
 	}
 	if r.features.Seccomp {
-		c.Seccomp = seccompFilter()
+		c.Seccomp = seccompFilter(s.Permissions)
 	}
 	c.Mounts = append(append(c.Mounts, root.mounts...), g.mounts...)
 	c.Cgroups.Devices = append(commonRules(), g.rules...)

@@ -15,7 +15,6 @@ import (
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
-	"github.com/opencontainers/runc/libcontainer/exeseal"
 	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
@@ -26,38 +25,6 @@ import (
 // at. libcontainer knows it too, and takes an instance with a gate for one that
 // was never started.
 const gateName = "exec.fifo"
-
-// seal opens this binary for the processes of new sandboxes, such that nothing
-// in one can write to it (CVE-2019-5736). Through overlayfs that costs nothing
-// and the file is kept; else it is a copy in memory, made for each start.
-func (r *Runtime) seal() (exe *os.File, done func(), err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.exe != nil {
-		return r.exe, func() {}, nil
-	}
-	f, err := exeseal.CloneSelfExe(r.cfg.StateDir)
-	if err != nil {
-		return nil, nil, fmt.Errorf("seal %s: %w", os.Args[0], err)
-	}
-	if exeseal.IsCloned(f) {
-		return f, func() { _ = f.Close() }, nil
-	}
-	r.exe = f
-	return f, func() {}, nil
-}
-
-// filter compiles the seccomp filter, the first time.
-func (r *Runtime) filter() ([]unix.SockFilter, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.program != nil || !r.features.Seccomp {
-		return r.program, nil
-	}
-	program, err := compile(seccompFilter())
-	r.program = program
-	return program, err
-}
 
 // enter makes the sandbox: its process begins at once, and while it does, its
 // root, its group and its script are made.
@@ -200,7 +167,7 @@ func (r *Runtime) whyDead(group cgroups.Manager, err error) error {
 
 // script is what the process does to become the module.
 func (r *Runtime) script(e *entry.Script, s sandbox.Spec, u user, c *configs.Config, root rootfs) error {
-	filter, err := r.filter()
+	filter, err := r.filter(s.Permissions)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,13 @@ func (i *Instance) openGate() error {
 	return os.Remove(path)
 }
 
+// Waiting tells whether the sandbox is made and its program was not let go yet.
+func (i *Instance) Waiting() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.started && !i.destroyed && !i.over()
+}
+
 // passGate waits for the process's word, or for its end.
 func passGate(gate, process int) error {
 	word := make([]byte, 1)

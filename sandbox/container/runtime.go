@@ -63,10 +63,10 @@ type Runtime struct {
 	quick    bool     // sandboxes begin in sandbox/container/entry
 	groups   []string // see v1Groups
 
-	mu        sync.Mutex           // guards what follows
-	instances map[string]*Instance // nil value: being made
-	exe       *os.File             // see seal
-	program   []unix.SockFilter    // see filter
+	mu        sync.Mutex                   // guards what follows
+	instances map[string]*Instance         // nil value: being made
+	exe       *os.File                     // see seal
+	programs  map[string][]unix.SockFilter // see filter
 }
 
 // New checks that sandboxes can be made here and prepares StateDir. It needs to

@@ -6,6 +6,8 @@ import (
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 // seccompFilter allows the system calls that programs need and refuses all
@@ -18,9 +20,13 @@ import (
 // multiplexes socket calls stays closed for socket(2), since a filter cannot see
 // the family behind it: a 32-bit x86 program that knows no other one has no
 // network.
-func seccompFilter() *configs.Seccomp {
+func seccompFilter(permissions []sandbox.Permission) *configs.Seccomp {
 	f := &configs.Seccomp{DefaultAction: configs.Errno, Architectures: seccompArches[runtime.GOARCH]}
-	for name := range strings.FieldsSeq(allowedCalls) {
+	calls := allowedCalls
+	for _, p := range permissions {
+		calls += permittedCalls[p]
+	}
+	for name := range strings.FieldsSeq(calls) {
 		f.Syscalls = append(f.Syscalls, &configs.Syscall{Name: name, Action: configs.Allow})
 	}
 	enosys := uint(unix.ENOSYS)
@@ -39,6 +45,12 @@ func seccompFilter() *configs.Seccomp {
 		f.Syscalls = append(f.Syscalls, onlyArg("personality", persona))
 	}
 	return f
+}
+
+// permittedCalls are those behind each permission.
+var permittedCalls = map[sandbox.Permission]string{
+	sandbox.Trace:   " ptrace process_vm_readv process_vm_writev kcmp ",
+	sandbox.IOUring: " io_uring_setup io_uring_enter io_uring_register ",
 }
 
 // onlyArg allows a call when its first argument is this.

@@ -80,6 +80,30 @@ func ownView(t *testing.T, r *container.Runtime) {
 	}
 }
 
+// TestAPermissionOpensItsWallAndNoOther: the same hostile program, permitted to
+// trace.
+func TestAPermissionOpensItsWallAndNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	if !r.Probe().Seccomp {
+		t.Skip("SKIPPED FOR LACK OF SECCOMP: there is no wall to open")
+	}
+	s := spec(t, "tracer")
+	s.Args = []string{probeIn(t, &s), "as-probe"}
+	s.Permissions = []sandbox.Permission{sandbox.Trace}
+	i := start(t, r, s)
+	var got map[string]string
+	if err := json.Unmarshal([]byte(i.line()), &got); err != nil {
+		t.Fatal(err)
+	}
+	i.wait()
+	for name, shut := range map[string]bool{"process_vm_readv": false, "kcmp": false, "io_uring": true, "keyctl": true, "bpf": true, "unshare user": true, "mount": true} {
+		if (got[name] == "EPERM") != shut {
+			t.Errorf("%s: got %s, want refused %v", name, got[name], shut)
+		}
+	}
+}
+
 func TestHostsViewOfAModule(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
