@@ -22,11 +22,19 @@ func (y *yard) podman(bundle string) (peer, error) {
 	}
 	p.run = func() (float64, error) {
 		cmd := command(args...)
-		cmd.Env = append(cmd.Env, "CONTAINERS_CONF="+filepath.Join(y.dir, "podman/containers.conf"), "CONTAINERS_STORAGE_CONF="+filepath.Join(y.dir, "podman/storage.conf"),
-			"XDG_RUNTIME_DIR="+filepath.Join(y.dir, "podman/run"))
+		cmd.Env = append(cmd.Env, y.podmanEnv()...)
 		return timed(cmd)
 	}
 	return p, nil
+}
+
+// podmanEnv keeps podman to folders of this run's own.
+func (y *yard) podmanEnv() []string {
+	home := filepath.Join(y.dir, "podman")
+	return []string{
+		"CONTAINERS_CONF=" + filepath.Join(home, "containers.conf"), "CONTAINERS_STORAGE_CONF=" + filepath.Join(home, "storage.conf"),
+		"XDG_RUNTIME_DIR=" + filepath.Join(home, "run"),
+	}
 }
 
 func (y *yard) podmanArgs(bundle string) ([]string, error) {

@@ -43,7 +43,11 @@ func sandboxRows(s size) ([]row, error) {
 		return nil, err
 	}
 	more, err := floor.measure(1)
-	return append(rows, more...), err
+	if err != nil {
+		return nil, err
+	}
+	powers, err := y.powers()
+	return append(append(rows, more...), powers...), err
 }
 
 // yard is where all sides work: a tmpfs of this run's own, and hierarchies that every side accepts.

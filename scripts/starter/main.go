@@ -3,6 +3,8 @@
 // sandbox is too.
 //
 //	starter bundle RUNDIR DIR SPEC    writes the OCI bundle of the same sandbox for the peers, waits for its input to end, cleans up
+//	starter output RUNDIR SPEC        runs one sandbox and prints what it wrote
+//	starter probe                     prints what a process here can do (sandbox/effective)
 //	starter serve RUNDIR SPEC         for each line of its input ("memory in bytes"; 0 is SPEC's own) runs one sandbox from Create to
 //	                                  Destroy and prints "ok NANOSECONDS" or "error TEXT"
 //
@@ -13,6 +15,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +26,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent"
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
+	"github.com/sandpiper-edge/sandpiper/sandbox/effective"
 )
 
 func main() {
@@ -34,6 +38,9 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 1 && args[0] == "probe" {
+		return json.NewEncoder(os.Stdout).Encode(effective.Run())
+	}
 	if len(args) < 3 {
 		if len(args) == 1 && args[0] == "agent" { // never asked for: it keeps the agent linked
 			a, err := agent.New(context.Background(), agent.Config{}, agent.Options{})
@@ -42,7 +49,7 @@ func run(args []string) error {
 			}
 			return a.Run(context.Background())
 		}
-		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR SPEC")
+		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR SPEC | output RUNDIR SPEC | probe")
 	}
 	r, err := container.New(container.Config{StateDir: args[1], Cgroup: "sandpiper-bench-" + args[0]})
 	if err != nil {
@@ -60,6 +67,9 @@ func run(args []string) error {
 		fmt.Println("ok")
 		_, err = io.Copy(io.Discard, os.Stdin)
 		return joinFirst(err, remove())
+	}
+	if args[0] == "output" {
+		return output(r, s)
 	}
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
@@ -86,6 +96,25 @@ func joinFirst(errs ...error) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// output prints what the program wrote to its log.
+func output(r *container.Runtime, s sandbox.Spec) error {
+	log, err := sandbox.OpenLog(s.LogPath)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if _, err := start(r, s); err != nil {
+		return err
+	}
+	if err := log.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil { // it has ended: all of it is there
+		return err
+	}
+	if _, err := io.Copy(os.Stdout, log); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
 	}
 	return nil
 }
