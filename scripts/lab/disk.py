@@ -53,7 +53,7 @@ def partition(board, number):
 class Scratch:
     """An image for one run: one ext4 file system, or two slots and data."""
 
-    def __init__(self, mib=256, slots=False):
+    def __init__(self, mib=1024, slots=False):  # sparse; a Pi's SD card must be a power of two
         self.mib, self.slots = mib, slots
 
     def __enter__(self):

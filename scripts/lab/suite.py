@@ -78,7 +78,7 @@ def compile_tests(board, patterns, into, pattern, timeout, arguments=""):
         if os.path.isdir(folder + "/testdata"):
             files["cwd/testdata"] = folder + "/testdata"
         # the tests' own time-out comes first: it prints where they hang. A slow boot took its part of the time
-        limit = f"L=$(( {timeout} - 20 - $(cut -d. -f1 /proc/uptime) )); [ $L -ge 10 ] || L=10; [ $L -le 600 ] || L=600\n"
+        limit = f"L=$(( {timeout} - 20 - $(cut -d. -f1 /proc/uptime) )); [ $L -ge 10 ] || L=10; [ $L -le 1200 ] || L=1200\n"
         jobs.append(machine.Job(path, exports() + limit + "J=$(dirname $0); mkdir -p $J/cwd; cd $J/cwd; chmod 755 $J/bin\n"
                     f"exec $J/bin -test.v=test2json -test.timeout=${{L}}s -test.run={shlex.quote(pattern or '')} {arguments}\n", files))
     return jobs
