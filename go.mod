@@ -58,3 +58,4 @@ require (
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 )
+replace github.com/godbus/dbus/v5 => ./sandbox/container/nodbus
