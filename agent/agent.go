@@ -64,6 +64,7 @@ type Agent struct {
 	keeper     *linux.Keeper // nil = no warden holds outputs
 	leaving    atomic.Bool   // for a successor
 	stopping   atomic.Bool   // with its modules
+	pins       pinModules
 	evictor    *evictor
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
@@ -192,13 +193,14 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Exec: a.exec, Effective: a.effective, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Images: a.imageFuncs(), Metrics: a.metrics, Logger: a.log,
+		Status: a.status, Verb: a.verb, Exec: a.exec, Effective: a.effective, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Images: a.imageFuncs(), Metrics: a.metrics, Hal: a.halHandler(), Logger: a.log,
 	})
 	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub, evicted: a.evictor.count}
 	a.twins.OnDesired(func(c twin.Change) {
 		if c.ID == a.edgeHub() {
 			a.routes.apply()
 		}
+		a.pins.desired(c.ID.Module)
 	})
 	a.broker.HandleMethod(a.edgeAgent(), a.ownMethods)
 	return nil
@@ -228,6 +230,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })
 		g.Go(func() error { return a.keepIdentities(ctx) })
 	}
+	a.pins.begin(ctx)
 	a.routes.apply()
 	g.Go(func() error { return a.reportClients(ctx) })
 	if a.dev.hub != "" {
@@ -242,6 +245,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.log.Info("agent is up", "identity", a.dev.id, "hub", a.dev.hub, "version", a.version)
 	err := g.Wait()
 	a.doors.wait()
+	a.pins.wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -137,6 +137,7 @@ func siblings(key toml.Key) []string {
 		"hal.led":              {"name", "led", "safe", "allow"},
 		"hal.can":              {"interface", "filter"},
 		"hal.can.filter":       {"name", "rx", "tx", "rate", "allow"},
+		"hal.serial.rs485":     {"rts_on_send"},
 	}
 	known := tables[strings.Join(key[:len(key)-1], ".")]
 	if known == nil {

@@ -106,7 +106,7 @@ func (a *Agent) honourable(m deployment.Module) error {
 	if err := a.permitted(m); err != nil {
 		return err
 	}
-	if len(m.Settings.Hal) == 0 {
+	if len(m.Settings.Hal) == 0 && m.Type != deployment.Hal {
 		return nil
 	}
 	refuse := func(why, want string) error {
@@ -121,6 +121,9 @@ func (a *Agent) honourable(m deployment.Module) error {
 	}
 	if err := a.hal.Check(m.Name, grants); err != nil {
 		return refuse(err.Error(), "grants as the device's configuration allows them")
+	}
+	if _, err := parsePublish(m.Settings.Publish, grants); err != nil {
+		return &deployment.Error{Path: "modules." + m.Name + ".settings.publish", Why: err.Error(), Want: "entries that read or watch what is granted", Code: deployment.CodeFailed}
 	}
 	return nil
 }

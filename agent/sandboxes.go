@@ -55,7 +55,7 @@ func (a *Agent) buildSandboxes() (err error) {
 		logs = filepath.Join(a.cfg.RunDir, "logs")
 	}
 	a.supervisor, err = supervisor.New(supervisor.Config{
-		Device: a.dev.id, Runtime: a.runtime, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
+		Device: a.dev.id, Runtime: pinRuntime{a.runtime, a}, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
 		LogDir: logs, LogTotal: int64(a.cfg.Modules.LogTotal), LogRate: int64(a.cfg.Modules.LogRate), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
 		Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
 	})
@@ -103,6 +103,9 @@ func (s shelf) Fetch(ctx context.Context, m deployment.Module) (supervisor.Image
 	if err := s.a.honourable(m); err != nil {
 		return supervisor.Image{}, err
 	}
+	if m.Type == deployment.Hal {
+		return supervisor.Image{}, nil // it runs from none
+	}
 	ref := m.Settings.Image
 	if m.Pull == deployment.NeverPull && !strings.HasPrefix(ref, "bundle:") {
 		return s.present(m)
@@ -147,6 +150,9 @@ func finalIfRefused(m deployment.Module, err error) error {
 func (s shelf) Keep(ctx context.Context, digests []string) error {
 	keep := make([]bundle.Digest, 0, len(digests))
 	for _, text := range digests {
+		if text == "" {
+			continue // of a module without a program
+		}
 		d, err := bundle.ParseDigest(text)
 		if err != nil {
 			return err
@@ -162,6 +168,9 @@ func (s shelf) Keep(ctx context.Context, digests []string) error {
 
 // commitImage notes that an image proved itself: nothing older of its module is installed any more.
 func (a *Agent) commitImage(digest string) error {
+	if digest == "" {
+		return nil
+	}
 	d, err := bundle.ParseDigest(digest)
 	if err != nil {
 		return err

@@ -32,6 +32,9 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		return sandbox.Spec{}, fmt.Errorf("identity: %w", err)
 	}
 	a.identitiesChanged()
+	if m.Type == deployment.Hal {
+		return a.pinSpec(m)
+	}
 	root, err := a.mount(ctx, s.Image.Digest)
 	if err != nil {
 		return sandbox.Spec{}, fmt.Errorf("mount image: %w", err)
@@ -196,6 +199,9 @@ func (h hosting) Open(ctx context.Context, s supervisor.Seat, i sandbox.Instance
 	id := iothub.ID{Device: h.a.dev.id, Module: s.Module.Name}
 	if err := h.a.grantHal(s.Module); err != nil {
 		return fmt.Errorf("grant pins and sensors: %w", err)
+	}
+	if s.Module.Type == deployment.Hal {
+		return nil // the agent itself: there is no door to open
 	}
 	if w, ok := i.(interface{ Waiting() bool }); ok && h.a.cfg.Modules.Strict && w.Waiting() {
 		if err := h.a.holdToGrants(ctx, s, i); err != nil {

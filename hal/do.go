@@ -196,6 +196,10 @@ func (s *Server) ends(t *thing, l *lease, why string) func() {
 			return
 		}
 		l.pulse = 0
+		if l.who == Operator { // who is not there to let go
+			s.endLocked(t, why)
+			return
+		}
 		s.recordLocked(l.who, t.Name, why)
 		s.safeLocked(t, s.safeOfLocked(t, l), why)
 	}

@@ -3,6 +3,7 @@ package hal
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"slices"
 	"time"
 )
@@ -52,6 +53,27 @@ func (s *Server) Log() []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.ring)
+}
+
+// Holding is one output and who drives it.
+type Holding struct {
+	Name    string    `json:"name"`
+	Who     string    `json:"who"`
+	Fence   uint64    `json:"fence"`
+	Expires time.Time `json:"expires,omitzero"` // zero = with the instance
+}
+
+// Leases lists who drives what, in order of names.
+func (s *Server) Leases() []Holding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []Holding{}
+	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+		if l := s.things[name].lease; l != nil {
+			list = append(list, Holding{Name: name, Who: l.who, Fence: l.fence, Expires: l.until})
+		}
+	}
+	return list
 }
 
 // Acquire leases outputs, all or none. ttl 0 lasts as long as the instance. A lease that the module has already is replaced, with a

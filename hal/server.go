@@ -83,7 +83,29 @@ func New(cfg ServerConfig) (*Server, error) {
 		}
 		s.things[r.Name] = &thing{Resource: r, worker: w, state: "gone"}
 	}
+	s.grants[Operator] = map[string]*granted{}
+	for _, t := range s.things {
+		s.grants[Operator][t.Name] = &granted{Effective: whole(t.Resource)}
+	}
 	return s, nil
+}
+
+// Operator is the name under which the device's own operator reads and drives everything. No module has it.
+const Operator = "$operator"
+
+// whole is all that a resource's owner allows to anybody.
+func whole(r Resource) Effective {
+	e := Effective{Resource: r, Read: true, Write: r.writable(), Rate: r.Rate}
+	if r.Safe != nil {
+		e.Safe = *r.Safe
+	}
+	switch {
+	case r.I2C != nil:
+		e.ReadRegs, e.WriteRegs = r.I2C.Read, r.I2C.Write
+	case r.CAN != nil:
+		e.RX, e.TX = r.CAN.RX, r.CAN.TX
+	}
+	return e
 }
 
 // Run opens what there is, serves until ctx ends, then drives every output safe and closes all.

@@ -42,6 +42,7 @@ type Config struct {
 	Queue      QueueFuncs
 	Images     ImageFuncs
 	Metrics    func(w io.Writer) error // text format of Prometheus
+	Hal        http.Handler            // pins and sensors, below /v1/hal and /hal/; nil = this device has none
 	Logger     *slog.Logger            // default: discard
 }
 
@@ -79,6 +80,11 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("POST /deployment", func(w http.ResponseWriter, r *http.Request) { s.manifest(w, r, s.cfg.Apply) })
 	s.queueRoutes()
 	s.imageRoutes()
+	if cfg.Hal != nil {
+		s.mux.Handle("/v1/hal", cfg.Hal)
+		s.mux.Handle("/v1/hal/", cfg.Hal)
+		s.mux.Handle("/hal/", cfg.Hal)
+	}
 	s.mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var text bytes.Buffer
 		if err := s.cfg.Metrics(&text); err != nil {

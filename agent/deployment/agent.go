@@ -217,7 +217,7 @@ func (p *parser) module(name string, o object) Module {
 		p.fail(o.path, why, wantName)
 	}
 	if o.get("type") == nil {
-		p.fail(o.at("type"), "missing", "one of docker, sandbox, native")
+		p.fail(o.at("type"), "missing", "one of docker, sandbox, native, hal")
 	}
 	m.Version = o.text("version")
 	m.Type = choice(o, "type", types, Docker)
@@ -230,10 +230,13 @@ func (p *parser) module(name string, o object) Module {
 	if settings.members == nil {
 		p.fail(settings.path, "missing", "an object with image")
 	}
-	if m.Type == Docker {
+	switch m.Type {
+	case Docker:
 		m.Settings = p.dockerSettings(settings)
 		m.createText = p.createText(settings)
-	} else {
+	case Hal:
+		m.Settings = p.halSettings(settings)
+	case Sandbox, Native:
 		m.Settings = p.ownSettings(settings, m.Type)
 	}
 	_ = o.get("configuration") // set by the cloud: which deployment named the module

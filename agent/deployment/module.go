@@ -19,9 +19,10 @@ const (
 	Docker  Type = iota // an image named by a manifest for Azure IoT Edge, options in createOptions
 	Sandbox             // a bundle or image with its own root
 	Native              // a native bundle on a read-only view of the host
+	Hal                 // no program: the agent reads sensors and drives outputs in the module's name
 )
 
-var types = []named[Type]{{"docker", Docker}, {"sandbox", Sandbox}, {"native", Native}}
+var types = []named[Type]{{"docker", Docker}, {"sandbox", Sandbox}, {"native", Native}, {"hal", Hal}}
 
 // String is the type as a manifest writes it.
 func (t Type) String() string { return nameOf(types, t) }
@@ -123,6 +124,9 @@ type Settings struct {
 	Data        int64             `json:"data,omitempty"`        // bytes of durable space at /data; 0 = none
 	Hal         json.RawMessage   `json:"hal,omitempty"`         // list of grants, checked by the hardware room
 	Permissions []string          `json:"permissions,omitempty"` // walls to open, if the device's owner permits it
+	Publish     json.RawMessage   `json:"publish,omitempty"`     // type hal: what is read and where it goes, checked by the agent
+	Outputs     bool              `json:"outputs,omitempty"`     // type hal: desired.outputs are driven
+	Methods     bool              `json:"methods,omitempty"`     // type hal: direct methods read, write and pulse
 	Health      Health            `json:"-"`
 	StopTimeout time.Duration     `json:"-"` // from the stop signal to SIGKILL; 0 = DefaultStopTimeout
 	Create      CreateOptions     `json:"create,omitzero"`

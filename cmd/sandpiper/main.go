@@ -99,7 +99,7 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&s.runDir, "run-dir", "/run/sandpiper", "runtime directory of the agent to talk to")
 	root.AddCommand(
-		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.imageCommand(), s.checkCommand(), s.metricsCommand(), s.versionCommand(),
+		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.imageCommand(), s.checkCommand(), s.halCommand(), s.metricsCommand(), s.versionCommand(),
 	)
 	root.AddCommand(s.insideCommands()...)
 	return root

@@ -1,0 +1,241 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/hal"
+)
+
+// pinPublish is one entry of publish: what is read at a period, or what is watched, and the output it goes to.
+type pinPublish struct {
+	Read     []string     `json:"read"`
+	Every    hal.Duration `json:"every"`    // period of Read; at least 10ms
+	Deadband float64      `json:"deadband"` // a value within it of the one that was published last is left out
+	AtLeast  hal.Duration `json:"at_least"` // but not for longer than this; 0 = for ever
+	Batch    int          `json:"batch"`    // periods in one message; default 1
+
+	Watch       string       `json:"watch"`
+	MinInterval hal.Duration `json:"min_interval"` // of Watch: edges closer together go as one, the newest
+
+	Output string `json:"output"`
+}
+
+const (
+	leastEvery   = 10 * time.Millisecond
+	maxPinBatch  = 1000
+	maxPinQueue  = 4096            // samples that wait for the store
+	pinRetryTime = 5 * time.Second // until what is gone or busy is tried again
+)
+
+// parsePublish reads the list. An error names the entry.
+func parsePublish(raw json.RawMessage, grants []hal.Grant) ([]pinPublish, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	var list []pinPublish
+	if err := dec.Decode(&list); err != nil {
+		return nil, err
+	}
+	for i, p := range list {
+		bad := func(format string, args ...any) ([]pinPublish, error) {
+			return nil, fmt.Errorf("entry %d: %s", i, fmt.Sprintf(format, args...))
+		}
+		switch {
+		case (len(p.Read) > 0) == (p.Watch != ""):
+			return bad("want one of read and watch")
+		case p.Output == "":
+			return bad("output is missing")
+		case len(p.Read) > 0 && time.Duration(p.Every) < leastEvery:
+			return bad("every is %v; want at least %v", p.Every, leastEvery)
+		case p.Batch < 0 || p.Batch > maxPinBatch || p.Deadband < 0 || len(p.Read) > hal.MaxGrants:
+			return bad("batch is at most %d, deadband not below 0", maxPinBatch)
+		}
+		for _, name := range append(slices.Clone(p.Read), p.Watch) {
+			granted := slices.ContainsFunc(grants, func(g hal.Grant) bool { return g.Name == name && g.Read })
+			if name != "" && !granted {
+				return bad("%.40q is not in the list hal with the right to read", name)
+			}
+		}
+		if list[i].Batch == 0 {
+			list[i].Batch = 1
+		}
+	}
+	return list, nil
+}
+
+// pinSample is one value in a message: name, unit, value and time, in the letters of SenML. A value that is none has the reason instead.
+type pinSample struct {
+	N      string   `json:"n"`
+	U      string   `json:"u,omitempty"`
+	V      *float64 `json:"v,omitempty"`
+	T      float64  `json:"t"` // seconds since 1970
+	Bad    string   `json:"bad,omitempty"`
+	Seq    uint64   `json:"seq,omitempty"` // of an edge
+	Lost   uint64   `json:"lost,omitempty"`
+	Merged uint64   `json:"merged,omitempty"`
+}
+
+func (m *pinModule) id() iothub.ID { return iothub.ID{Device: m.a.dev.id, Module: m.name} }
+
+// send stores samples as one message. Its creation time is the last sample's.
+func (m *pinModule) send(ctx context.Context, output string, list []pinSample) error {
+	body, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	made := time.UnixMilli(int64(list[len(list)-1].T * 1000)).UTC()
+	bag := iothub.Bag{
+		{Key: iothub.PropContentType, Value: "application/json"}, {Key: iothub.PropContentEncoding, Value: "utf-8"},
+		{Key: iothub.PropCreated, Value: made.Format("2006-01-02T15:04:05.000Z")},
+	}
+	_, err = m.a.broker.Publish(ctx, m.id(), output, bag, body)
+	return err
+}
+
+// pinOutbox keeps what the store does not take at the moment, the newest of it.
+type pinOutbox struct {
+	m      *pinModule
+	output string
+	list   []pinSample
+	ill    bool
+}
+
+func (o *pinOutbox) flush(ctx context.Context) {
+	if len(o.list) == 0 {
+		return
+	}
+	if err := o.m.send(ctx, o.output, o.list); err != nil {
+		if !o.ill && ctx.Err() == nil {
+			o.m.a.log.Warn("readings not stored, they are kept and tried again", "module", o.m.name, "err", err)
+		}
+		o.ill = true
+		if n := len(o.list) - maxPinQueue; n > 0 {
+			o.list = slices.Delete(o.list, 0, n)
+		}
+		return
+	}
+	o.list, o.ill = o.list[:0], false
+}
+
+// pinLast is what was published last of one name.
+type pinLast struct {
+	value float64
+	bad   string
+	at    time.Time
+	known bool
+}
+
+// poll reads at a fixed pace: the phase comes from the names, so that pollers are spread, and a period that was missed is left out.
+func (m *pinModule) poll(ctx context.Context, p pinPublish) {
+	every := time.Duration(p.Every)
+	h := fnv.New64a()
+	_, _ = fmt.Fprint(h, m.name, p.Output, p.Read) // a hash takes everything
+	next := time.Now().Truncate(every).Add(time.Duration(h.Sum64() % uint64(every)))
+	last := make(map[string]pinLast, len(p.Read))
+	box := pinOutbox{m: m, output: p.Output}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for periods := 0; ; {
+		if late := time.Since(next); late > 0 {
+			next = next.Add((late/every + 1) * every)
+		}
+		timer.Reset(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		for _, name := range p.Read {
+			if s, news := m.sample(ctx, p, name, last); news {
+				box.list = append(box.list, s)
+			}
+		}
+		if periods++; periods >= p.Batch {
+			periods = 0
+			box.flush(ctx)
+		}
+	}
+}
+
+// sample reads one value and says whether it is to be published.
+func (m *pinModule) sample(ctx context.Context, p pinPublish, name string, last map[string]pinLast) (pinSample, bool) {
+	v, err := m.a.hal.Read(ctx, m.name, name, hal.ClassPoll, 0)
+	if ctx.Err() != nil {
+		return pinSample{}, false
+	}
+	was, now := last[name], pinLast{value: v.Num, at: time.Now(), known: true}
+	s := pinSample{N: name, U: v.Unit, T: float64(now.at.UnixMilli()) / 1000}
+	switch {
+	case err != nil:
+		now.bad = string(hal.CodeOf(err))
+	case v.Quality == hal.Bad:
+		now.bad = "invalid"
+	default:
+		s.V = &v.Num
+	}
+	s.Bad = now.bad
+	stale := p.AtLeast > 0 && now.at.Sub(was.at) >= time.Duration(p.AtLeast)
+	moved := now.bad == "" && math.Abs(now.value-was.value) >= p.Deadband
+	if was.known && was.bad == now.bad && !stale && !moved {
+		return s, false
+	}
+	last[name] = now
+	return s, true
+}
+
+// watch publishes each edge, or with a least interval the newest of those that came in it.
+func (m *pinModule) watch(ctx context.Context, p pinPublish) {
+	box := pinOutbox{m: m, output: p.Output}
+	for ctx.Err() == nil {
+		w, err := m.a.hal.Watch(ctx, m.name, p.Watch, 0)
+		for err == nil {
+			var events [64]hal.Event
+			var n int
+			if n, err = w.Next(ctx, events[:]); n == 0 {
+				break
+			}
+			if p.MinInterval > 0 {
+				events[0], n = events[n-1], 1
+			}
+			for _, e := range events[:n] {
+				box.list = append(box.list, sampleOf(p.Watch, e))
+			}
+			box.flush(ctx)
+			if p.MinInterval > 0 {
+				pause(ctx, time.Duration(p.MinInterval))
+			}
+		}
+		if ctx.Err() == nil && !errors.Is(err, hal.Absent) {
+			m.a.log.Warn("line not watched", "module", m.name, "name", p.Watch, "err", err)
+		}
+		pause(ctx, pinRetryTime)
+	}
+}
+
+func sampleOf(name string, e hal.Event) pinSample {
+	level := 0.0
+	if e.Edge == hal.Rising {
+		level = 1
+	}
+	return pinSample{N: name, V: &level, T: float64(e.Time.UnixMilli()) / 1000, Seq: e.Seq, Lost: e.Lost, Merged: e.Merged}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
+	"github.com/sandpiper-edge/sandpiper/hal/linux"
+)
+
+func (s *shared) halCommand() *cobra.Command {
+	c := &cobra.Command{Use: "hal", Short: "Pins, buses and sensors of this device; inside a module those that it is granted"}
+	c.AddCommand(s.halListCommand(), s.halReadCommand(), s.halWriteCommand(), s.halWatchCommand(), s.halScanCommand(), s.halLogCommand(), s.halLeasesCommand(), s.halSimCommand())
+	return c
+}
+
+func halPath(name string, rest ...string) string {
+	return "/v1/hal/" + url.PathEscape(name) + strings.Join(rest, "")
+}
+
+// halNames completes a name from the running agent.
+func (s *shared) halNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	var list []hal.Status
+	if len(args) > 0 || s.hal().ask(cmd.Context(), http.MethodGet, "/v1/hal", nil, &list) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, st := range list {
+		names = append(names, st.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (s *shared) halListCommand() *cobra.Command {
+	return s.withJSON(&cobra.Command{
+		Use: "list", Short: "What there is: kind, rights, unit, state (ok, stuck, gone, busy, leased)", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []hal.Status
+			if err := s.hal().ask(cmd.Context(), http.MethodGet, "/v1/hal", nil, &list); err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, list)
+			}
+			var rows [][]string
+			for _, st := range list {
+				rights := map[bool]string{true: "r"}[st.Read] + map[bool]string{true: "w"}[st.Write]
+				rows = append(rows, []string{st.Name, string(st.Kind), rights, orDash(st.Unit), st.State})
+			}
+			return table(s.out, "NAME KIND RIGHTS UNIT STATE", rows)
+		},
+	})
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// halValue is an answer to a read.
+type halValue struct {
+	Value   float64   `json:"value"`
+	Unit    string    `json:"unit,omitempty"`
+	Time    time.Time `json:"time"`
+	Quality string    `json:"quality"`
+}
+
+func (s *shared) halReadCommand() *cobra.Command {
+	return s.withJSON(&cobra.Command{
+		Use: "read NAME", Short: "Read a line, an output or a sensor", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var v halValue
+			if err := s.hal().ask(cmd.Context(), http.MethodGet, halPath(args[0]), nil, &v); err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, v)
+			}
+			text := strings.TrimSpace(strconv.FormatFloat(v.Value, 'g', 8, 64) + " " + v.Unit)
+			if v.Quality != string(hal.Good) {
+				text += " (" + v.Quality + ")"
+			}
+			_, err := fmt.Fprintln(s.out, text)
+			return err
+		},
+	})
+}
+
+func (s *shared) halWriteCommand() *cobra.Command {
+	pulse := 10 * time.Second
+	c := &cobra.Command{
+		Use: "write NAME VALUE", Short: "Drive an output for a time; then it is safe again, whatever becomes of this command", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := strconv.ParseFloat(args[1], 64)
+			if err != nil {
+				return usageError{fmt.Errorf("value %q: want a number", args[1])}
+			}
+			if pulse <= 0 {
+				return usageError{errors.New("--for: want a time above 0, such as 5s")}
+			}
+			if err := s.hal().ask(cmd.Context(), http.MethodPut, halPath(args[0]), map[string]any{"value": v, "for": hal.Duration(pulse)}, nil); err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, map[string]any{"name": args[0], "value": v, "for": pulse.String()})
+			}
+			_, err = fmt.Fprintf(s.out, "%s is %g for %s\n", args[0], v, pulse)
+			return err
+		},
+	}
+	c.Flags().DurationVar(&pulse, "for", pulse, "how long, at most 1h")
+	return s.withJSON(c)
+}
+
+func (s *shared) halWatchCommand() *cobra.Command {
+	var count int
+	c := &cobra.Command{
+		Use: "watch NAME", Short: "Print each edge of a line, or each frame of a CAN interface, until interrupted", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := s.hal().open(cmd.Context(), http.MethodGet, halPath(args[0], "/events"), nil)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			return s.halEvents(cmd.Context(), body, count)
+		},
+	}
+	c.Flags().IntVarP(&count, "count", "n", 0, "end after so many; 0 = never")
+	return s.withJSON(c)
+}
+
+// halEvents prints a stream of events, as it comes with --json.
+func (s *shared) halEvents(ctx context.Context, body io.Reader, count int) error {
+	dec := json.NewDecoder(body)
+	for n := 0; count == 0 || n < count; {
+		var raw json.RawMessage
+		err := dec.Decode(&raw)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, io.EOF) { // interrupted, or the agent ended
+				return nil
+			}
+			return err
+		}
+		var e struct {
+			Seq, Lost, Merged uint64
+			Edge, Data        string
+			ID                uint32
+			Time              time.Time
+			Error             *struct{ Code, Name string }
+		}
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return err
+		}
+		switch {
+		case e.Error != nil:
+			return fmt.Errorf("%s: %s", e.Error.Name, e.Error.Code)
+		case e.Seq == 0: // a beat
+			continue
+		case s.json:
+			_, err = fmt.Fprintln(s.out, string(raw))
+		case e.Edge != "":
+			_, err = fmt.Fprintf(s.out, "%s  %-7s  seq %d  lost %d  merged %d\n", e.Time.Format(time.StampMicro), e.Edge, e.Seq, e.Lost, e.Merged)
+		default:
+			_, err = fmt.Fprintf(s.out, "%s  %03x  %s  lost %d\n", e.Time.Format(time.StampMicro), e.ID, e.Data, e.Lost)
+		}
+		if err != nil {
+			return err
+		}
+		n++
+	}
+	return nil
+}
+
+func (s *shared) halLogCommand() *cobra.Command {
+	return s.withJSON(&cobra.Command{
+		Use: "log", Short: "What was done lately: writes, leases, denials, safe actions", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []hal.Entry
+			if err := s.hal().ask(cmd.Context(), http.MethodGet, "/hal/log", nil, &list); err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, list)
+			}
+			var rows [][]string
+			for _, e := range list {
+				rows = append(rows, []string{e.Time.Format(time.DateTime), orDash(e.Who), e.Name, e.What})
+			}
+			return table(s.out, "TIME WHO NAME WHAT", rows)
+		},
+	})
+}
+
+func (s *shared) halLeasesCommand() *cobra.Command {
+	return s.withJSON(&cobra.Command{
+		Use: "leases", Short: "Who drives which output", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list []hal.Holding
+			if err := s.hal().ask(cmd.Context(), http.MethodGet, "/hal/leases", nil, &list); err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, list)
+			}
+			var rows [][]string
+			for _, l := range list {
+				until := "with the instance"
+				if !l.Expires.IsZero() {
+					until = l.Expires.Format(time.TimeOnly)
+				}
+				rows = append(rows, []string{l.Name, l.Who, fmt.Sprint(l.Fence), until})
+			}
+			return table(s.out, "NAME WHO FENCE EXPIRES", rows)
+		},
+	})
+}
+
+func (s *shared) halSimCommand() *cobra.Command {
+	c := &cobra.Command{Use: "sim", Short: `The world around a simulated board (backend = "sim")`}
+	c.AddCommand(&cobra.Command{
+		Use: "set NAME VALUE", Short: "Drive an input or a sensor from outside", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := strconv.ParseFloat(args[1], 64)
+			if err != nil {
+				return usageError{fmt.Errorf("value %q: want a number", args[1])}
+			}
+			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), map[string]any{"value": v}, nil)
+		},
+	}, &cobra.Command{
+		Use: "fail NAME nack=N|stuck=TIME|gone|none", Short: "Break a resource, or mend it", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			fault := map[string]any{}
+			kind, value, _ := strings.Cut(args[1], "=")
+			n, err := strconv.Atoi(value)
+			switch {
+			case kind == "nack" && err == nil:
+				fault["nack"] = n
+			case kind == "stuck" && value != "":
+				fault["stuck"] = value
+			case args[1] == "gone":
+				fault["gone"] = true
+			case args[1] != "none":
+				return usageError{fmt.Errorf("%q: want nack=3, stuck=2s, gone or none", args[1])}
+			}
+			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), fault, nil)
+		},
+	})
+	return c
+}
+
+func (s *shared) halScanCommand() *cobra.Command {
+	var probe, asTOML bool
+	c := &cobra.Command{
+		Use: "scan", Short: "What this board has, without touching a bus; needs no agent and no configuration", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := linux.NewBoard(linux.Config{})
+			if err != nil {
+				return err
+			}
+			found, err := b.Scan(cmd.Context(), hal.Probe(probe))
+			if err != nil {
+				return err
+			}
+			switch {
+			case asTOML:
+				_, err := io.WriteString(s.out, scanTOML(found))
+				return err
+			case s.json:
+				return printJSON(s.out, found)
+			}
+			var rows [][]string
+			for _, f := range found {
+				rows = append(rows, []string{string(f.Kind), matchText(f.Match, " "), orDash(f.Holder), orDash(f.Unit), f.Detail})
+			}
+			return table(s.out, "KIND MATCH HOLDER UNIT DETAIL", rows)
+		},
+	}
+	c.Flags().BoolVar(&probe, "probe", false, "ask each free address of each I2C bus, too")
+	c.Flags().BoolVar(&asTOML, "toml", false, "print a [hal] section to begin with: inputs and sensors that nobody holds, allowed to nobody")
+	return s.withJSON(c)
+}
+
+func matchText(fields []hal.Field, between string) string {
+	list := make([]string, len(fields))
+	for i, f := range fields {
+		list[i] = f.Key + "=" + f.Value
+	}
+	return strings.Join(list, between)
+}
+
+// scanTOML is a configuration that works as it stands: what is free and can be read, under names that its owner changes. Outputs are
+// the owner's to declare: nobody but them knows which value is safe.
+func scanTOML(found []hal.Found) string {
+	var b strings.Builder
+	b.WriteString("[hal]\nbackend = \"linux\"\n")
+	numbers := map[hal.Kind]int{}
+	for _, f := range found {
+		if f.Holder != "" || f.Kind != hal.KindLine && f.Kind != hal.KindSensor {
+			continue
+		}
+		numbers[f.Kind]++
+		fmt.Fprintf(&b, "\n[[hal.%s]]  # %s\nname = \"%s-%d\"\n", f.Kind, f.Detail, f.Kind, numbers[f.Kind])
+		if f.Kind == hal.KindLine {
+			for _, m := range f.Match {
+				fmt.Fprintf(&b, "%s = %s\n", m.Key, tomlValue(m))
+			}
+			b.WriteString("direction = \"in\"  # an output also needs safe = 0 or 1\nallow = []\n")
+			continue
+		}
+		parts := make([]string, len(f.Match))
+		for i, m := range f.Match {
+			parts[i] = m.Key + " = " + tomlValue(m)
+		}
+		fmt.Fprintf(&b, "source = {%s}\nunit = %q\n", strings.Join(parts, ", "), f.Unit)
+		if f.Scale != 1 && f.Scale != 0 {
+			fmt.Fprintf(&b, "scale = %s\n", strconv.FormatFloat(f.Scale, 'f', -1, 64))
+		}
+		b.WriteString("allow = []\n")
+	}
+	if len(numbers) == 0 {
+		b.WriteString("# nothing was found that is free to be read\n")
+	}
+	return b.String()
+}
+
+// tomlValue is a value as TOML has it: offsets are numbers, all else is text.
+func tomlValue(f hal.Field) string {
+	if slices.Contains([]string{"offset", "addr", "cs"}, f.Key) {
+		return f.Value
+	}
+	return strconv.Quote(f.Value)
+}
