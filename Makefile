@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-powercut lab-reset lab-selftest clean
+.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-memory lab-powercut lab-reset lab-selftest clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -91,6 +91,9 @@ lab-smoke: ## one virtual board, where QEMU and a fetched kernel are at hand
 
 lab-agent: build ## the main job on virtual boards (LAB_BOARDS): hub here, agent there, LAB_RESETS=20 resets, a ledger
 	@scripts/lab/lab job
+
+lab-memory: build ## memory of warden and agent on the armv7 board with the demo's modules, beside this machine's figure
+	@scripts/lab/lab memory
 
 lab-powercut: ## power cuts under a working store on virtual boards, and a control (LAB_CUTS=10, LAB_SEED, LAB_BOARDS)
 	@scripts/lab/lab powercut

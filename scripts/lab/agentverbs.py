@@ -68,7 +68,7 @@ def job(args):
     names = args.board or os.environ.get("LAB_BOARDS", "").split() or ["arm64", "armv7-61"]
     for name in names:
         boards.board(name).need()
-    return mainjob.main(names)
+    return mainjob.main(names, args.control)
 
 
 def memory(args):
@@ -86,4 +86,6 @@ def add(verb):
     v.add_argument("board_name", metavar="BOARD")
     v.add_argument("command", nargs="...")
     verb("memory", memory).add_argument("board", nargs="*")
-    verb("job", job).add_argument("board", nargs="*")
+    v = verb("job", job)
+    v.add_argument("-control", action="store_true", help="only the control, in which messages must be lost")
+    v.add_argument("board", nargs="*")

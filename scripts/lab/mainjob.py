@@ -12,12 +12,14 @@ MODULES = {"beat-native": "native", "beat-signed": "sandbox"}
 LIMITS = {"memory": "48MiB", "cpu": 0.5, "pids": 24}
 CGROUP = {"memory.max": str(48 << 20), "cpu.max": "50000 100000", "pids.max": "24"}  # the same, as the kernel says it
 CUTS = ["sysrq", "reset", "kill"]
+STRICT = "FROM /messages/* INTO $upstream"
+LOOSE = {"route": STRICT, "durability": "relaxed(30s)"}  # acknowledged from memory: what a reset then takes, the ledger must show
 
 
 class Job:
     """One board's main job. Every act says what it saw, and raises when that is not what it should be."""
 
-    def __init__(self, board, resets, seed, route="FROM /messages/* INTO $upstream"):
+    def __init__(self, board, resets, seed, route=STRICT):
         self.board, self.resets, self.random, self.route = board, resets, random.Random(f"{seed}/{board.name}"), route
         self.book, self.began = ledger.Ledger(), time.time()
 
@@ -64,7 +66,7 @@ class Job:
             modules[name] = {"type": kind, "settings": {"image": url, "limits": LIMITS}}
         self.hub.deploy(modules, self.route)
 
-    def publishes(self, more, limit=240):
+    def publishes(self, more, limit=600):
         """Waits until the hub has so many new messages of each module."""
         goal = {m: self.book.received(m) + more for m in MODULES}
         service.until(limit, f"{self.board.name}: {more} new messages of each module", lambda: all(self.book.received(m) >= n for m, n in goal.items()), self.device.alive)
@@ -87,7 +89,8 @@ class Job:
 
     def reset(self, n, how):
         """One reset at a random moment; at every fourth the hub stands still meanwhile, and messages wait on the board's disk."""
-        self.publishes(3)
+        if self.route is STRICT:
+            self.publishes(3)
         dark = n % 4 == 3
         if dark:
             self.hub.pause()
@@ -110,8 +113,8 @@ class Job:
         """Stops the modules, and waits until the hub has what was acknowledged or has had time enough."""
         for name in MODULES:
             self.hub.desire(name, {"stop": True})
-        service.until(120, f"{self.board.name}: the modules stop", lambda: self.book.stopped >= set(MODULES), self.device.alive)
-        end = time.time() + 120
+        service.until(300, f"{self.board.name}: the modules stop", lambda: self.book.stopped >= set(MODULES), self.device.alive)
+        end = time.time() + (120 if self.route is STRICT else 45)
         while self.book.missing() and time.time() < end:
             time.sleep(1)
 
@@ -125,10 +128,10 @@ class Job:
         for name, sessions, acknowledged, seen, received, duplicated, lost in book.rows(MODULES):
             self.say(f"{name:12} sessions={sessions} acknowledged={acknowledged} (read on the board: {seen}) received={received} duplicated={duplicated} lost={lost}")
             total = [a + b for a, b in zip(total, (acknowledged, received, duplicated, lost))]
-        for name in book.missing()[:20]:
+        for name in book.missing()[:20 if self.route is STRICT else 2]:
             self.say(f"LOST {name}")
         self.say("ledger: resets=%d acknowledged=%d received=%d duplicated=%d lost=%d out-of-order=%d" % (self.resets, *total, book.disorder))
-        if total[0] < 10 * self.resets:
+        if total[0] < 10 * self.resets and self.route is STRICT:
             raise boards.Trouble(f"{self.board.name}: only {total[0]} messages were acknowledged; the run proves nothing", 1)
         return total[3] + book.disorder
 
@@ -140,15 +143,24 @@ def pss(device):
     return [int(words.split()[0]) / 1024 for words in device.on(line).strip().split("\n")]
 
 
-def main(names):
-    """The main job on each board in turn; the exit code says the worst that happened."""
+def control(name, seed):
+    """A route that acknowledges what is in memory only, two resets: a ledger that finds nothing lost here finds nothing anywhere."""
+    lost = Job(boards.board(name), 2, seed, LOOSE).run()
+    print(f"lab: {name}: control, acknowledged from memory by the manifest's own wish: {lost} lost" + ("" if lost else "; THE LEDGER SEES NO LOSS"), flush=True)
+    return lost > 0
+
+
+def main(names, only_control=False):
+    """The main job on each board in turn, or the control on the first; the exit code says the worst that happened."""
     resets, seed = int(os.environ.get("LAB_RESETS") or 20), os.environ.get("LAB_SEED") or str(int(time.time()))
     passed, failed, code = 0, 0, 0
     print(f"lab: main job on {' '.join(names)}: {resets} resets each, LAB_SEED={seed}", flush=True)
-    for name in names:
+    jobs = [(names[0], lambda: control(names[0], seed))] if only_control else []
+    jobs += [] if only_control else [(name, lambda name=name: not Job(boards.board(name), resets, seed).run()) for name in names]
+    for name, act in jobs:
         try:
-            lost = Job(boards.board(name), resets, seed).run()
-            passed, failed, code = passed + (not lost), failed + bool(lost), max(code, bool(lost))
+            good = act()
+            passed, failed, code = passed + good, failed + (not good), max(code, int(not good))
         except (boards.Trouble, OSError) as trouble:
             print(f"lab: {name}: FAILED: {trouble}", flush=True)
             failed, code = failed + 1, max(code, getattr(trouble, "code", 1))

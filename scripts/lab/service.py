@@ -107,7 +107,7 @@ class Service:
         return text
 
     def status(self):
-        return json.loads(self.on("sandpiper status --json"))
+        return json.loads(self.on("[ -S /run/sandpiper/control.sock ] && sandpiper status --json"))
 
     def alive(self):
         """Raises when the board is beyond waiting for."""
@@ -115,7 +115,7 @@ class Service:
             failure = self.machine.run.failure or f"QEMU ended with {self.machine.process.returncode}"
             raise boards.Trouble(f"{self.board.name}: {failure}; log: {self.machine.log}", 4)
 
-    def answers(self, limit=180):
+    def answers(self, limit=420):
         """Waits until the agent answers; returns its status."""
         return until(limit, f"{self.board.name}: the agent answers", self.status, self.alive)
 
