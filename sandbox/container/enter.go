@@ -43,7 +43,12 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 		return nil, err
 	}
 	defer undo(func() error { child.Abandon(); return nil })
-	root, err := r.makeRoot(s, u)
+	owner, err := os.Open(filepath.Join("/proc", strconv.Itoa(child.Pid), "ns/user"))
+	if err != nil {
+		return nil, err
+	}
+	defer owner.Close()
+	root, err := r.makeRoot(s, u, owner)
 	defer undo(func() error { return r.removeRoot(s.ID) })
 	defer root.close()
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 // The accounts of a host view: programs look up who they are, and learn nothing
@@ -29,7 +27,7 @@ var hostEtc = []string{
 }
 
 // hostView fills an empty root with a read-only view of the host.
-func hostView(t *tree, s sandbox.Spec, root *rootfs) error {
+func hostView(t *tree, image string, root *rootfs) error {
 	for _, path := range append(append([]string(nil), hostDirs...), hostEtc...) {
 		if err := show(t, path, root); err != nil {
 			return err
@@ -43,7 +41,7 @@ func hostView(t *tree, s sandbox.Spec, root *rootfs) error {
 	t.write("/etc/passwd", hostViewPasswd)
 	t.write("/etc/group", hostViewGroup)
 	t.write("/etc/nsswitch.conf", hostViewNames)
-	root.mounts = append(root.mounts, bind(s.Root.Image, appDir, readOnly))
+	root.mounts = append(root.mounts, bind(image, appDir, readOnly))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"debug/elf"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -194,6 +195,48 @@ func TestImageUserIsTheImagesOwn(t *testing.T) {
 	if want := `sandbox stranger: create: user "nobody-here": unable to find user nobody-here: no matching entries in passwd file`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
+}
+
+// TestFilesOfRootInAnImage: what root alone may read in an image, the module's
+// root may, its other users may not, and the image stays as it is.
+func TestFilesOfRootInAnImage(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	if !mapsImages(t) {
+		t.Skip("SKIPPED FOR LACK OF IDMAPPED MOUNTS: Linux 6.3 has them below overlayfs for every file system that tests lie on")
+	}
+	image := imageDir(t, map[string]string{"etc/secret": "of root"})
+	secret := filepath.Join(image, "etc/secret")
+	if err := os.Chmod(secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]string{"0": "\"of root\" <nil>", "5": "\"\" permission denied"} {
+		s := imageSpec(t, "reader-"+user, image, "cat", "/etc/secret")
+		s.User = user
+		i := start(t, r, s)
+		i.wait()
+		if got := i.rest(); got != "/etc/secret: "+want+"\n" {
+			t.Errorf("user %s: got %q, want %s", user, got, want)
+		}
+	}
+	if got := owner(t, secret); got != "0" {
+		t.Errorf("on the disk it belongs to %s", got)
+	}
+}
+
+// mapsImages tells whether this kernel is one that must be able to, on every file
+// system that tests lie on.
+func mapsImages(t *testing.T) bool {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(raw), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 3
 }
 
 func TestImageWithoutOverlayfs(t *testing.T) {

@@ -27,7 +27,7 @@ func (r *Runtime) Bundle(s sandbox.Spec, dir string) (remove func() error, err e
 	if err != nil {
 		return nil, err
 	}
-	root, err := r.makeRoot(s, user)
+	root, err := r.makeRoot(s, user, nil)
 	remove = func() error {
 		err := errors.Join(r.removeRoot(s.ID), r.removeNodes(s.ID))
 		r.forget(s.ID)

@@ -51,7 +51,7 @@ func degraded(f sandbox.Features) []string {
 	add(!f.Seccomp && seccomp.Enabled, "no seccomp: modules may use every system call; build the kernel with CONFIG_SECCOMP_FILTER")
 	add(!f.Seccomp && !seccomp.Enabled, "no seccomp: this binary was built without it; build it with the tag seccomp")
 	add(!f.Overlay, "no overlayfs: images must bring every mount point, and starts are slower; build the kernel with CONFIG_OVERLAY_FS")
-	add(!mountSetattr(), "no mount_setattr (Linux 5.12): mounts below a read-only bind are not made read-only")
+	add(!mountSetattr(), "no mount_setattr (Linux 5.12): mounts below a read-only bind are not made read-only, starts are slower, the memory floor is 8 MiB, and files of root in images belong to nobody")
 	return lines
 }
 

@@ -36,8 +36,9 @@ var made = []string{"/proc", "/sys", "/dev", "/tmp", "/run"}
 
 // makeRoot builds roots/<id>: skel holds the mount points and files that the
 // sandbox needs, and for an image an overlay joins it to the image, which stays
-// as it is. Both are read-only once mounted.
-func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
+// as it is. Both are read-only once mounted. With the sandbox's user namespace as
+// owner, files of root in the image are its root's, where the kernel can do that.
+func (r *Runtime) makeRoot(s sandbox.Spec, u user, owner *os.File) (rootfs, error) {
 	base := r.rootOf(s.ID)
 	if err := r.removeRoot(s.ID); err != nil { // of a dead agent
 		return rootfs{}, err
@@ -50,9 +51,17 @@ func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
 		return rootfs{}, err
 	}
 	root := rootfs{path: t.dir, opened: map[*configs.Mount]*os.File{}}
+	image := s.Root.Image
+	if owner != nil {
+		if mapped, err := mapImage(image, filepath.Join(base, "image"), owner); err == nil {
+			image = mapped
+		} else if !errors.Is(err, errUnmappable) {
+			return root, fmt.Errorf("mount image %s: %w", image, err)
+		}
+	}
 	if s.Root.Kind == sandbox.Image {
 		t.image = s.Root.Image
-	} else if err := hostView(t, s, &root); err != nil {
+	} else if err := hostView(t, image, &root); err != nil {
 		return rootfs{}, fmt.Errorf("host view: %w", err)
 	}
 	for _, d := range made {
@@ -68,7 +77,13 @@ func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
 	}
 	if s.Root.Kind == sandbox.Image {
 		root.path = filepath.Join(base, "merged")
-		if err := r.mountImage(s, t, &root); err != nil {
+		err := r.mountImage(s, image, t, &root)
+		if errors.Is(err, unix.EINVAL) && image != s.Root.Image { // overlayfs takes no such layer before 5.19
+			err = r.mountImage(s, s.Root.Image, t, &root)
+		} else if err == nil && image != s.Root.Image {
+			err = shiftOwners(t.dir, int(s.IDBase))
+		}
+		if err != nil {
 			return root, err
 		}
 	}
@@ -76,20 +91,20 @@ func (r *Runtime) makeRoot(s sandbox.Spec, u user) (rootfs, error) {
 }
 
 // mountImage joins skel and image at root.path.
-func (r *Runtime) mountImage(s sandbox.Spec, t *tree, root *rootfs) error {
-	if err := os.Mkdir(root.path, 0o755); err != nil {
+func (r *Runtime) mountImage(s sandbox.Spec, image string, t *tree, root *rootfs) error {
+	if err := os.Mkdir(root.path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
 	if r.features.Overlay {
-		lower := "lowerdir=" + escape(t.dir) + ":" + escape(s.Root.Image)
+		lower := "lowerdir=" + escape(t.dir) + ":" + escape(image)
 		if err := unix.Mount("overlay", root.path, "overlay", flags, lower); err != nil {
 			return fmt.Errorf("mount image %s: %w", s.Root.Image, err)
 		}
 		return nil
 	}
 	// Without overlayfs the image must bring what would be in skel.
-	if err := unix.Mount(s.Root.Image, root.path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(image, root.path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("mount image %s: %w", s.Root.Image, err)
 	}
 	if err := unix.Mount("", root.path, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
@@ -114,16 +129,18 @@ func escape(path string) string {
 // removeRoot unmounts and removes roots/<id>; it need not be there.
 func (r *Runtime) removeRoot(id string) error {
 	base := r.rootOf(id)
-	merged := filepath.Join(base, "merged")
-	// Detached: nobody is left in it, and a lazy end is better than a stuck one.
-	if err := unix.Unmount(merged, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
-		!errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-		return &os.PathError{Op: "unmount", Path: merged, Err: err}
-	}
-	// One directory deep by name: never a recursive removal where an image could
-	// still be mounted.
-	if err := os.Remove(merged); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove root: %w", err)
+	for _, name := range []string{"merged", "image"} {
+		place := filepath.Join(base, name)
+		// Detached: nobody is left in it, and a lazy end is better than a stuck one.
+		if err := unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
+			!errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+			return &os.PathError{Op: "unmount", Path: place, Err: err}
+		}
+		// One directory deep by name: never a recursive removal where an image could
+		// still be mounted.
+		if err := os.Remove(place); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove root: %w", err)
+		}
 	}
 	if err := os.RemoveAll(base); err != nil {
 		return fmt.Errorf("remove root: %w", err)

@@ -213,7 +213,7 @@ func (r *Runtime) create(ctx context.Context, s sandbox.Spec) (_ *Instance, err 
 	if r.quick {
 		return r.enter(s, user)
 	}
-	root, err := r.makeRoot(s, user)
+	root, err := r.makeRoot(s, user, nil)
 	defer undo(func() error { return r.removeRoot(s.ID) })
 	defer root.close()
 	if err != nil {
