@@ -67,12 +67,13 @@ func (a *Agent) probe(ctx context.Context, seat supervisor.Seat, exec func(conte
 	if doc.Findings, err = effective.Parse(&out); err != nil {
 		return doc, fmt.Errorf("probe: %w", err)
 	}
-	doc.Drift = append(doc.Drift, a.grants(seat.Module).Drift(doc.Findings)...)
+	doc.Drift = append(doc.Drift, a.grants(seat).Drift(doc.Findings)...)
 	return doc, nil
 }
 
 // grants are what a module was given on purpose.
-func (a *Agent) grants(m deployment.Module) effective.Grants {
+func (a *Agent) grants(seat supervisor.Seat) effective.Grants {
+	m := seat.Module
 	f := a.runtime.Probe()
 	g := effective.Grants{
 		HostNetwork: m.Settings.Network == deployment.HostNetwork,
@@ -90,6 +91,7 @@ func (a *Agent) grants(m deployment.Module) effective.Grants {
 			g.Writable = append(g.Writable, v.Target)
 		}
 	}
+	g.Writable = append(g.Writable, seat.Image.Volumes...)
 	return g
 }
 

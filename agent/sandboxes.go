@@ -197,6 +197,7 @@ func (a *Agent) StopModules() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	a.supervisor.StopAll(ctx)
+	a.releaseData()
 	for _, img := range a.images.List() {
 		if err := a.images.Unmount(ctx, img); err != nil {
 			a.log.Warn("image stays mounted", "image", img.Name+" "+img.Version, "err", err)

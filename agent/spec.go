@@ -19,6 +19,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 	"github.com/sandpiper-edge/sandpiper/sandbox"
+	"github.com/sandpiper-edge/sandpiper/sandbox/quota"
 )
 
 // hosting is what the supervisor asks of the agent around an instance: identity, environment, doors.
@@ -78,6 +79,11 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	for _, host := range m.Settings.Create.Hosts {
 		spec.Hosts = append(spec.Hosts, sandbox.HostEntry{Addr: host.Addr, Names: []string{host.Name}})
 	}
+	if m.Settings.Data > 0 {
+		if err := a.boundData(m, s.IDBase); err != nil {
+			return sandbox.Spec{}, fmt.Errorf("data directory: %w", err)
+		}
+	}
 	if spec.Mounts, err = a.addData(spec.Mounts, m, s.Image.Volumes); err != nil {
 		return sandbox.Spec{}, err
 	}
@@ -93,7 +99,7 @@ func userOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.User, s.
 // toolPath is where a module without an SDK finds this binary.
 const toolPath = "/run/sandpiper-tool"
 
-// addData binds the durable directories of a module. Their size is not enforced; the deployment's notes say so.
+// addData binds the durable directories of a module.
 // What an image wants to keep is the module's too, unless the deployment says what is there.
 func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module, wanted []string) ([]sandbox.Mount, error) {
 	type volume struct {
@@ -114,7 +120,7 @@ func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module, wanted []st
 		}
 	}
 	for _, v := range volumes {
-		dir := filepath.Join(a.cfg.StateDir, "modules", m.Name, v.name)
+		dir := filepath.Join(a.volumesDir(m.Name), v.name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
@@ -227,7 +233,7 @@ func (h hosting) Removed(ctx context.Context, module string) error {
 	if a.hal != nil {
 		err = errors.Join(err, a.hal.Grant(module, nil))
 	}
-	return errors.Join(err, os.RemoveAll(a.doors.moduleDir(module)))
+	return errors.Join(err, quota.Release(a.dataDir(module)), os.RemoveAll(a.doors.moduleDir(module)))
 }
 
 // machine is the architecture as uname has it.

@@ -43,7 +43,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 	}
 	if data := o.get("data"); data != nil {
 		if s.Data = p.size(o.at("data"), data, 0, maxMemory); s.Data > 0 {
-			p.note(o.at("data"), "the directory is made, its size is not enforced")
+			p.note(o.at("data"), "bounded by a project quota or a loop file, where the device has one of them: its log says which")
 		}
 	}
 	s.Health = p.health(o.object("health"))

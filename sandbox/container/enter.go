@@ -68,6 +68,11 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 	if err := group.Apply(child.Pid); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
+	// Before the script is played: on cgroup v1 a group denies every device before
+	// it allows the first, and the process opens /dev/null.
+	if err := group.Set(c.Cgroups.Resources); err != nil {
+		return nil, fmt.Errorf("cgroup: %w", err)
+	}
 	script := &entry.Script{}
 	defer script.Close()
 	if err := r.script(script, s, u, c, root); err != nil {
@@ -124,9 +129,6 @@ func (r *Runtime) begin(s sandbox.Spec, u user) (*entry.Child, error) {
 
 // settle does, while the process plays its script, what only the host can.
 func (r *Runtime) settle(s sandbox.Spec, c *configs.Config, group cgroups.Manager, pid int) (*libcontainer.State, error) {
-	if err := group.Set(c.Cgroups.Resources); err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
-	}
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	if err := os.WriteFile(filepath.Join(proc, "oom_score_adj"), []byte(strconv.Itoa(*c.OomScoreAdj)), 0); err != nil {
 		return nil, err

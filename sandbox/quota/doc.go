@@ -1,0 +1,18 @@
+// Package quota bounds how many bytes a module's data directory can hold, such
+// that the bound holds whatever the module does.
+//
+// The nouns:
+//
+//   - A [Means] is how: a project quota of the file system the directory lies on
+//     (ext4, XFS and F2FS mounted with prjquota), else a file of that size with a
+//     file system of its own, mounted on the directory.
+//   - [Bound] sets it, or sets it anew after a restart; [Release] unmounts what
+//     had to be mounted. The data stays.
+//
+// Nothing here starts a goroutine. What a power cut leaves: a file that was not
+// finished has another name and is made anew; a directory whose file is not
+// mounted is empty, and Bound mounts it before the module begins.
+//
+// The one trap: the loop file needs mkfs.ext4 on the device, once per directory.
+// Without either means the error is [ErrUnbounded], which says why.
+package quota
