@@ -74,7 +74,7 @@ soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 tim
 	kill) $(GO) run ./scripts/demo kill ;; \
 	powercut) SANDPIPER_STORE_POWERCUTS=$(or $(SOAK_CUTS),10000) $(TEST) -count=1 -v -timeout 60m -run PowerCut ./store ;; \
 	agent) SANDPIPER_KILLS=$(or $(SOAK_KILLS),200) $(TEST) -count=1 -v -timeout 60m -run TestTenModulesOutlive ./cmd/sandpiper ;; \
-	hostile) SANDPIPER_HOSTILE=1 $(TEST) -count=1 -v -timeout 60m -run TestHostileModules ./cmd/sandpiper ;; \
+	hostile) SANDPIPER_HOSTILE=$(or $(HOSTILE),each) $(TEST) -count=1 -v -timeout 60m -run TestHostileModules ./cmd/sandpiper ;; \
 	*) echo "no soak $(SOAK); there are: kill, powercut, agent, hostile" >&2; exit 2 ;; esac
 
 lab: ## board tests on virtual ARM boards (LAB_BOARDS, LAB_PKGS, LAB_RUN; LAB=smoke: one board)

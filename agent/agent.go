@@ -59,7 +59,8 @@ type Agent struct {
 	wear       *wear
 	timeline   *timeline
 	pacer      *pacer
-	hal        *hal.Server   // nil = no [hal] section
+	hal        *hal.Server // nil = no [hal] section
+	bridge     *bridges
 	sim        *hal.Sim      // nil = the real board
 	keeper     *linux.Keeper // nil = no warden holds outputs
 	leaving    atomic.Bool   // for a successor
@@ -179,7 +180,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 		return err
 	}
 	a.doors = &doors{
-		runDir: a.cfg.RunDir, ca: ca.TrustBundle(), mqtt: a.broker.Serve, socket: a.workload.Serve, logger: a.log,
+		runDir: a.cfg.RunDir, ca: ca.TrustBundle(), mqtt: a.broker.Serve, socket: a.workload.Serve, names: a.names, logger: a.log,
 	}
 	if a.dev.hub != "" {
 		if a.upstream, err = upstream.New(upstream.Config{
@@ -189,7 +190,7 @@ func (a *Agent) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := a.buildSandboxes(); err != nil {
+	if err := errors.Join(a.buildSandboxes(), a.buildBridge()); err != nil {
 		return err
 	}
 	a.control = control.New(control.Config{
@@ -237,6 +238,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return named("audit", a.audit.Run(ctx)) })
 	}
 	g.Go(func() error { return named("supervisor", a.supervisor.Run(ctx)) })
+	g.Go(func() error { return a.keepBridge(ctx) })
 	if err := a.listen(ctx, g); err != nil {
 		g.Go(func() error { return err }) // which ends all the others
 		return g.Wait()

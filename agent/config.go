@@ -27,6 +27,7 @@ type Config struct {
 	Store       Store       `toml:"store"`
 	Modules     Modules     `toml:"modules"`
 	Listen      Listen      `toml:"listen"`
+	Network     Bridge      `toml:"network"`
 	Permissions Permissions `toml:"permissions"` // the second key to walls that manifests ask to open; default none
 	Log         Log         `toml:"log"`
 	Hal         hal.Config  `toml:"hal"` // pins, buses and sensors that modules may be granted; default none
@@ -247,6 +248,7 @@ func (c Config) problems() []problem {
 	c.Bundles.problems(bad)
 	registryProblems(c.Registries, bad)
 	c.Store.problems(bad)
+	c.Network.problems(bad)
 	if c.Modules.Memory != 0 && c.Modules.Memory < sandbox.MinMemory {
 		bad("modules.memory", "%d bytes is below the floor of 1MiB under which no sandbox starts", c.Modules.Memory)
 	}

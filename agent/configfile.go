@@ -108,7 +108,7 @@ func lineOf(raw []byte, key []string) int {
 // siblings lists the keys known in the table that key stands in.
 func siblings(key toml.Key) []string {
 	tables := map[string][]string{
-		"":                     {"state_dir", "run_dir", "device", "upstream", "bundles", "store", "modules", "listen", "log", "hal", "permissions", "registries"},
+		"":                     {"state_dir", "run_dir", "device", "upstream", "bundles", "store", "modules", "listen", "network", "log", "hal", "permissions", "registries"},
 		"device":               {"connection_string", "connection_string_file", "hub", "id", "certificate", "private_key", "gateway"},
 		"upstream":             {"mqtt_address", "https_address", "trusted_ca"},
 		"bundles":              {"trusted_keys", "trusted_ca", "max_bytes", "mirrors", "rate", "metered", "monthly"},
@@ -126,6 +126,7 @@ func siblings(key toml.Key) []string {
 		"hal.modbus":           {"name", "tcp", "unit"},
 		"hal.modbus.unit":      {"name", "unit", "read", "write", "rate", "allow"},
 		"hal.device":           {"name", "path", "allow"},
+		"network":              {"range", "publish"},
 		"log":                  {"level", "format"},
 		"hal":                  {"backend", "hold", "line", "i2c", "sensor", "pwm", "led", "can", "device", "modbus", "serial", "spi"},
 		"hal.line":             {"name", "chip", "path", "line", "offset", "direction", "active_low", "drive", "bias", "edges", "initial", "debounce", "buffer", "safe", "max_rate", "max_on", "allow", "sim"},

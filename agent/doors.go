@@ -29,6 +29,7 @@ type doors struct {
 	ca     []byte // PEM, what a module must trust
 	mqtt   func(ctx context.Context, mqtt, https net.Listener, origin mqtt.Origin) error
 	socket func(ctx context.Context, l net.Listener, caller workload.Caller) error
+	names  func(ctx context.Context, i sandbox.Instance) (func() error, error) // opens what answers questions for names
 	logger *slog.Logger
 
 	mu   sync.Mutex // guards open
@@ -66,7 +67,7 @@ const (
 
 // serve opens the doors of one instance, closing those of an earlier one of the same module, and returns when all are open.
 // They stay open until shut or until ctx ends. An agent that restarts opens them again at the same places.
-func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32) (err error) {
+func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32, resolves bool) (err error) {
 	d.shut(module.Module)
 	dir, err := d.prepareDir(module.Module)
 	if err != nil {
@@ -118,6 +119,13 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
+	var answer func() error
+	if resolves {
+		if answer, err = d.names(ctx, inst); err != nil {
+			cancel()
+			return fmt.Errorf("resolve names for %s: %w", module.Module, err)
+		}
+	}
 	this := &door{cancel: cancel, done: make(chan struct{})}
 	var all sync.WaitGroup
 	run := func(what string, serve func() error) {
@@ -134,6 +142,9 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 		run(p.mqtt.Addr().String(), func() error {
 			return d.mqtt(ctx, p.mqtt, p.https, mqtt.Origin{ID: module, Label: "sandbox " + module.Module})
 		})
+	}
+	if answer != nil {
+		run("names", answer)
 	}
 	go func() { all.Wait(); close(this.done) }()
 	d.mu.Lock()

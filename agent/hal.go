@@ -103,7 +103,7 @@ func (a *Agent) leaveHal() {
 
 // honourable refuses, by name and before anything is stopped, what a module asks of the board and does not get.
 func (a *Agent) honourable(m deployment.Module) error {
-	if err := a.permitted(m); err != nil {
+	if err := errors.Join(a.permitted(m), a.bridgeable(m)); err != nil {
 		return err
 	}
 	if len(m.Settings.Hal) == 0 && m.Type != deployment.Hal {

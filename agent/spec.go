@@ -73,8 +73,17 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 
 		Permissions: permissions(m),
 	}
-	if m.Settings.Network == deployment.HostNetwork {
+	switch m.Settings.Network {
+	case deployment.NoNetwork:
+	case deployment.HostNetwork:
 		spec.Network = sandbox.Host
+	case deployment.BridgeNetwork:
+		spec.Network = sandbox.Bridge
+		peers, err := a.bridgeHosts(ctx, m)
+		if err != nil {
+			return sandbox.Spec{}, fmt.Errorf("network: %w", err)
+		}
+		spec.Hosts = append(spec.Hosts, peers...)
 	}
 	for _, host := range m.Settings.Create.Hosts {
 		spec.Hosts = append(spec.Hosts, sandbox.HostEntry{Addr: host.Addr, Names: []string{host.Name}})
@@ -209,17 +218,21 @@ func (h hosting) Open(ctx context.Context, s supervisor.Seat, i sandbox.Instance
 	if s.Module.Type == deployment.Hal {
 		return nil // the agent itself: there is no door to open
 	}
+	if err := h.a.join(s, i); err != nil {
+		return err
+	}
 	if w, ok := i.(interface{ Waiting() bool }); ok && h.a.cfg.Modules.Strict && w.Waiting() {
 		if err := h.a.holdToGrants(ctx, s, i); err != nil {
 			return err
 		}
 	}
-	return h.a.doors.serve(ctx, id, i, gatewayAddr(s.Module, s.IDBase).String(), s.IDBase)
+	return h.a.doors.serve(ctx, id, i, gatewayAddr(s.Module, s.IDBase).String(), s.IDBase, s.Module.Settings.Network == deployment.BridgeNetwork)
 }
 
 // Shut closes them, and makes safe what the module drove.
 func (h hosting) Shut(module string) {
 	h.a.doors.shut(module)
+	h.a.leaveBridge(module)
 	h.a.halGone(module)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,6 +68,8 @@ func (a *Agent) addSandbox(st *control.Status) {
 	} {
 		st.Sandbox = append(st.Sandbox, control.Capability{Name: c.name, Have: c.have})
 	}
+	lacks := a.bridge.lacks()
+	st.Sandbox = append(st.Sandbox, control.Capability{Name: "bridge network", Have: len(lacks) == 0, Note: strings.Join(lacks, "; ")})
 	st.Problems = append(st.Problems, f.Degraded...)
 }
 

@@ -96,6 +96,12 @@ type Dialer interface {
 	Dial(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
+// PacketListener is an Instance in whose network namespace the agent can receive
+// datagrams. As with Listen, the socket belongs to the agent.
+type PacketListener interface {
+	ListenPacket(network, addr string) (net.PacketConn, error)
+}
+
 // Refuser is an Instance that tells cheaply how often its limits stopped it,
 // since Create.
 type Refuser interface {

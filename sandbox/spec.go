@@ -123,6 +123,9 @@ const (
 	None Network = iota
 	// Host is the network namespace of the host.
 	Host
+	// Bridge is a namespace of the sandbox's own that the agent joins to a network
+	// of sandboxes between Create and Start.
+	Bridge
 )
 
 // String is "none" or "host".
@@ -132,6 +135,8 @@ func (n Network) String() string {
 		return "none"
 	case Host:
 		return "host"
+	case Bridge:
+		return "bridge"
 	default:
 		return "unknown network"
 	}

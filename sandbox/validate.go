@@ -101,7 +101,7 @@ func (s Spec) root() error {
 	if !cleanAbs(s.Root.Image) || s.Root.Image == "/" {
 		return fmt.Errorf("root: image directory %q is not a clean absolute path below /", s.Root.Image)
 	}
-	if s.Network > Host {
+	if s.Network > Bridge {
 		return fmt.Errorf("network: kind %d is unknown", s.Network)
 	}
 	return nil

@@ -146,7 +146,7 @@ func TestOptionsAreRefused(t *testing.T) {
 		"a volume over the door":  {`{"HostConfig":{"Binds":["v:/a/../run/sandpiper"]}}`, `.HostConfig.Binds[0]: target "/run/sandpiper" belongs to the sandbox itself; want another directory`},
 		"two volumes on a target": {`{"HostConfig":{"Binds":["v:/a","w:/a/"]}}`, `.HostConfig.Binds[1]: target "/a" is used twice; want one volume per target`},
 		"a bind without target":   {`{"HostConfig":{"Binds":["v"]}}`, `.HostConfig.Binds[0]: "v"; want "name:/target" or "name:/target:ro"`},
-		"a foreign network":       {`{"HostConfig":{"NetworkMode":"container:x"}}`, `.HostConfig.NetworkMode: network "container:x" is not available; want none or host`},
+		"a foreign network":       {`{"HostConfig":{"NetworkMode":"container:x"}}`, `.HostConfig.NetworkMode: network "container:x" is not available; want none, host or bridge`},
 		"a fixed address":         {`{"NetworkingConfig":{"EndpointsConfig":{"host":{"IPAMConfig":{"IPv4Address":"1.2.3.4"}}}}}`, `.NetworkingConfig.EndpointsConfig.host.IPAMConfig: not available: endpoints have no options`},
 		"two networks":            {`{"HostConfig":{"NetworkMode":"host"},"NetworkingConfig":{"EndpointsConfig":{"none":{}}}}`, `.NetworkingConfig.EndpointsConfig.none: set beside NetworkMode host; want one of them`},
 		"little memory":           {`{"HostConfig":{"Memory":524288}}`, `.HostConfig.Memory: 524288; want a whole number from 1048576 to 1125899906842624`},

@@ -168,9 +168,9 @@ func (p *parser) mode(at, name string) Network {
 	case "none", "default", "azure-iot-edge":
 		return NoNetwork
 	case "bridge":
-		p.fail(at, "bridge networks are not available", "none or host")
+		return BridgeNetwork
 	default:
-		p.fail(at, "network "+quote(name)+" is not available", "none or host")
+		p.fail(at, "network "+quote(name)+" is not available", "none, host or bridge")
 	}
 	return NoNetwork
 }
@@ -189,7 +189,9 @@ func applyEndpoints(p *parser, at string, value any, s *Settings) {
 		if s.Network == HostNetwork && network != HostNetwork {
 			p.fail(o.at(name), "set beside NetworkMode host", "one of them")
 		}
-		s.Network = network
+		if network != NoNetwork || s.Network != BridgeNetwork { // the default one, and ports were published
+			s.Network = network
+		}
 		options := o.object(name)
 		for _, option := range options.keys() {
 			if !isUnset(options.members[option]) {

@@ -74,16 +74,17 @@ func (p PullPolicy) String() string { return nameOf(pulls, p) }
 // Network says what a module sees of the network.
 type Network uint8
 
-// The networks. A module reaches the agent in both.
+// The networks. A module reaches the agent in each.
 const (
-	NoNetwork   Network = iota // only its own loopback
-	HostNetwork                // the network of the host
+	NoNetwork     Network = iota // only its own loopback
+	HostNetwork                  // the network of the host
+	BridgeNetwork                // an address of its own behind the host's
 )
 
 // String is the network as settings write it.
 func (n Network) String() string { return nameOf(networks, n) }
 
-var networks = []named[Network]{{"none", NoNetwork}, {"host", HostNetwork}}
+var networks = []named[Network]{{"none", NoNetwork}, {"host", HostNetwork}, {"bridge", BridgeNetwork}}
 
 func nameOf[T comparable](set []named[T], value T) string {
 	for _, n := range set {
@@ -120,6 +121,8 @@ type Settings struct {
 	Env         map[string]string `json:"env,omitempty"`    // on top of the image's
 	User        string            `json:"user,omitempty"`   // "user" or "user:group" inside the sandbox
 	Network     Network           `json:"network,omitempty"`
+	Ports       []Port            `json:"ports,omitempty"` // of the host that lead in; only with BridgeNetwork
+	Reach       []string          `json:"reach,omitempty"` // modules it may open connections to; only with BridgeNetwork
 	Limits      Limits            `json:"limits,omitzero"`
 	Data        int64             `json:"data,omitempty"`        // bytes of durable space at /data; 0 = none
 	Hal         json.RawMessage   `json:"hal,omitempty"`         // list of grants, checked by the hardware room

@@ -36,6 +36,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 	s.Env = p.plainEnv(o.object("env"))
 	s.User = p.user(o.at("user"), o.text("user"))
 	s.Network = p.network(o)
+	p.bridged(o, &s)
 	s.Limits = p.limits(o.object("limits"))
 	s.Permissions = p.permissions(o)
 	if hal := p.list(o.at("hal"), o.get("hal")); len(hal) > 0 {
@@ -57,7 +58,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 // dockerSettings reads the settings of a docker module: image, digest and createOptions.
 func (p *parser) dockerSettings(o object) Settings {
 	s := Settings{Image: p.image(o), Digest: p.digest(o)}
-	for _, key := range []string{"args", "env", "user", "network", "limits", "hal", "data", "health", "permissions", "stopTimeout"} {
+	for _, key := range []string{"args", "env", "user", "network", "ports", "reach", "limits", "hal", "data", "health", "permissions", "stopTimeout"} {
 		if o.get(key) != nil {
 			p.fail(o.at(key), "not for a docker module", "type sandbox or native, or createOptions")
 		}
@@ -150,10 +151,6 @@ func (p *parser) permissions(o object) []string {
 }
 
 func (p *parser) network(o object) Network {
-	if v, ok := o.get("network").(string); ok && v == "bridge" {
-		p.fail(o.at("network"), "bridge networks are not available", "none or host")
-		return NoNetwork
-	}
 	return choice(o, "network", networks, NoNetwork)
 }
 

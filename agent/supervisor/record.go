@@ -155,5 +155,17 @@ func (s *Supervisor) idBase(ctx context.Context, name string) (uint32, error) {
 	return 0, fmt.Errorf("no free range of user ids for module %s: %d modules have had one on this device", name, len(taken))
 }
 
+// IDBase is the first uid of the range of a module of the deployment; false when it has no such module.
+func (s *Supervisor) IDBase(ctx context.Context, name string) (uint32, bool, error) {
+	s.mu.Lock()
+	known := s.applied.Find(name) != nil
+	s.mu.Unlock()
+	if !known {
+		return 0, false, nil
+	}
+	base, err := s.idBase(ctx, name)
+	return base, err == nil, err
+}
+
 // maxRanges is how many ranges there are above IDBase: how many modules a device can have seen.
 func (s *Supervisor) maxRanges() uint32 { return (1<<32 - 1 - s.cfg.IDBase) / sandbox.IDCount }

@@ -16,7 +16,7 @@ import (
 // checkCommand is the technician's tool.
 func (s *shared) checkCommand() *cobra.Command {
 	c := &cobra.Command{Use: "check", Short: "Test a part of the device and say what to do"}
-	c.AddCommand(s.checkStoreCommand())
+	c.AddCommand(s.checkStoreCommand(), s.checkNetworkCommand())
 	return c
 }
 

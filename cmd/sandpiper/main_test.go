@@ -16,6 +16,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == "hostile" {
 		os.Exit(hostile(os.Args[2]))
 	}
+	if len(os.Args) > 2 && (os.Args[1] == "listen" || os.Args[1] == "dial") {
+		os.Exit(listenAndDial(os.Args[1], os.Args[2]))
+	}
 	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-test.") {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

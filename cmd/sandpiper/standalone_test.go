@@ -30,6 +30,12 @@ type device struct {
 // loudly, without root.
 func startDevice(t *testing.T, more ...string) *device {
 	t.Helper()
+	return startDeviceAs(t, func(*exec.Cmd) {}, more...)
+}
+
+// startDeviceAs is startDevice for a process that is not quite like this one.
+func startDeviceAs(t *testing.T, change func(*exec.Cmd), more ...string) *device {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("SANDBOX TESTS DO NOT RUN: they need root for namespaces, mounts and cgroups")
 	}
@@ -59,6 +65,7 @@ func startDevice(t *testing.T, more ...string) *device {
 	}
 	d.warden = exec.Command(self, "agent", "--config", d.path("config.toml"))
 	d.warden.Stderr = d.log
+	change(d.warden)
 	if err := d.warden.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 	if r.features.Cgroup != "" {
 		c.Namespaces.Add(configs.NEWCGROUP, "")
 	}
-	if s.Network == sandbox.None {
+	if s.Network != sandbox.Host {
 		c.Namespaces.Add(configs.NEWNET, "")
 		c.Networks = []*configs.Network{{Type: "loopback"}}
 	} else {

@@ -118,7 +118,7 @@ func (r *Runtime) begin(s sandbox.Spec, u user) (*entry.Child, error) {
 		Exe: exe, Gate: gate, Namespaces: unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		IDBase: int(s.IDBase), IDCount: sandbox.IDCount,
 	}
-	if s.Network == sandbox.None {
+	if s.Network != sandbox.Host {
 		start.Namespaces |= unix.CLONE_NEWNET
 	}
 	if len(p.logs) > 0 {

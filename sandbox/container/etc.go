@@ -14,6 +14,10 @@ import (
 func writeEtc(t *tree, s sandbox.Spec, root *rootfs) {
 	t.write("/etc/hostname", hostname(s)+"\n")
 	t.write("/etc/hosts", hosts(s))
+	if s.Network == sandbox.Bridge {
+		t.write("/etc/resolv.conf", "nameserver 127.0.0.1\n") // the agent answers there
+		return
+	}
 	resolv, err := filepath.EvalSymlinks("/etc/resolv.conf")
 	if s.Network == sandbox.None || err != nil {
 		t.write("/etc/resolv.conf", "# this sandbox has no network beyond itself\n")

@@ -230,6 +230,25 @@ func (i *Instance) Listen(network, addr string) (net.Listener, error) {
 	return l, nil
 }
 
+// ListenPacket opens a datagram socket in the sandbox's network namespace.
+func (i *Instance) ListenPacket(network, addr string) (net.PacketConn, error) {
+	switch {
+	case i.isDestroyed():
+		return nil, i.err("listen", sandbox.ErrDestroyed)
+	case i.over():
+		return nil, i.err("listen", sandbox.ErrEnded)
+	case !i.netns:
+		return nil, i.err("listen", errors.New("the network is the host's"))
+	}
+	c, err := inside(i.proc, func() (net.PacketConn, error) {
+		return new(net.ListenConfig).ListenPacket(context.Background(), network, addr)
+	})
+	if err != nil {
+		return nil, i.err("listen", err)
+	}
+	return c, nil
+}
+
 // Dial connects to what listens in the sandbox's network namespace.
 func (i *Instance) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	switch {

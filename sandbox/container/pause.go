@@ -54,4 +54,6 @@ func (i *Instance) Paused() bool {
 var (
 	_ sandbox.Pauser = (*Instance)(nil)
 	_ sandbox.Dialer = (*Instance)(nil)
+
+	_ sandbox.PacketListener = (*Instance)(nil)
 )
