@@ -18,7 +18,7 @@ import (
 // sequence stored by the block before it, in whatever file that was. So a block
 // says of itself whose it is, and which one is missing in front of it. Items are
 //
-//	0 | uvarint lane | uvarint length | name     what a lane stands for, see [laneName]
+//	0 | uvarint lane | uvarint length | name | behind u64     what a lane stands for, see [laneName]
 //	uvarint lane | uvarint sequence - before | uvarint length | value
 const (
 	blockHeader = 36
@@ -89,9 +89,10 @@ func findBlock(b []byte, from int, fits func(block) bool) int {
 	return -1
 }
 
-// appendName appends a lane's name as an item.
-func appendName(dst []byte, number uint64, id uint16, name laneName) []byte {
-	b := name.encode(number, id)
+// appendName appends a lane's name as an item. behind is the highest sequence
+// that the lane had in older segments.
+func appendName(dst []byte, number uint64, id uint16, name laneName, behind uint64) []byte {
+	b := binary.LittleEndian.AppendUint64(name.encode(number, id), behind)
 	dst = binary.AppendUvarint(append(dst, 0), uint64(id))
 	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
 }

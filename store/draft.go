@@ -33,10 +33,11 @@ const nameEvery = 64 << 10
 
 // drawn is one lane of a draft.
 type drawn struct {
-	name  laneName
-	ok    bool // the name was found
-	named int  // where in the journal it stands last: the committer's
-	spots []spot
+	name   laneName
+	ok     bool   // the name was found
+	named  int    // where in the journal it stands last: the committer's
+	behind uint64 // the highest sequence of it in older segments
+	spots  []spot
 }
 
 // spot is where in buf the value of a record is.
@@ -67,7 +68,7 @@ func (d *draft) need(g group, ids map[*lane]uint16) int {
 		for _, e := range g.entries[r.first : r.first+r.entries] {
 			n += 4 * itemHeader // a record, or a reference
 			if id, ok := ids[e.lane]; !ok || d.at-d.drawn[id-1].named > nameEvery {
-				n += itemHeader + len(e.lane.sink.name) + 16
+				n += itemHeader + len(e.lane.sink.name) + 24
 			}
 		}
 	}
@@ -75,9 +76,9 @@ func (d *draft) need(g group, ids map[*lane]uint16) int {
 }
 
 // append writes a group behind what there is, in one write and one flush, and
-// publishes it. It returns the bytes of the pages that were written. There must be room. After an error nothing is published and the
+// publishes it. behind says how far a lane came before this draft. It returns the bytes of the pages that were written. There must be room. After an error nothing is published and the
 // draft must take no more.
-func (d *draft) append(g group, ids map[*lane]uint16) (wrote int, err error) {
+func (d *draft) append(g group, ids map[*lane]uint16, behind func(*lane) uint64) (wrote int, err error) {
 	b := d.buf[d.at : d.at+blockHeader]
 	last := d.last
 	d.fresh, d.refs = d.fresh[:0], d.refs[:0]
@@ -90,12 +91,12 @@ func (d *draft) append(g group, ids map[*lane]uint16) (wrote int, err error) {
 		for j, e := range g.entries[r.first : r.first+r.entries] {
 			id, ok := ids[e.lane]
 			if !ok {
-				id = d.name(laneName{sink: e.lane.sink.name, priority: e.lane.priority})
+				id = d.name(laneName{sink: e.lane.sink.name, priority: e.lane.priority}, behind(e.lane))
 				ids[e.lane] = id
 			}
 			if l := &d.drawn[id-1]; !ok || d.at-l.named > nameEvery {
 				l.named = d.at
-				b = appendName(b, d.number, id, l.name)
+				b = appendName(b, d.number, id, l.name, l.behind)
 			}
 			val := g.arena[r.from:r.to]
 			if j == 0 {
@@ -141,10 +142,10 @@ func (d *draft) end() error {
 }
 
 // name gives a lane its number.
-func (d *draft) name(name laneName) uint16 {
+func (d *draft) name(name laneName, behind uint64) uint16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.drawn = append(d.drawn, drawn{name: name, ok: true})
+	d.drawn = append(d.drawn, drawn{name: name, ok: true, behind: behind})
 	return uint16(len(d.drawn))
 }
 
@@ -326,6 +327,9 @@ func (d *draft) salvage(h block, at int, r *replayed) (kept int) {
 		val := payload[it.from:it.to]
 		if it.name {
 			d.learn(it.id, val)
+			if whole && int(it.id) <= len(d.drawn) && d.drawn[it.id-1].ok {
+				d.drawn[it.id-1].behind = binary.LittleEndian.Uint64(val[len(val)-8:])
+			}
 			continue
 		}
 		seq := h.before + it.seq
@@ -361,7 +365,10 @@ func (d *draft) salvage(h block, at int, r *replayed) (kept int) {
 
 // learn notes what the number of a lane stands for.
 func (d *draft) learn(id uint16, val []byte) {
-	name, ok := parseLaneName(d.number, id, val)
+	if len(val) < 8 {
+		return
+	}
+	name, ok := parseLaneName(d.number, id, val[:len(val)-8])
 	if !ok || int(id) <= len(d.drawn) && d.drawn[id-1].ok || int(id) > len(d.drawn)+4096 {
 		return
 	}

@@ -36,7 +36,7 @@ func scribble(tb testing.TB, rng *rand.Rand, n, size int) *draft {
 		r.to = len(b.arena)
 		b.records = append(b.records, r)
 		if i == n-1 || rng.IntN(4) == 0 {
-			if _, err := d.append(group{batch: b, records: b.records}, ids); err != nil {
+			if _, err := d.append(group{batch: b, records: b.records}, ids, func(*lane) uint64 { return 0 }); err != nil {
 				tb.Fatal(err)
 			}
 			b.reset()

@@ -179,7 +179,7 @@ func (p formatPage) journal(t *testing.T, b []byte, m image) (all []pageRecord) 
 			val := rest[:n[2]]
 			rest = rest[n[2]:]
 			if n[0] == 0 {
-				number, sink, priority := pageName(t, uint16(n[1]), val)
+				number, sink, priority := pageName(t, uint16(n[1]), val[:len(val)-8])
 				if names[n[1]] = string(priority) + sink; number != epoch {
 					t.Errorf("a name of segment %d in %d", number, epoch)
 				}

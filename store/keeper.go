@@ -131,7 +131,7 @@ func (q *Queue) save() error {
 
 func (q *Queue) write(f flush) error {
 	now, _ := q.clock.now()
-	f.told = q.told
+	f.told = q.told.Load()
 	err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) })
 	for _, d := range f.released { // if state.db takes nothing the file still says what it is
 		q.tail.journals.give(d.journal)

@@ -165,6 +165,14 @@ func (l *lane) advance() bool {
 	return true
 }
 
+// highest returns the highest sequence of a lane that is known.
+func (l *lane) highest() uint64 {
+	if n := len(l.parts); n > 0 {
+		return max(l.cursor, l.parts[n-1].Last)
+	}
+	return l.cursor
+}
+
 // settle takes done records out of the counts.
 func (l *lane) settle(h handed) {
 	l.messages -= h.n

@@ -87,6 +87,7 @@ func (g *ledger) attach(seg *segment, sum summary) {
 		l := &g.sinkLocked(ls.Sink).lanes[ls.Priority]
 		g.timed = g.timed || ls.Timed
 		if ls.Last <= l.cursor {
+			g.movedLocked(l, 0) // its position may name this segment, which goes
 			continue
 		}
 		p := part{laneSummary: ls, seg: seg}
@@ -186,6 +187,7 @@ func (g *ledger) shedLocked(l *lane) {
 	l.shed(func(seg *segment, unseen int64) {
 		g.lostLocked(l, max(0, unseen))
 		g.leftLocked(seg)
+		g.dirtyLocked(l) // no position on disk names a segment that is gone
 	})
 }
 
@@ -206,11 +208,16 @@ func (g *ledger) leftLocked(seg *segment) {
 // movedLocked notes that a lane's position changed by n records.
 func (g *ledger) movedLocked(l *lane, n int64) {
 	g.settled += int(n)
+	g.dirtyLocked(l)
+	g.shedLocked(l)
+}
+
+// dirtyLocked has state.db learn of a lane's position.
+func (g *ledger) dirtyLocked(l *lane) {
 	if !l.dirty {
 		l.dirty = true
 		g.dirty = append(g.dirty, l)
 	}
-	g.shedLocked(l)
 }
 
 // acknowledge marks items done and says whether a flush is due.
@@ -336,11 +343,7 @@ func (g *ledger) highest() (seq uint64) {
 func (g *ledger) highestLocked() (seq uint64) {
 	for _, s := range g.sinks {
 		for i := range s.lanes {
-			l := &s.lanes[i]
-			seq = max(seq, l.cursor)
-			if n := len(l.parts); n > 0 {
-				seq = max(seq, l.parts[n-1].Last)
-			}
+			seq = max(seq, s.lanes[i].highest())
 		}
 	}
 	return seq

@@ -33,7 +33,10 @@ func (q *Queue) load() error {
 	if err != nil {
 		return err
 	}
-	floor := uint64(0)
+	floor, listed := uint64(0), map[uint64]bool{} // in the catalog: what is missing of them is counted there
+	for number := range k.catalog {
+		listed[number] = true
+	}
 	for _, number := range slices.Sorted(keys(paths, drafts)) {
 		q.tail.number = max(q.tail.number, number)
 		sum, known := k.catalog[number]
@@ -75,12 +78,21 @@ func (q *Queue) load() error {
 		q.ledger.missed(k.seq - max(reached, k.told))
 		q.log.Error("the newest messages are lost: the disk did not keep them", "lost", k.seq-max(reached, k.told))
 	}
+	for name, p := range k.positions {
+		if p.Segment == 0 || paths[p.Segment] != "" || drafts[p.Segment] != nil {
+			continue
+		}
+		if q.ledger.strayed(name); k.certain && !listed[p.Segment] {
+			q.io.damaged.Add(1)
+			q.log.Error("segment is missing: what a lane had left in it is lost", "queue", name.sink, "file", q.dir.segment(p.Segment))
+		}
+	}
 	q.ledger.loaded()
 	q.tail.highest = max(floor, k.seq, q.ledger.highest())
-	q.told = k.told
+	q.told.Store(k.told)
 	if q.ledger.lostSoFar() > 0 || !k.certain { // what is lost is not to be counted again
-		q.told = q.tail.highest
-		err := q.state.do(func(tx *bbolt.Tx) error { return putNumber(tx, keyTold, q.told) })
+		q.told.Store(q.tail.highest)
+		err := q.state.do(func(tx *bbolt.Tx) error { return putNumber(tx, keyTold, q.tail.highest) })
 		if err != nil {
 			q.log.Warn("what is lost will be counted again", "err", err)
 		}
@@ -138,6 +150,12 @@ func (q *Queue) loadDraft(d *draft, floor uint64, k kept) (last uint64) {
 	orphaned := r.top > reached && r.orphans > 0
 	if orphaned {
 		r.holes, r.lost = r.holes+1, r.lost+uint64(r.orphans)
+	}
+	for i := range d.drawn {
+		l := &d.drawn[i]
+		if from := max(told, q.ledger.lastOf(l.name)); l.ok && l.behind > from {
+			r.holes, r.lost, r.above = r.holes+1, r.lost+1, r.above+1 // one at least
+		}
 	}
 	if len(sum.Lanes) == 0 && r.above == 0 && !orphaned {
 		r.holes = 0 // the file has begun a new life, and the old one was delivered
@@ -296,6 +314,27 @@ func (g *ledger) missed(n uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost += n
+}
+
+// strayed notes that a lane's position names a segment that is not there.
+func (g *ledger) strayed(name laneName) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dirtyLocked(&g.sinkLocked(name.sink).lanes[name.priority])
+}
+
+// last returns the highest sequence of a lane.
+func (g *ledger) last(l *lane) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return l.highest()
+}
+
+// lastOf is last by the lane's name.
+func (g *ledger) lastOf(name laneName) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sinkLocked(name.sink).lanes[name.priority].highest()
 }
 
 // reached returns how far the lanes are drained.

@@ -200,8 +200,8 @@ func (c *scene) check(t *testing.T, dir string, at int, honest bool) (o outcome)
 			switch {
 			case m.promised(sink, at) && !got[n]:
 				o.lost, missing = o.lost+1, n
-			case got[n] && missing >= 0:
-				o.tails-- // something behind a loss is there
+			case got[n] && missing >= 0 && m.stored > c.sent[missing].stored:
+				o.tails-- // something behind a loss is there, and not of the same commit
 				missing = -1
 			}
 		}

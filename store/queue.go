@@ -78,7 +78,7 @@ type Queue struct {
 	files   sync.Mutex // held by the one that makes, replaces or unlinks segments; taken after sink.turn and keeper.flushing
 	binder  binder     // guarded by files
 	medium  medium
-	told    uint64 // up to which what is missing was counted at the start
+	told    atomic.Uint64 // up to which what is missing was counted
 }
 
 // Enqueue hands a record over and returns; it waits only while a megabyte, or

@@ -68,7 +68,7 @@ func (t *tail) append(g group) error {
 			return fmt.Errorf("%d bytes in a journal of %d: %w", n, len(t.draft.buf), ErrTooLarge)
 		}
 	}
-	wrote, err := t.draft.append(g, t.ids)
+	wrote, err := t.draft.append(g, t.ids, t.ledger.last)
 	if err != nil {
 		t.journals.fail(t.draft.journal)
 		t.closeLocked()
