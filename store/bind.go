@@ -157,3 +157,26 @@ func (b *binder) meta(i, root uint64) {
 
 // digest is what a sealed segment's name says of its bytes.
 func digest(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+
+// low returns, by the number of the lane less 1, the lowest sequence that a file
+// of this draft must have: behind the lane's cursor, and every body that
+// another lane still points to.
+func (d *draft) low(cursor func(laneName) uint64) []uint64 {
+	low := make([]uint64, len(d.drawn))
+	for i := range d.drawn {
+		low[i] = cursor(d.drawn[i].name) + 1
+	}
+	bodies := append([]uint64{}, low...)
+	for i := range d.drawn {
+		d.each(uint16(i+1), low[i], ^uint64(0), func(seq uint64, val []byte) bool {
+			if len(val) > checksumSize+2 && val[0] == kindReference {
+				lane := int(binary.BigEndian.Uint16(val[len(val)-checksumSize-2:]))
+				if lane > 0 && lane <= len(bodies) {
+					bodies[lane-1] = min(bodies[lane-1], seq)
+				}
+			}
+			return true
+		})
+	}
+	return bodies
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"runtime"
 )
 
 const (
@@ -20,6 +21,7 @@ func (q *Queue) commitAll(ctx context.Context) {
 		if b := q.inbox.take(); b != nil {
 			q.commit(b)
 			q.inbox.giveBack(b)
+			q.gather()
 			continue
 		}
 		select {
@@ -31,6 +33,20 @@ func (q *Queue) commitAll(ctx context.Context) {
 			}
 			return
 		}
+	}
+}
+
+// gather lets those who were just told hand over what they have next, as long as
+// more of it comes: one flush then does for all, where it would do for the
+// quickest. It never sleeps.
+func (q *Queue) gather() {
+	for before, tries := -1, 0; tries < 4; tries++ {
+		runtime.Gosched()
+		now := q.inbox.waiting()
+		if now == before {
+			return
+		}
+		before = now
 	}
 }
 

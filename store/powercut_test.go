@@ -169,7 +169,10 @@ func (m *sent) promised(sink string, at int) bool {
 }
 
 // outcome is what one state came to.
-type outcome struct{ lost, counted, tails int }
+type outcome struct {
+	lost, counted, tails int
+	unseen               int // losses in front of others that nobody counted
+}
 
 // check opens what a cut in front of operation at left, and empties it.
 func (c *scene) check(t *testing.T, dir string, at int, honest bool) (o outcome) {
@@ -214,9 +217,6 @@ func (c *scene) check(t *testing.T, dir string, at int, honest bool) (o outcome)
 	if honest && (o.lost > 0 || o.counted > 0 || u.DamagedDocuments > 0) {
 		t.Errorf("got %d messages lost and %+v, want nothing from a power cut", o.lost, u)
 	}
-	if !honest && o.lost > 0 && o.counted == 0 && o.tails < 0 {
-		t.Errorf("got %d messages lost in front of others and nobody counted", o.lost)
-	}
 	if err := s.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
@@ -248,6 +248,7 @@ func cuts(t *testing.T, n int, honest bool) {
 	t.Helper()
 	const steps, perScene = 60, 120
 	var total outcome
+	tried := n
 	for seed := uint64(0); n > 0 && !t.Failed(); seed++ {
 		c := newScene(t, seed)
 		for range steps {
@@ -269,8 +270,10 @@ func cuts(t *testing.T, n int, honest bool) {
 			if t.Failed() {
 				t.Fatalf("seed %d, operation %d of %d, %+v", seed, at, ends, m)
 			}
-			if total.lost += o.lost; o.lost > 0 && o.counted == 0 {
+			if total.lost += o.lost; o.lost > 0 && o.counted == 0 && o.tails == 0 {
 				total.tails++
+			} else if o.lost > 0 && o.counted == 0 {
+				total.unseen++
 			}
 			total.counted += min(1, o.counted)
 			if err := os.RemoveAll(place); err != nil {
@@ -279,8 +282,13 @@ func cuts(t *testing.T, n int, honest bool) {
 			n--
 		}
 	}
-	t.Logf("%d messages lost, in all states; damage counted in %d states; in %d the disk forgot the newest commits and nothing else",
-		total.lost, total.counted, total.tails)
+	t.Logf("%d states: %d messages lost; damage counted in %d states; in %d the disk forgot the newest commits and nothing else; in %d it forgot others and nobody noticed",
+		tried, total.lost, total.counted, total.tails, total.unseen)
+	// A disk that forgets a segment, its entry in the catalog and every later
+	// record of its lanes leaves nothing by which it could be missed.
+	if total.unseen > 1+tried/500 {
+		t.Errorf("in %d of %d states a loss in front of others was not counted", total.unseen, tried)
+	}
 	if !honest && total.counted == 0 {
 		t.Error("no state had any damage: the test says nothing")
 	}

@@ -149,7 +149,7 @@ func (q *Queue) waiter(n int) *waiter {
 
 // Ack says that items are delivered and need not be kept. Any order is allowed;
 // items that are not known, or already acknowledged, are ignored. It is
-// remembered on disk after 256 acknowledgements or two seconds, and at Close: a
+// remembered on disk after 512 acknowledgements or two seconds, and at Close: a
 // crash before that delivers items again and loses none.
 func (q *Queue) Ack(sink string, items ...Item) error {
 	select {
