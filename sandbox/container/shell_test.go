@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
@@ -100,17 +103,39 @@ func (r *running) line() string {
 	return strings.TrimSuffix(l, "\n")
 }
 
-// rest is what the log still holds after the end.
+// rest is what the log still holds after the end: all of it is in the pipe then,
+// and nobody waits for more.
 func (r *running) rest() string {
 	r.t.Helper()
-	if err := r.log.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+	text, err := r.Peek(r.Buffered())
+	if err != nil {
 		r.t.Fatal(err)
 	}
-	var b strings.Builder
-	if _, err := r.WriteTo(&b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	rest := bytes.Clone(text)
+	if err := r.log.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		r.t.Fatal(err)
 	}
-	return b.String()
+	conn, err := r.log.SyscallConn()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		var n int
+		if cerr := conn.Read(func(fd uintptr) bool {
+			n, err = unix.Read(int(fd), buf)
+			return true
+		}); cerr != nil {
+			r.t.Fatal(cerr)
+		}
+		if errors.Is(err, unix.EAGAIN) || err == nil && n == 0 {
+			return string(rest)
+		}
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		rest = append(rest, buf[:n]...)
+	}
 }
 
 // runShell runs a script to its end and returns what it printed.

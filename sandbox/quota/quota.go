@@ -19,7 +19,7 @@ const (
 	Loop    Means = "loop file"
 )
 
-// ErrUnbounded: this device has no means to bound the directory.
+// ErrUnbounded says that this device has no means to bound the directory.
 var ErrUnbounded = errors.New("the size of the directory is not bounded")
 
 // Bound makes dir, if it is not there, and has it hold no more than so many
