@@ -205,6 +205,7 @@ func (r *Runtime) script(e *entry.Script, s sandbox.Spec, u user, c *configs.Con
 		null |= 1<<1 | 1<<2
 	}
 	e.Null(null)
+	e.Writable(writablePaths(c)...)
 	e.Become(u.uid, u.gid, u.groups, cwd(s))
 	e.Run(s.Args, withHome(environment(s.Env), u.home), filter)
 	return nil
@@ -342,6 +343,18 @@ func v1Groups() []string {
 		}
 	}
 	return dirs
+}
+
+// writablePaths are where a module can write by design: its own file systems of
+// the kernel's, and what its Spec makes writable.
+func writablePaths(c *configs.Config) []string {
+	paths := []string{"/proc", "/dev", "/tmp", "/run"}
+	for _, m := range c.Mounts {
+		if m.Device == "bind" && m.Flags&unix.MS_RDONLY == 0 {
+			paths = append(paths, m.Destination)
+		}
+	}
+	return paths
 }
 
 // withHome drops what is said again later, and adds HOME if it is missing.

@@ -28,6 +28,11 @@ func dirWith(t *testing.T, name, content string) string {
 	return dir
 }
 
+// mount is the module's own writable /data.
+func mount(source string) sandbox.Mount {
+	return sandbox.Mount{Source: source, Target: "/data", Writable: true, Own: true}
+}
+
 func owner(t *testing.T, path string) string {
 	t.Helper()
 	st, err := os.Lstat(path)

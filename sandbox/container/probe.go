@@ -52,7 +52,16 @@ func degraded(f sandbox.Features) []string {
 	add(!f.Seccomp && !seccomp.Enabled, "no seccomp: this binary was built without it; build it with the tag seccomp")
 	add(!f.Overlay, "no overlayfs: images must bring every mount point, and starts are slower; build the kernel with CONFIG_OVERLAY_FS")
 	add(!mountSetattr(), "no mount_setattr (Linux 5.12): mounts below a read-only bind are not made read-only, starts are slower, the memory floor is 8 MiB, and files of root in images belong to nobody")
+	add(!hasLandlock(), "no Landlock (Linux 5.19, and landlock in lsm=): mounts alone keep a module's writes in their place")
 	return lines
+}
+
+// hasLandlock tells whether the kernel has version 2 of it: before, no file could
+// change its directory.
+func hasLandlock() bool {
+	const version = 1
+	n, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, version)
+	return errno == 0 && n >= 2
 }
 
 func cgroupVersion(have map[string]bool) string {

@@ -24,6 +24,10 @@ func probeMain(args []string) int {
 	if len(args) > 0 && args[0] == "peer" {
 		return peerMain(args[1])
 	}
+	if len(args) > 0 && args[0] == "landlock" {
+		_, _ = fmt.Fprintln(os.Stdout, landlockDepth())
+		return 0
+	}
 	if len(args) > 0 && args[0] == "reopen" {
 		return reopenMain()
 	}

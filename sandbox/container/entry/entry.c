@@ -30,7 +30,7 @@
 #include "script.h"
 
 /* Numbers since Linux 5.2 are the same on every architecture; a libc may be older than they are. */
-enum { nr_open_tree = 428, nr_move_mount = 429, nr_fsopen = 430, nr_fsconfig = 431, nr_fsmount = 432, nr_close_range = 436, nr_openat2 = 437, nr_mount_setattr = 442 };
+enum { nr_landlock_create = 444, nr_landlock_add = 445, nr_landlock_restrict = 446, nr_open_tree = 428, nr_move_mount = 429, nr_fsopen = 430, nr_fsconfig = 431, nr_fsmount = 432, nr_close_range = 436, nr_openat2 = 437, nr_mount_setattr = 442 };
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
@@ -43,6 +43,7 @@ struct attr { uint64_t set, clear, propagation, userns; }; /* struct mount_attr,
 
 struct entry {
 	int sock, fifo, root;
+	int rules;      /* Landlock ruleset; -1 = none */
 	int empty;      /* the mount that lies on masked directories; -1 = none yet */
 	int fds[MAX_FDS]; /* what came with the script */
 	int nfds;
@@ -319,6 +320,48 @@ static void become(struct entry *e)
 		refuse("the working directory is not inside the root:", cwd, 0);
 }
 
+/* What Landlock counts as writing (linux/landlock.h), by version of its ABI. */
+#define LL_WRITE_FILE (1ull << 1)
+#define LL_TREE (0x7full << 4 | 1ull << 11 | 1ull << 12) /* remove, make, symlink */
+#define LL_REFER (1ull << 13)                             /* 2: without it no file changes its directory */
+#define LL_TRUNCATE (1ull << 14)                          /* 3 */
+
+static void allow(struct entry *e, int fd, uint64_t access, const char *path)
+{
+	struct { uint64_t access; int32_t fd; } __attribute__((packed)) rule = {access, fd};
+	if (syscall(nr_landlock_add, e->rules, 1, &rule, 0) < 0)
+		refuse("allow writes to", path, errno);
+}
+
+/* writable prepares the rules; run puts them in force. */
+static void writable(struct entry *e)
+{
+	uint32_t n = number(e);
+	long abi = syscall(nr_landlock_create, NULL, 0, 1);
+	uint64_t file = LL_WRITE_FILE | (abi >= 3 ? LL_TRUNCATE : 0), all = file | LL_TREE | LL_REFER;
+	if (abi >= 2 && (e->rules = syscall(nr_landlock_create, &all, sizeof all, 0)) < 0)
+		refuse("make rules for writes", "", errno);
+	while (n-- > 0) {
+		const char *path = text(e);
+		struct stat st;
+		int fd;
+		if (e->rules < 0)
+			continue;
+		if ((fd = open(path, O_PATH | O_CLOEXEC)) < 0) {
+			if (errno == EACCES) /* out of reach: nothing can be written there */
+				continue;
+			refuse("allow writes to", path, errno);
+		}
+		if (fstat(fd, &st) < 0)
+			refuse("allow writes to", path, errno);
+		allow(e, fd, S_ISDIR(st.st_mode) ? all : file, path);
+		close(fd);
+	}
+	/* The streams, which lie outside: /dev/stdout may be opened. */
+	for (int fd = 1; fd < 3 && e->rules >= 0; fd++)
+		allow(e, fd, file, "the streams");
+}
+
 static int executable(const char *path)
 {
 	struct stat st;
@@ -393,6 +436,8 @@ static void __attribute__((noreturn)) run(struct entry *e)
 	snprintf(fifo, sizeof fifo, "/proc/self/fd/%d", e->fifo);
 	if ((gate = open(fifo, O_WRONLY | O_CLOEXEC)) < 0 || write(gate, "0", 1) != 1)
 		_exit(253);
+	if (e->rules >= 0 && syscall(nr_landlock_restrict, e->rules, 0) < 0)
+		_exit(250);
 	/* No descriptor but the three streams goes on (CVE-2024-21626). */
 	if (syscall(nr_close_range, 3, ~0u, 0) < 0)
 		_exit(252);
@@ -461,6 +506,9 @@ static void play(struct entry *e)
 		case DO_BECOME:
 			become(e);
 			break;
+		case DO_WRITABLE:
+			writable(e);
+			break;
 		case DO_RUN:
 			run(e);
 		default:
@@ -497,7 +545,7 @@ static void receive(struct entry *e)
 /* A module that sets the variable for a copy of this binary gets what it could do itself. */
 static void __attribute__((constructor)) sandpiper_entry(void)
 {
-	static struct entry e = {.sock = 3, .fifo = 4, .root = -1, .empty = -1};
+	static struct entry e = {.sock = 3, .fifo = 4, .root = -1, .rules = -1, .empty = -1};
 	if (!getenv("_SANDPIPER_ENTRY"))
 		return;
 	prctl(PR_SET_NAME, "sandpiper:entry");

@@ -25,6 +25,7 @@ const (
 	doHostname
 	doNull
 	doBecome
+	doWritable
 	doRun
 )
 
@@ -147,6 +148,14 @@ func (s *Script) Become(uid, gid int, groups []int, cwd string) {
 		s.num(uint32(g))
 	}
 	s.text(cwd)
+}
+
+// Writable has Landlock refuse every write beyond these paths and the streams,
+// whatever the mounts allow. A kernel without it (before 5.19, or not asked to
+// use it) skips the step.
+func (s *Script) Writable(paths ...string) {
+	s.num(doWritable, uint32(len(paths)))
+	s.text(paths...)
 }
 
 // Run ends the script: the child answers, waits until its gate is opened, and

@@ -13,6 +13,7 @@ enum step {
 	DO_HOSTNAME,   /* name */
 	DO_NULL,       /* bits of the streams that are to be the null device */
 	DO_BECOME,     /* uid, gid, n, n groups, working directory */
+	DO_WRITABLE,   /* n, n paths: nothing is written elsewhere, if the kernel has Landlock */
 	DO_RUN         /* arguments, environment, filter: answer, wait, execute */
 };
 
