@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-memory lab-powercut lab-reset lab-selftest clean
+.PHONY: help setup build cross demo demo-hal test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-memory lab-powercut lab-reset lab-selftest clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -30,6 +30,9 @@ repro: ## build all device binaries twice in two folders and compare their hashe
 
 demo: build ## the main job on this machine: hub, agent, four modules, an outage, three kills, a ledger
 	@$(GO) run ./scripts/demo
+
+demo-hal: build ## a simulated tank: sensors without code, a pump that is safe when its module is killed, seen at the hub
+	@$(GO) run ./scripts/demo hal
 
 test: ## every test that needs no board; sandbox tests run for real as root
 	@scripts/announce

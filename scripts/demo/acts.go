@@ -221,7 +221,7 @@ trusted_ca = %q
 file = %q
 `, filepath.Join(s.work, "state"), s.runDir(), filepath.Join(s.work, "connection-string"), s.link.addr, s.hubHTTPS,
 		filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.hubDir(), "ca.pem"), filepath.Join(s.work, "release.pub"))
-	if err := os.WriteFile(filepath.Join(s.work, "config.toml"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.work, "config.toml"), []byte(config+s.config), 0o600); err != nil {
 		return err
 	}
 	return s.runAgent(ctx)

@@ -6,7 +6,7 @@
 //
 //	ledger: sent=N received=N duplicated=D lost=0
 //
-// With the argument "kill" it is the soak of `make soak SOAK=kill`: see playKill.
+// With the argument "hal" it is `make demo-hal`: see playHal. With the argument "kill" it is the soak of `make soak SOAK=kill`: see playKill.
 //
 // DEMO=stay leaves everything running; DEMO_OUTAGE sets the length of the outage (default 22s).
 package main
@@ -68,6 +68,9 @@ func run(ctx context.Context) (err error) {
 			return err
 		}
 		return s.playKill(ctx, kills, seed)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "hal" {
+		return s.playHal(ctx)
 	}
 	return s.play(ctx, outage)
 }

@@ -19,6 +19,7 @@ import (
 type stage struct {
 	bin, source, sdk string
 	work             string
+	config           string // sections of the agent's configuration beside those that every demo has
 	began            time.Time
 	modules          []module
 	leftOut          []string
