@@ -85,7 +85,7 @@ func (a *Agent) runHal(ctx context.Context) error {
 	}
 	beat, stop := context.WithCancel(context.WithoutCancel(ctx)) // until the last output is as it is to stay
 	var beats sync.WaitGroup
-	beats.Go(func() { a.keeper.Run(beat, a.hal.Lapsed) })
+	beats.Go(func() { a.keeper.Run(beat, a.hal.Heard) })
 	err := a.hal.Run(ctx)
 	stop()
 	beats.Wait()

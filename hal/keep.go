@@ -56,15 +56,16 @@ func (s *Server) keep(t *thing, fresh bool) {
 	if fd < 0 {
 		return
 	}
-	if !fresh {
+	if !fresh && !t.unkept {
 		fd = -1
 	}
 	state, err := json.Marshal(k)
 	if err == nil {
 		err = s.cfg.Keeper.Keep(t.Name, fd, action, state)
 	}
+	t.unkept = err != nil
 	if err != nil {
-		s.log.Warn("output not kept: it would not outlive this agent", "name", t.Name, "err", err)
+		s.log.Warn("output not kept for now: it would not outlive this agent", "name", t.Name, "err", err)
 	}
 }
 
@@ -155,14 +156,26 @@ func (s *Server) unclaimed() {
 	}
 }
 
-// Lapsed tells that the keeper took this agent for missing and made its outputs safe: whoever drove one is told so by its fence.
-func (s *Server) Lapsed() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.things {
-		if t.lease != nil {
-			s.endLocked(t, "agent was missing")
+// Heard tells that the keeper answers. What it could not be given before is given now. lapsed: it took this agent for missing and made
+// its outputs safe, and whoever drove one is told so by its fence.
+func (s *Server) Heard(lapsed bool) {
+	if lapsed {
+		s.mu.Lock()
+		for _, t := range s.things {
+			if t.lease != nil {
+				s.endLocked(t, "agent was missing")
+			}
 		}
+		s.mu.Unlock()
+	}
+	for _, t := range s.things {
+		again := func(context.Context) error {
+			if t.dev != nil && t.unkept {
+				s.keep(t, true)
+			}
+			return nil
+		}
+		_ = t.worker.do(context.Background(), "", ClassPoll, time.Now().Add(opTime), again) // a bus that is busy is asked with the next beat
 	}
 }
 

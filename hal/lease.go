@@ -42,17 +42,20 @@ type Entry struct {
 const maxEntries = 4096
 
 func (s *Server) recordLocked(who, name, what string) {
-	if len(s.ring) >= maxEntries {
-		s.ring = append(s.ring[:0], s.ring[maxEntries/4:]...)
+	e := Entry{time.Now(), who, name, what}
+	if len(s.ring) < maxEntries {
+		s.ring = append(s.ring, e)
+		return
 	}
-	s.ring = append(s.ring, Entry{time.Now(), who, name, what})
+	s.ring[s.oldest] = e
+	s.oldest = (s.oldest + 1) % maxEntries
 }
 
 // Log gives the record, the oldest first.
 func (s *Server) Log() []Entry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.ring)
+	return slices.Concat(s.ring[s.oldest:], s.ring[:s.oldest])
 }
 
 // Holding is one output and who drives it.

@@ -41,6 +41,7 @@ type Server struct {
 	ended  bool
 	leaves bool // for a successor
 	ring   []Entry
+	oldest int             // in ring, once that is full
 	served context.Context //nolint:containedctx // the life of Run, which safe actions outside a request share
 }
 
@@ -49,6 +50,7 @@ type thing struct {
 	Resource
 	worker *worker
 	dev    Device
+	unkept bool // the keeper did not take it; touched by the worker only
 
 	state string // ok, gone, busy
 	lease *lease

@@ -127,7 +127,7 @@ func (k *socket) writeHal(w http.ResponseWriter, r *http.Request) {
 			failHal(w, err)
 			return
 		}
-		w.Header().Set("HAL-Fence", strconv.FormatUint(fence, 10))
+		w.Header()["Hal-Fence"] = []string{strconv.FormatUint(fence, 10)} // as Set would write it
 		w.WriteHeader(http.StatusNoContent)
 	})
 }

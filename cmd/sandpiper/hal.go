@@ -148,10 +148,10 @@ func (s *shared) halEvents(ctx context.Context, body io.Reader, count int) error
 	for n := 0; count == 0 || n < count; {
 		var raw json.RawMessage
 		err := dec.Decode(&raw)
+		if errors.Is(err, io.EOF) || ctx.Err() != nil && err != nil {
+			break // the agent ended, or the user had enough
+		}
 		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, io.EOF) { // interrupted, or the agent ended
-				return nil
-			}
 			return err
 		}
 		var e struct {

@@ -63,7 +63,7 @@ func beAgent(string) error {
 		return err
 	}
 	go s.Run(ctx)
-	go k.Run(ctx, s.Lapsed)
+	go k.Run(ctx, s.Heard)
 	if _, err := s.Read(ctx, "m", "relay", hal.ClassRead, 0); err != nil {
 		return err
 	}

@@ -30,8 +30,9 @@ const KeeperVar = "SANDPIPER_KEEPER"
 
 // The warden does nothing else: one that takes longer than keeperTime for an answer is stopped or gone, and not asked for keeperRest.
 const (
-	keeperTime = 200 * time.Millisecond
+	keeperTime = 500 * time.Millisecond
 	keeperRest = 2 * time.Second
+	listTime   = 10 * time.Second // at the start, when nobody waits for an output and much depends on the answer
 )
 
 // NewKeeper takes an inherited end. hold is how long the vault keeps outputs as they are when nothing is heard of this process; 0 = 10 s.
@@ -66,7 +67,11 @@ func (k *Keeper) ask(req vaultRequest, fd int, each func(vaultAnswer, int)) (vau
 func (k *Keeper) exchange(req vaultRequest, fd int, each func(vaultAnswer, int)) (vaultAnswer, error) {
 	k.seq++
 	req.Seq, req.Hold = k.seq, k.hold
-	_ = k.conn.SetDeadline(time.Now().Add(keeperTime)) // it fails where the call below does, too
+	limit := keeperTime
+	if req.Op == "list" {
+		limit = listTime
+	}
+	_ = k.conn.SetDeadline(time.Now().Add(limit)) // it fails where the call below does, too
 	if err := sendPacket(k.conn, req, fd); err != nil {
 		return vaultAnswer{}, fmt.Errorf("ask the warden: %w", err)
 	}
@@ -117,9 +122,9 @@ func (k *Keeper) List() ([]hal.Kept, error) {
 	return list, err
 }
 
-// Run tells the vault again and again that this process lives, until ctx ends. lapsed is called when the vault had taken it for
-// missing and made its outputs safe.
-func (k *Keeper) Run(ctx context.Context, lapsed func()) {
+// Run tells the vault again and again that this process lives, until ctx ends. heard is called with each answer; lapsed means that the
+// vault had taken it for missing and made its outputs safe.
+func (k *Keeper) Run(ctx context.Context, heard func(lapsed bool)) {
 	tick := time.NewTicker(k.hold / 4)
 	defer tick.Stop()
 	for {
@@ -128,8 +133,8 @@ func (k *Keeper) Run(ctx context.Context, lapsed func()) {
 			return
 		case <-tick.C:
 		}
-		if a, err := k.ask(vaultRequest{Op: "beat"}, -1, nil); err == nil && a.Lapsed { // a warden that does not answer may do so later
-			lapsed()
+		if a, err := k.ask(vaultRequest{Op: "beat"}, -1, nil); err == nil { // a warden that does not answer may do so later
+			heard(a.Lapsed)
 		}
 	}
 }

@@ -125,7 +125,7 @@ func halContests(p *pins, dir string, s size) []contest {
 	framed, echo := newFramed(p.path, 1), newEcho(dir)
 	batch := newFramed(p.path, 64)
 	return []contest{
-		{name: "hal.hop", unit: "ns", better: "lower", ours: hop, peers: []peer{{name: "direct", run: direct, note: "a write through the worker; the plain call on sim; p50"}}},
+		{name: "hal.hop", unit: "ns", better: "lower", ours: hop, peers: []peer{{name: "direct", run: direct, note: "a write through the server, its caller taking the turn of an idle bus; the plain call on sim; p50"}}},
 		{name: "hal.http", unit: "ns", better: "lower", ours: one(put), peers: []peer{{name: "noop", run: one(noop), note: "PUT over the module's socket, kept alive; an empty handler behind a server with the same limits; p50"}}},
 		{name: "hal.stream", unit: "ns", better: "lower", ours: one(framed), peers: []peer{{name: "echo", run: one(echo), note: "a write in a frame; frames of the same length sent back as they are; p50"}}},
 		{name: "hal.batch", unit: "ns/op", better: "lower", ours: func() (float64, error) {
