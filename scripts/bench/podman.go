@@ -37,6 +37,30 @@ func (y *yard) podmanEnv() []string {
 	}
 }
 
+// podmanHome writes the configuration of podman, and programs that find their libraries.
+func (y *yard) podmanHome() error {
+	home := filepath.Join(y.dir, "podman")
+	if err := os.MkdirAll(filepath.Join(home, "run"), 0o700); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{
+		"containers.conf": fmt.Sprintf("[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"none\"\nruntime=\"crun\"\nconmon_path=[%q]\n[engine.runtimes]\ncrun=[%q]\n",
+			filepath.Join(home, "conmon"), filepath.Join(home, "crun")),
+		"storage.conf": fmt.Sprintf("[storage]\ndriver=\"vfs\"\ngraphroot=%q\nrunroot=%q\n", filepath.Join(home, "graph"), filepath.Join(home, "state")),
+	} {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	for _, program := range []string{"conmon", "crun"} { // they hand no environment on, and would not find their libraries
+		text := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s \"$@\"\n", strings.Join(y.libraries(), ":"), filepath.Join(y.peers, "usr/bin", program))
+		if err := os.WriteFile(filepath.Join(home, program), []byte(text), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (y *yard) podmanArgs(bundle string) ([]string, error) {
 	raw, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
@@ -54,25 +78,12 @@ func (y *yard) podmanArgs(bundle string) ([]string, error) {
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return nil, err
 	}
-	home := filepath.Join(y.dir, "podman")
-	if err := os.MkdirAll(filepath.Join(home, "run"), 0o700); err != nil {
+	if err := y.podmanHome(); err != nil {
 		return nil, err
 	}
-	for name, text := range map[string]string{
-		"seccomp.json": string(spec.Linux.Seccomp),
-		"containers.conf": fmt.Sprintf("[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"none\"\nruntime=\"crun\"\nconmon_path=[%q]\n[engine.runtimes]\ncrun=[%q]\n",
-			filepath.Join(home, "conmon"), filepath.Join(home, "crun")),
-		"storage.conf": fmt.Sprintf("[storage]\ndriver=\"vfs\"\ngraphroot=%q\nrunroot=%q\n", filepath.Join(home, "graph"), filepath.Join(home, "state")),
-	} {
-		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	for _, program := range []string{"conmon", "crun"} { // they hand no environment on, and would not find their libraries
-		text := fmt.Sprintf("#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s \"$@\"\n", strings.Join(y.libraries(), ":"), filepath.Join(y.peers, "usr/bin", program))
-		if err := os.WriteFile(filepath.Join(home, program), []byte(text), 0o700); err != nil {
-			return nil, err
-		}
+	home := filepath.Join(y.dir, "podman")
+	if err := os.WriteFile(filepath.Join(home, "seccomp.json"), spec.Linux.Seccomp, 0o600); err != nil {
+		return nil, err
 	}
 	args := []string{
 		"run", "--rm", "--network", "none", "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges",

@@ -46,8 +46,16 @@ func sandboxRows(s size) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	memory, err := y.memoryContest()
+	if err != nil {
+		return nil, err
+	}
+	least, err := memory.measure(min(s.rounds, 3))
+	if err != nil {
+		return nil, err
+	}
 	powers, err := y.powers()
-	return append(append(rows, more...), powers...), err
+	return append(append(append(rows, more...), least...), powers...), err
 }
 
 // yard is where all sides work: a tmpfs of this run's own, and hierarchies that every side accepts.
