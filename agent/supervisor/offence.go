@@ -31,7 +31,7 @@ var offenceTexts = [offenceEnd]string{
 const (
 	offenceShown = 10 * time.Minute
 	offenceQuiet = time.Minute
-	offencePace  = 10 * time.Second
+	offencePace  = 5 * time.Second
 )
 
 // offending is what is remembered of one kind.
