@@ -16,6 +16,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/hal"
 	"github.com/sandpiper-edge/sandpiper/hal/linux"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 // buildHal makes the server of pins and sensors that the configuration names; a device without a [hal] section has none.
@@ -138,6 +139,21 @@ func (a *Agent) grantHal(m deployment.Module) error {
 		return err
 	}
 	return a.hal.Grant(m.Name, grants)
+}
+
+// halNodes are the raw device nodes that a module's sandbox gets.
+func (a *Agent) halNodes(module string) (list []sandbox.Device) {
+	if a.hal == nil {
+		return nil
+	}
+	for _, n := range a.hal.Nodes(module) {
+		access := "r"
+		if n.Write {
+			access = "rw"
+		}
+		list = append(list, sandbox.Device{Path: n.Path, Access: access})
+	}
+	return list
 }
 
 // halGone makes safe what a module drove whose process has ended, or which its doors were shut for.

@@ -73,6 +73,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 
 		Permissions: permissions(m),
 	}
+	spec.Devices = a.halNodes(m.Name)
 	switch m.Settings.Network {
 	case deployment.NoNetwork:
 	case deployment.HostNetwork:

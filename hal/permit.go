@@ -31,9 +31,9 @@ func (r Resource) writable() bool {
 		return len(r.Modbus.Write) > 0
 	case KindCAN:
 		return len(r.CAN.TX) > 0
-	case KindSPI, KindSerial, KindPWM, KindLED:
+	case KindSPI, KindSerial, KindPWM, KindLED, KindNode:
 		return true
-	case KindSensor, KindNode:
+	case KindSensor:
 		return false
 	}
 	return false

@@ -84,6 +84,9 @@ func New(cfg ServerConfig) (*Server, error) {
 			s.workers[r.Bus] = w
 		}
 		s.things[r.Name] = &thing{Resource: r, worker: w, state: "gone"}
+		if r.Kind == KindNode {
+			s.things[r.Name].state = "unmediated"
+		}
 	}
 	s.grants[Operator] = map[string]*granted{}
 	for _, t := range s.things {
@@ -316,6 +319,25 @@ func (s *Server) right(who, name string) (*granted, *thing, error) {
 	return g, s.things[name], nil
 }
 
+// Node is a raw device node that a module is granted.
+type Node struct {
+	Path  string
+	Write bool
+}
+
+// Nodes are the raw device nodes of a module, in order of names: what this server does not stand in front of.
+func (s *Server) Nodes(who string) []Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Node
+	for _, name := range slices.Sorted(maps.Keys(s.grants[who])) {
+		if t := s.things[name]; t.Kind == KindNode {
+			list = append(list, Node{t.Node, s.grants[who][name].Write})
+		}
+	}
+	return list
+}
+
 // Status is one granted resource as a module sees it.
 type Status struct {
 	Name  string `json:"name"`
@@ -323,7 +345,7 @@ type Status struct {
 	Read  bool   `json:"read"`
 	Write bool   `json:"write"`
 	Unit  string `json:"unit,omitempty"`
-	State string `json:"state"` // ok, stuck, gone, busy, leased
+	State string `json:"state"` // ok, stuck, gone, busy, leased, unmediated
 }
 
 // List gives what is granted to a module, in order of names; all resources for who = "".

@@ -216,3 +216,17 @@ func TestAPowerOnValueIsNoReading(t *testing.T) {
 		}
 	})
 }
+
+// run lets a server work, and gives what ends it.
+func run(t *testing.T, s *hal.Server) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -146,11 +146,11 @@ func (s *shared) halWatchCommand() *cobra.Command {
 func (s *shared) halEvents(ctx context.Context, body io.Reader, count int) error {
 	dec := json.NewDecoder(body)
 	for n := 0; count == 0 || n < count; {
+		if !dec.More() { // the agent ended, or the user had enough
+			return nil
+		}
 		var raw json.RawMessage
 		err := dec.Decode(&raw)
-		if errors.Is(err, io.EOF) || ctx.Err() != nil && err != nil {
-			break // the agent ended, or the user had enough
-		}
 		if err != nil {
 			return err
 		}
