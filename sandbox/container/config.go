@@ -33,7 +33,7 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 		OomScoreAdj:     &oom,
 		Mounts:          kernelMounts(s, r.features.Cgroup != ""),
 		Devices:         commonNodes(),
-		Cgroups:         &cgroups.Cgroup{Path: r.cgroupOf(s.ID), Resources: resources(s.Limits, r.features)},
+		Cgroups:         r.cgroup(s, g),
 	}
 	if r.features.Cgroup != "" {
 		c.Namespaces.Add(configs.NEWCGROUP, "")
@@ -48,7 +48,13 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 		c.Seccomp = seccompFilter(s.Permissions)
 	}
 	c.Mounts = append(append(c.Mounts, root.mounts...), g.mounts...)
-	c.Cgroups.Devices = append(commonRules(), g.rules...)
+	return c
+}
+
+// cgroup is the group of one sandbox.
+func (r *Runtime) cgroup(s sandbox.Spec, g grants) *cgroups.Cgroup {
+	c := &cgroups.Cgroup{Path: r.cgroupOf(s.ID), Resources: resources(s.Limits, r.features)}
+	c.Devices = append(commonRules(), g.rules...)
 	return c
 }
 

@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
-	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
@@ -48,34 +48,31 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 		return nil, err
 	}
 	defer owner.Close()
-	root, err := r.makeRoot(s, u, owner)
-	defer undo(func() error { return r.removeRoot(s.ID) })
-	defer root.close()
-	if err != nil {
-		return nil, err
-	}
 	devices, err := r.makeNodes(s, u)
 	defer undo(func() error { return r.removeNodes(s.ID) })
 	if err != nil {
 		return nil, err
 	}
-	c := r.config(s, root, devices)
-	group, err := manager.New(c.Cgroups)
+	// Joining waits for the kernel, most of all on cgroup v1: the root is made
+	// meanwhile.
+	joined := make(chan membership, 1)
+	go func() { joined <- join(r.cgroup(s, devices), child.Pid) }()
+	member := sync.OnceValue(func() membership { return <-joined })
+	root, err := r.makeRoot(s, u, owner)
+	defer undo(func() error { return r.removeRoot(s.ID) })
+	defer root.close()
+	defer undo(func() error { child.Abandon(); return member().leave() })
 	if err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
+		return nil, err
 	}
-	defer undo(func() error { child.Abandon(); return group.Destroy() })
-	if err := group.Apply(child.Pid); err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
-	}
-	// Before the script is played: on cgroup v1 a group denies every device before
-	// it allows the first, and the process opens /dev/null.
-	if err := group.Set(c.Cgroups.Resources); err != nil {
-		return nil, fmt.Errorf("cgroup: %w", err)
-	}
+	c := r.config(s, root, devices)
 	script := &entry.Script{}
 	defer script.Close()
 	if err := r.script(script, s, u, c, root); err != nil {
+		return nil, err
+	}
+	group := member().group
+	if err := member().err; err != nil {
 		return nil, err
 	}
 	played := make(chan error, 1)

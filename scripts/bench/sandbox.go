@@ -128,12 +128,12 @@ type ours1 struct {
 	out *bufio.Scanner
 }
 
-func (y *yard) serve(s sandbox.Spec) (*ours1, error) {
+func (y *yard) serve(name string, s sandbox.Spec) (*ours1, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "run"), string(spec))
+	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "serve-"+name), string(spec))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -245,7 +245,7 @@ func (y *yard) startContest() (contest, error) {
 		return contest{}, err
 	}
 	s := y.module("/bin/true")
-	own, err := y.serve(s)
+	own, err := y.serve("start", s)
 	if err != nil {
 		return contest{}, err
 	}
@@ -273,7 +273,7 @@ func (y *yard) startContest() (contest, error) {
 // floorContest is the smallest memory limit, in bytes, at which a static program starts and ends with code 0.
 func (y *yard) floorContest() (contest, error) {
 	s := y.module("/app/hello")
-	own, err := y.serve(s)
+	own, err := y.serve("floor", s)
 	if err != nil {
 		return contest{}, err
 	}

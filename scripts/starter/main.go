@@ -51,7 +51,7 @@ func run(args []string) error {
 		}
 		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR SPEC | output RUNDIR SPEC | probe")
 	}
-	r, err := container.New(container.Config{StateDir: args[1], Cgroup: "sandpiper-bench-" + args[0]})
+	r, err := container.New(container.Config{StateDir: args[1]})
 	if err != nil {
 		return err
 	}
@@ -71,6 +71,14 @@ func run(args []string) error {
 	if args[0] == "output" {
 		return output(r, s)
 	}
+	// As on a device that runs a module already: the group above all is there, as it is for the peers after their first start.
+	other := s
+	other.ID, other.IDBase = "other", s.IDBase+sandbox.IDCount
+	neighbour, err := r.Create(context.Background(), other)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = neighbour.Destroy() }()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		memory, err := strconv.ParseInt(in.Text(), 10, 64)
