@@ -65,15 +65,15 @@ func (a *Agent) buildBridge() error {
 	return nil
 }
 
-// keepBridge says what the kernel lacks, and clears what a dead run left, once the modules that run are known.
+// keepBridge says what the kernel lacks, and clears what a dead run left, once the modules that run are known: nobody waits for it.
 func (a *Agent) keepBridge(ctx context.Context) error {
-	for _, line := range a.bridge.lacks() {
-		a.log.Info("no module can be on the bridge network", "what", line)
-	}
 	select {
 	case <-a.supervisor.Ready():
 	case <-ctx.Done():
 		return nil
+	}
+	for _, line := range a.bridge.lacks() {
+		a.log.Info("no module can be on the bridge network", "what", line)
 	}
 	runs := map[string]bool{}
 	for _, m := range a.supervisor.Modules() {
