@@ -38,6 +38,9 @@ func (a *Agent) effective(ctx context.Context, module string) (control.Effective
 		}
 		return a.supervisor.Exec(ctx, module, c)
 	})
+	for _, d := range doc.Drift {
+		a.log.Warn("sandbox differs from what was granted", "module", module, "what", d.String())
+	}
 	return doc, notFound(module, err)
 }
 
@@ -77,6 +80,7 @@ func (a *Agent) grants(seat supervisor.Seat) effective.Grants {
 	f := a.runtime.Probe()
 	g := effective.Grants{
 		HostNetwork: m.Settings.Network == deployment.HostNetwork,
+		Network:     m.Settings.Network == deployment.BridgeNetwork,
 		Memory:      f.Memory, Pids: f.Pids, Seccomp: f.Seccomp,
 		Groups: f.Cgroup != "" && m.Settings.Network != deployment.HostNetwork,
 	}
