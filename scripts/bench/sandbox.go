@@ -22,7 +22,12 @@ import (
 // every side. The peers run an OCI bundle that is written from ours.
 func sandboxRows(s size) ([]row, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("sandboxes are made by root only; run it as root")
+		fmt.Fprintln(os.Stderr, "sandbox: not root, so no sandbox can be made: module.start, module.memory-floor and module.powers are NOT measured")
+		var rows []row
+		for _, name := range []string{"module.start", "module.memory-floor", "module.powers"} {
+			rows = append(rows, row{Name: name, Better: "lower", Note: "not measured: not root"})
+		}
+		return rows, nil
 	}
 	y, err := newYard()
 	if err != nil {
