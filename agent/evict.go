@@ -83,7 +83,7 @@ func (e *evictor) makeRoom(ctx context.Context) (total int, err error) {
 
 // oldest lets go of as many bytes as a file of the store holds, the oldest of the lowest priority first.
 func (e *evictor) oldest(ctx context.Context, lanes []string) (total int, err error) {
-	room := min(max(e.usage().Limit/16, 2<<20), 8<<20) // see store.Config.SegmentBytes
+	room := int64(2 << 20) // see store.Config.SegmentBytes
 	for priority := route.Lowest; priority >= 0 && room > 0 && ctx.Err() == nil; priority-- {
 		for {
 			var batch []store.Item

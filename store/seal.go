@@ -28,8 +28,8 @@ func (q *Queue) sealAll(ctx context.Context) {
 		for sealed && err == nil && ctx.Err() == nil {
 			sealed, err = q.sealOldest()
 		}
-		if err == nil {
-			err = q.tail.journals.prepare(q.tail.segmentBytes, q.tail.most())
+		if perr := q.tail.journals.prepare(q.tail.segmentBytes, q.tail.most()); perr != nil {
+			q.log.Debug("no journal is ready beforehand", "err", perr) // who needs one makes it, or is told why not
 		}
 		if err != nil {
 			again = time.After(sealAgain)
