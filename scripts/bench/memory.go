@@ -280,6 +280,10 @@ func (y *yard) groupsAfter() {
 	}
 	y.closers = append(y.closers, func() {
 		for _, dir := range fresh {
+			below, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs")) // the pattern is sound
+			for _, file := range below {
+				_ = os.Remove(filepath.Dir(file)) // as the one above
+			}
 			_ = os.Remove(dir) // not there, or in use by somebody else
 		}
 	})
