@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,7 +134,7 @@ func (s *shared) halWatchCommand() *cobra.Command {
 				return err
 			}
 			defer body.Close()
-			return s.halEvents(cmd.Context(), body, count)
+			return s.halEvents(body, count)
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "n", 0, "end after so many; 0 = never")
@@ -143,7 +142,7 @@ func (s *shared) halWatchCommand() *cobra.Command {
 }
 
 // halEvents prints a stream of events, as it comes with --json.
-func (s *shared) halEvents(ctx context.Context, body io.Reader, count int) error {
+func (s *shared) halEvents(body io.Reader, count int) error {
 	dec := json.NewDecoder(body)
 	for n := 0; count == 0 || n < count; {
 		if !dec.More() { // the agent ended, or the user had enough
