@@ -44,7 +44,7 @@ race: ## the same under the race detector
 check: fmt vet lint imports build size test lab-smoke ## what CI runs and what a developer runs
 
 fmt: ## fail when a file is not gofmt'ed
-	@out=$$(gofmt -l agent cmd sandbox store scripts); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
+	@out=$$(gofmt -l agent cmd hal sandbox store scripts); test -z "$$out" || { echo "not gofmt'ed: $$out"; exit 1; }
 
 vet: ## go vet, and the device's code compiled for a 32-bit processor
 	$(GO) vet -tags "$(TAGS)" $(PKGS)

@@ -202,6 +202,7 @@ func attempts() map[string]func() error {
 		"raw socket":          func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err },
 		"crypto socket":       socket(unix.AF_ALG, unix.SOCK_SEQPACKET),
 		"vm socket":           socket(unix.AF_VSOCK, unix.SOCK_STREAM),
+		"can socket":          socket(unix.AF_CAN, unix.SOCK_RAW),
 		"tcp socket":          socket(unix.AF_INET, unix.SOCK_STREAM),
 		"unix socket":         socket(unix.AF_UNIX, unix.SOCK_STREAM),
 		"netlink socket":      socket(unix.AF_NETLINK, unix.SOCK_RAW),

@@ -72,9 +72,11 @@ var seccompArches = map[string][]string{
 const cloneNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// socketFamilies: the network, the module's own sockets, the routing tables (for
-// lists of interfaces), and CAN, which is a network on these devices.
-var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_CAN}
+// socketFamilies: the network, the module's own sockets, and the routing tables
+// (for lists of interfaces). Not CAN: the kernel asks for no right to open such a
+// socket, so network "host" would give away every bus; frames are granted by
+// identifier, through the module's own socket.
+var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
 // personalities: Linux, its 32-bit form, with and without an old release name,
 // and the question which one is set.

@@ -194,6 +194,7 @@ func sockets() []probe {
 		{"listen to the wire", socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0)},
 		{"use the kernel's cryptography", socket(unix.AF_ALG, unix.SOCK_SEQPACKET, 0)},
 		{"talk to the hypervisor", socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0)},
+		{"send on every CAN bus", socket(unix.AF_CAN, unix.SOCK_RAW, 1)},
 		{"use Bluetooth", socket(unix.AF_BLUETOOTH, unix.SOCK_RAW, 1)},
 		{"open a TCP socket", socket(unix.AF_INET, unix.SOCK_STREAM, 0)},
 		{"open a local socket", socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)},
