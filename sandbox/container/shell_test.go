@@ -18,8 +18,8 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
-// patience ends a test that would hang.
-const patience = time.Minute
+// patience ends a test that would hang, also on a virtual board with little of the machine.
+const patience = 3 * time.Minute
 
 // idBases gives each sandbox of the tests a range of its own.
 var idBases atomic.Uint32
