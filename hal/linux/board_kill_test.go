@@ -137,7 +137,7 @@ func end(t *testing.T, cmd *exec.Cmd) {
 func TestBoardKilledHoldersNeverMoveTheLine(t *testing.T) {
 	s := newSimChip(t, "kill", "RELAY")
 	tr := s.trace(t)
-	kills := 200
+	kills := 25 // of the descriptor alone; whole agents are killed 200 times in TestBoardKilledAgentsNeverMoveARelayThatIsHigh
 	if n, err := strconv.Atoi(os.Getenv("LAB_TEST_KILLS")); err == nil {
 		kills = n
 	}
