@@ -8,7 +8,7 @@ TEST    := $(GO) test -tags "$(TAGS)" -buildvcs=false
 PKGS    := ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help setup build cross demo demo-hal test race check fmt lint vet imports size fuzz bench soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-memory lab-powercut lab-reset lab-selftest clean
+.PHONY: help setup build cross demo demo-hal test race check fmt lint vet imports size fuzz bench images soak sdk repro lab lab-fetch lab-shell lab-smoke lab-agent lab-memory lab-powercut lab-reset lab-selftest clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -65,6 +65,9 @@ size: ## the device binary against its budget, and no reflection by method name 
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz
+
+images: build ## Debian images made by umoci and skopeo, in a registry of Debian: pulled, merged, run, compared (as root)
+	@scripts/images
 
 bench: ## side-by-side benchmarks; BENCH=name runs a part, BENCH_SCALE=0.02 a quick look; writes build/bench.json
 	@scripts/bench/run
