@@ -128,7 +128,7 @@ func TestADockerModuleRunsFromALoadedImage(t *testing.T) {
 	d.until("the module tells what it was given", func() (bool, string) { log := d.logs("app"); return strings.Contains(log, "root:"), log })
 	log := d.logs("app")
 	for _, want := range []string{
-		"args [-e one two] cwd /srv uid 1234 gid 77 A image B manifest conf new <nil>", "whiteout: true", "volume: <nil>", "root: true",
+		"args [-e one two] cwd /srv uid 1234 gid 77 A image B manifest conf new <nil>", "whiteout: true", "volume: <nil>", "root: true", "own file: <nil>",
 	} {
 		if !strings.Contains(log, want) {
 			t.Errorf("got\n%s\nwant something with %q", log, want)

@@ -82,7 +82,7 @@ func run(only, out string, s size) error {
 	if s.scale <= 0 || s.rounds < 1 {
 		return fmt.Errorf("scale %g and %d rounds: want more than nothing", s.scale, s.rounds)
 	}
-	parts := map[string]func(size) ([]row, error){"wire": wire, "store": storeRows, "sandbox": sandboxRows, "hal": halRows}
+	parts := map[string]func(size) ([]row, error){"wire": wire, "store": storeRows, "sandbox": sandboxRows, "hal": halRows, "image": ociRows}
 	var names []string
 	for name := range parts {
 		if only == "" || strings.HasPrefix(only, name) {
@@ -90,7 +90,7 @@ func run(only, out string, s size) error {
 		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("no part %q; there is: hal, sandbox, store, wire", only)
+		return fmt.Errorf("no part %q; there is: hal, image, sandbox, store, wire", only)
 	}
 	sort.Strings(names)
 	var rows []row
