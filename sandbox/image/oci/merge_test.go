@@ -85,6 +85,14 @@ func TestLayersMergeAsTheSpecificationSays(t *testing.T) {
 			[][]tar.Header{{{Typeflag: tar.TypeDir, Name: "./", Mode: 0o711, Uid: 9}, fileOf("./a", "1")}},
 			"drwx--x--x 9:0 .\n-rw-r--r-- 0:0 a = 1\n",
 		},
+		"so does one that is called /": {
+			[][]tar.Header{{{Typeflag: tar.TypeDir, Name: "/", Mode: 0o711, Uid: 9}, fileOf("a", "1")}},
+			"drwx--x--x 9:0 .\n-rw-r--r-- 0:0 a = 1\n",
+		},
+		"a file in the place of a directory needs no whiteouts of what was in it, and may have them": {
+			[][]tar.Header{{dirOf("d"), fileOf("d/a", "1"), fileOf("d/b", "2")}, {fileOf("d/.wh.a", ""), fileOf("d", "file"), fileOf("d/.wh.b", "")}},
+			"drwxr-xr-x 0:0 .\n-rw-r--r-- 0:0 d = file\n",
+		},
 		"set-id bits and attributes that mean nothing in a sandbox go, the user's stay": {
 			[][]tar.Header{{{
 				Typeflag: tar.TypeReg, Name: "su", Mode: 0o6755, Linkname: "", PAXRecords: map[string]string{

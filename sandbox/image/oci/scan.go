@@ -108,7 +108,8 @@ func (sc *scanner) hide(parts []string) error {
 	parent := parts[:len(parts)-1]
 	if last == opaque {
 		sc.cuts = append(sc.cuts, strings.Join(parent, "/"))
-		return sc.tree.hideBelow(parent, sc.layer)
+		sc.tree.hideBelow(parent, sc.layer)
+		return nil
 	}
 	name := strings.TrimPrefix(last, whiteout)
 	if name == "" || name == "." || name == ".." {
@@ -116,7 +117,8 @@ func (sc *scanner) hide(parts []string) error {
 	}
 	parts = append(parent, name)
 	sc.cuts = append(sc.cuts, strings.Join(parts, "/"))
-	return sc.tree.hide(parts, sc.layer)
+	sc.tree.hide(parts, sc.layer)
+	return nil
 }
 
 // inode takes from a header what the image keeps.

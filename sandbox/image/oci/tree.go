@@ -95,6 +95,8 @@ func split(name string) ([]string, error) {
 		return nil, reject("is empty")
 	case len(name) > maxPath:
 		return nil, reject("is too long")
+	case name == "/": // as umoci calls the root
+		return nil, nil
 	case name[0] == '/':
 		return nil, reject("is absolute")
 	case strings.ContainsRune(name, 0):
@@ -217,21 +219,20 @@ func (t *tree) put(parts []string, layer int16, in inode) (at int32, err error) 
 }
 
 // hide enters a whiteout: what the layers under this one have there is gone.
-func (t *tree) hide(parts []string, layer int16) error {
+// Below what its own layer made a file there is nothing left to hide: umoci writes such whiteouts.
+func (t *tree) hide(parts []string, layer int16) {
 	at, hidden, err := t.descend(parts, layer, false)
 	if err == nil && !hidden {
 		t.nodes[at].cut = max(t.nodes[at].cut, layer)
 	}
-	return err
 }
 
 // hideBelow enters an opaque directory.
-func (t *tree) hideBelow(parts []string, layer int16) error {
+func (t *tree) hideBelow(parts []string, layer int16) {
 	at, hidden, err := t.descend(parts, layer, false)
 	if err == nil && !hidden {
 		t.nodes[at].opaque = max(t.nodes[at].opaque, layer)
 	}
-	return err
 }
 
 // find looks an entry of a layer up by its path, as a hard link's target.
