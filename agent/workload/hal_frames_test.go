@@ -184,6 +184,8 @@ func TestFramesThatAreNoneEndTheConnectionAndTheirNumberIsBounded(t *testing.T) 
 		}
 		f.conn.Close()
 	}
+	k, _ = pinBoard(t) // one that has no connection left to give back
+	addr = pinServer(t, k)
 	for range maxHalFrames {
 		dialFrames(t, addr)
 	}
