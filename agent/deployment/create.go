@@ -35,7 +35,7 @@ type option struct {
 }
 
 // options is every member that is known. A member that is not here is refused. A value that is null, false, 0 or empty counts as
-// absent. testdata/create.golden prints the table for readers.
+// absent. MANIFEST.md shows the table to readers.
 var options = []option{
 	{"ArgsEscaped", hint, "concerns Windows only", nil},
 	{"AttachStderr", satisfied, "output always goes to the module's log", nil},

@@ -2,7 +2,6 @@ package deployment
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -18,23 +17,6 @@ func withOptions(options string) (Module, []string, error) {
 		return Module{}, nil, err
 	}
 	return a.Modules[0], a.Notes, nil
-}
-
-func TestTableOfOptions(t *testing.T) {
-	t.Parallel()
-	var lines strings.Builder
-	last := ""
-	for _, o := range options {
-		if strings.ToLower(o.path) <= strings.ToLower(last) {
-			t.Errorf("%s is out of order", o.path)
-		}
-		last = o.path
-		if (o.apply != nil) != (o.treatment == applied) || (o.meaning == "") != (o.treatment == group) {
-			t.Errorf("%s: %s with meaning %q, apply %v", o.path, o.treatment, o.meaning, o.apply != nil)
-		}
-		fmt.Fprintf(&lines, "%-10s %-38s %s\n", o.treatment, o.path, o.meaning)
-	}
-	golden(t, "create.golden", lines.String())
 }
 
 func TestEachRefusedOptionIsRefusedByName(t *testing.T) {
