@@ -32,8 +32,8 @@ func deltaCommand() *cobra.Command {
 		Long: `Make the file that turns an old bundle's image into a new one's. Put it beside the new bundle on the web server, under the
 name that it gets here: a device that has the old image asks for it before it fetches chunks.
 
-It is not signed: the device compares what it makes with the signed index of the new bundle. Comparing takes about twelve times
-the image in memory.`,
+It is not signed: the device compares what it makes with the signed index of the new bundle. Comparing takes both
+images in memory, and fifteen times what is in the old one alone.`,
 		Args: files(2, "an old and a new bundle"),
 		RunE: func(c *cobra.Command, args []string) error {
 			m, err := delta(c.Context(), args[0], args[1], out, c.ErrOrStderr())

@@ -9,20 +9,18 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// MaxDiff is the largest image that WriteDelta compares, in bytes: its suffix array counts in 31 bits.
-const MaxDiff = math.MaxInt32 - 1
-
 const (
 	alike    = 16       // bytes in a row that need no search for something better
 	worth    = 8        // bytes that another place must match more than the present one
 	farthest = 64 << 10 // bytes compared for one match
 )
 
-// WriteDelta writes the delta that makes the image next of the image old. It needs both in memory and ten times old beside them, so
-// it is for build hosts. The same images give the same delta on every machine.
+// WriteDelta writes the delta that makes the image next of the image old. It needs both in memory, and beside them about fifteen
+// times what is in old but not in next, so it is for build hosts. The same images give the same delta on every machine.
 func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte) error {
-	if len(old) > MaxDiff || len(next) > MaxDiff {
-		return fmt.Errorf("delta of images of %d and %d bytes: up to %d are compared", len(old), len(next), MaxDiff)
+	found, err := newFinder(old, next)
+	if err != nil {
+		return fmt.Errorf("write delta: %w", err)
 	}
 	if _, err := w.Write(h.Append(nil)); err != nil {
 		return fmt.Errorf("write delta: %w", err)
@@ -36,7 +34,7 @@ func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte) error {
 	if err != nil {
 		return fmt.Errorf("zstd encoder: %w", err)
 	}
-	d := differ{old: old, next: next, sa: suffixArray(old), out: enc}
+	d := differ{finder: found, out: enc}
 	if err := d.run(); err != nil {
 		return fmt.Errorf("write delta: %w", err)
 	}
@@ -49,10 +47,9 @@ func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte) error {
 // differ walks the new image and keeps one alignment with the old: new byte i stands beside old byte i+shift. It changes to another
 // when that matches clearly more; what lies between two alignments goes to the better one, or is given in full.
 type differ struct {
-	old, next []byte
-	sa        []int32
-	out       io.Writer
-	buf       []byte
+	*finder
+	out io.Writer
+	buf []byte
 
 	from    int // start of the stretch that is not written yet
 	oldFrom int // the old byte beside it
@@ -64,7 +61,7 @@ func (d *differ) run() error {
 			at += d.same(at, at+d.oldFrom-d.from, math.MaxInt)
 			continue
 		}
-		place, n := d.search(d.next[at:])
+		place, n := d.find(at)
 		if n > worth && n > d.matching(at, at+d.oldFrom-d.from, n)+worth {
 			if err := d.turn(at, place); err != nil {
 				return err
@@ -183,31 +180,4 @@ func (d *differ) matching(at, place, n int) int {
 		}
 	}
 	return count
-}
-
-// search finds the longest start of p in the old image, up to farthest bytes of it.
-func (d *differ) search(p []byte) (place, length int) {
-	p = p[:min(len(p), farthest)]
-	low, high := 0, len(d.sa) // suffixes below low are less than p, those from high on are not
-	lowLen, highLen := 0, 0   // of p, which every suffix between has in common with both ends
-	for low < high {
-		mid := int(uint(low+high) / 2)
-		suffix := d.old[d.sa[mid]:]
-		n := min(lowLen, highLen)
-		for n < len(p) && n < len(suffix) && p[n] == suffix[n] {
-			n++
-		}
-		if n > length {
-			place, length = int(d.sa[mid]), n
-		}
-		switch {
-		case n == len(p):
-			return place, length
-		case n == len(suffix) || suffix[n] < p[n]:
-			low, lowLen = mid+1, n
-		default:
-			high, highLen = mid, n
-		}
-	}
-	return place, length
 }

@@ -42,9 +42,9 @@ func sortSuffixes[T byte | int32](text []T, sa []int32, k int) {
 // rankSeams puts seams in the order of their whole suffixes. sa has them in the order of their stretches.
 func rankSeams[T byte | int32](text []T, sa, seams []int32, seam func(int32) bool) {
 	n := int32(len(text))
-	number := make([]int32, n) // of a seam's place in the text
+	number := make([]int32, n/2+1) // of a seam's place in the text: two seams never touch
 	for i, at := range seams {
-		number[at] = int32(i)
+		number[at/2] = int32(i)
 	}
 	end := func(i int) int32 { // of the stretch that starts at seam i, which the next seam's first letter belongs to
 		if i+1 < len(seams) {
@@ -58,7 +58,7 @@ func rankSeams[T byte | int32](text []T, sa, seams []int32, seam func(int32) boo
 		if !seam(at) {
 			continue
 		}
-		i := int(number[at])
+		i := int(number[at/2])
 		if last < 0 || !sameStretch(text, seams[last], end(last), at, end(i), n) {
 			name++
 		}
