@@ -58,7 +58,7 @@ func main() {
 		}
 		return
 	}
-	only := flag.String("only", "", "part to run (hal, sandbox, store, wire); empty = all")
+	only := flag.String("only", "", "part to run (hal, image, image.delta, image.oci, sandbox, store, wire); empty = all")
 	out := flag.String("out", "bench.json", "file to write")
 	rounds := flag.Int("rounds", 5, "rounds of each side")
 	scale := flag.Float64("scale", 1, "size of a run: 0.01 is a quick look, 1 what the figures are stated for")
@@ -82,15 +82,15 @@ func run(only, out string, s size) error {
 	if s.scale <= 0 || s.rounds < 1 {
 		return fmt.Errorf("scale %g and %d rounds: want more than nothing", s.scale, s.rounds)
 	}
-	parts := map[string]func(size) ([]row, error){"wire": wire, "store": storeRows, "sandbox": sandboxRows, "hal": halRows, "image": ociRows}
+	parts := map[string]func(size) ([]row, error){"wire": wire, "store": storeRows, "sandbox": sandboxRows, "hal": halRows, "image.delta": deltaRows, "image.oci": ociRows}
 	var names []string
 	for name := range parts {
-		if only == "" || strings.HasPrefix(only, name) {
+		if strings.HasPrefix(only, name) || strings.HasPrefix(name, only) {
 			names = append(names, name)
 		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("no part %q; there is: hal, image, sandbox, store, wire", only)
+		return fmt.Errorf("no part %q; there is: hal, image, image.delta, image.oci, sandbox, store, wire", only)
 	}
 	sort.Strings(names)
 	var rows []row
