@@ -1,7 +1,11 @@
 package agent
 
 import (
+	"fmt"
+	"path/filepath"
+
 	"github.com/sandpiper-edge/sandpiper/sandbox/image"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
 // Bundles says whose bundles are installed and where they may come from.
@@ -54,4 +58,35 @@ func (b Bundles) problems(bad func(key, format string, args ...any)) {
 			bad("bundles.trusted_keys", "entry %d has no file", i+1)
 		}
 	}
+}
+
+// DefaultKeyDir holds the signers of a device whose configuration names none: each *.pub file, for every module.
+const DefaultKeyDir = "/etc/sandpiper/keys"
+
+// signers reads the signers that the configuration names, or those that the image's builder put into DefaultKeyDir.
+func (c Config) signers() ([]bundle.PublicKey, error) {
+	named := c.Bundles.TrustedKeys
+	if len(named) == 0 {
+		files, err := filepath.Glob(filepath.Join(DefaultKeyDir, "*.pub"))
+		if err != nil {
+			return nil, err
+		}
+		for _, file := range files {
+			named = append(named, TrustedKey{File: file})
+		}
+	}
+	keys := make([]bundle.PublicKey, 0, len(named))
+	for _, t := range named {
+		raw, err := readSmall(t.File, 64<<10)
+		if err != nil {
+			return nil, fmt.Errorf("%w: bundles.trusted_keys: %w", ErrConfig, err)
+		}
+		key, err := bundle.ParsePublicKey(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: bundles.trusted_keys: %s: %w", ErrConfig, t.File, err)
+		}
+		key.Name, key.Prefixes = t.File, t.Modules
+		keys = append(keys, key)
+	}
+	return keys, nil
 }

@@ -27,7 +27,7 @@ func (a *Agent) buildSandboxes() (err error) {
 	for _, line := range a.runtime.Probe().Degraded {
 		a.log.Warn("kernel lacks something", "what", line)
 	}
-	trusted, err := a.trustedKeys()
+	trusted, err := a.cfg.signers()
 	if err != nil {
 		return err
 	}
@@ -63,37 +63,6 @@ func (a *Agent) buildSandboxes() (err error) {
 }
 
 func (a *Agent) buildInfo() deployment.Build { return deployment.Build{Version: a.version} }
-
-// DefaultKeyDir holds the signers of a device whose configuration names none: each *.pub file, for every module.
-const DefaultKeyDir = "/etc/sandpiper/keys"
-
-// trustedKeys reads the signers that the configuration names, or those that the image's builder put into DefaultKeyDir.
-func (a *Agent) trustedKeys() ([]bundle.PublicKey, error) {
-	named := a.cfg.Bundles.TrustedKeys
-	if len(named) == 0 {
-		files, err := filepath.Glob(filepath.Join(DefaultKeyDir, "*.pub"))
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			named = append(named, TrustedKey{File: file})
-		}
-	}
-	keys := make([]bundle.PublicKey, 0, len(named))
-	for _, t := range named {
-		raw, err := readSmall(t.File, 64<<10)
-		if err != nil {
-			return nil, fmt.Errorf("%w: bundles.trusted_keys: %w", ErrConfig, err)
-		}
-		key, err := bundle.ParsePublicKey(raw)
-		if err != nil {
-			return nil, fmt.Errorf("%w: bundles.trusted_keys: %s: %w", ErrConfig, t.File, err)
-		}
-		key.Name, key.Prefixes = t.File, t.Modules
-		keys = append(keys, key)
-	}
-	return keys, nil
-}
 
 // shelf is the image store as the supervisor sees it.
 type shelf struct{ a *Agent }

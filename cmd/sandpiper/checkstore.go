@@ -13,13 +13,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/store"
 )
 
-// checkCommand is the technician's tool.
-func (s *shared) checkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "check", Short: "Test a part of the device and say what to do"}
-	c.AddCommand(s.checkStoreCommand(), s.checkNetworkCommand())
-	return c
-}
-
+// checkStoreCommand looks at the store alone, with and without a running agent.
 func (s *shared) checkStoreCommand() *cobra.Command {
 	var config string
 	c := &cobra.Command{

@@ -99,7 +99,7 @@ var rules = []struct {
 		"the sandbox's rooms know the contract and nothing above it",
 	},
 	{
-		[]string{"agent/identity", "agent/workload", "agent/broker", "agent/upstream", "agent/supervisor", "agent/ota", "agent/control"},
+		[]string{"agent/identity", "agent/workload", "agent/broker", "agent/upstream", "agent/supervisor", "agent/ota", "agent/control", "agent/checkup"},
 		[]string{"agent/iothub", "agent/message", "agent/twin", "agent/route", "agent/deployment", "agent/mqtt", "store", "sandbox", "sandbox/effective", "sandbox/image", "sandbox/image/bundle", "sandbox/image/oci", "hal"},
 		"an engine never imports another engine: they meet in agent by a func, a channel or a small interface",
 	},

@@ -13,6 +13,9 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
+// Probe tells what this kernel offers sandboxes, and in one line each what is missing and what to do. It needs no [Runtime] and changes nothing.
+func Probe() sandbox.Features { return probe() }
+
 // probe asks the kernel, and writes a line for the operator about each thing
 // that is missing.
 func probe() sandbox.Features {
