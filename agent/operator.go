@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
@@ -167,7 +168,7 @@ func (a *Agent) apply(ctx context.Context, manifest []byte) (control.Plan, error
 	}
 	p := a.planOf(w)
 	names := slices.Sorted(maps.Keys(w.twins))
-	slices.SortStableFunc(names, func(x, y string) int { return lateness(x) - lateness(y) })
+	sort.SliceStable(names, func(i, j int) bool { return lateness(names[i]) < lateness(names[j]) })
 	for _, module := range names {
 		if _, err := a.twins.SetDesired(ctx, iothub.ID{Device: a.dev.id, Module: module}, w.twins[module]); err != nil {
 			return control.Plan{}, fmt.Errorf("store desired properties of %s: %w", module, err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -168,8 +169,9 @@ func (p *parser) create(path, text string, s *Settings) {
 
 // createMembers walks over the members of one object of the body.
 func (p *parser) createMembers(path, prefix string, members map[string]any, s *Settings) {
-	keys := slices.SortedFunc(maps.Keys(members), func(a, b string) int {
-		return cmp.Or(strings.Compare(strings.ToLower(a), strings.ToLower(b)), strings.Compare(a, b))
+	keys := slices.Collect(maps.Keys(members))
+	sort.Slice(keys, func(i, j int) bool {
+		return cmp.Or(strings.Compare(strings.ToLower(keys[i]), strings.ToLower(keys[j])), strings.Compare(keys[i], keys[j])) < 0
 	})
 	for i, key := range keys {
 		value, at := members[key], path+"."+key

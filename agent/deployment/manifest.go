@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -78,8 +79,9 @@ func (p *parser) content(m *Manifest, name string, o object) {
 	section := base.members
 	layers := slices.DeleteFunc(o.keys(), func(key string) bool { return !strings.HasPrefix(key, desiredKey+".") })
 	// A member inside another layered member merges on top of it.
-	slices.SortFunc(layers, func(a, b string) int {
-		return cmp.Or(cmp.Compare(strings.Count(a, "."), strings.Count(b, ".")), cmp.Compare(a, b))
+	sort.Slice(layers, func(i, j int) bool {
+		a, b := layers[i], layers[j]
+		return cmp.Or(cmp.Compare(strings.Count(a, "."), strings.Count(b, ".")), cmp.Compare(a, b)) < 0
 	})
 	for _, key := range layers {
 		at := strings.Split(strings.TrimPrefix(key, desiredKey+"."), ".")

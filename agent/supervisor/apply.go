@@ -186,10 +186,17 @@ func (s *Supervisor) takeDown(ctx context.Context, wanted deployment.Agent) []er
 	return errs
 }
 
+// ascending are the startup orders that occur, the lowest first.
+func ascending[T any](of map[uint32]T) []uint32 {
+	orders := slices.Collect(maps.Keys(of))
+	sort.Slice(orders, func(i, j int) bool { return orders[i] < orders[j] })
+	return orders
+}
+
 // stopUnits stops units, the highest startup order first.
 func (s *Supervisor) stopUnits(ctx context.Context, orders map[uint32][]*unit) (errs []error) {
 	var mu sync.Mutex // guards errs
-	for _, order := range slices.Backward(slices.Sorted(maps.Keys(orders))) {
+	for _, order := range slices.Backward(ascending(orders)) {
 		var all sync.WaitGroup
 		for _, u := range orders[order] {
 			all.Go(func() {
@@ -227,7 +234,7 @@ func (s *Supervisor) bringUp(ctx context.Context, wanted deployment.Agent, image
 		case deployment.Fetch, deployment.Stop, deployment.Remove: // done before, or failed then
 		}
 	}
-	for _, order := range slices.Sorted(maps.Keys(starts)) {
+	for _, order := range ascending(starts) {
 		var all sync.WaitGroup
 		room := make(chan struct{}, startsAtOnce)
 		for _, u := range starts[order] {

@@ -4,8 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"slices"
-	"strings"
+	"sort"
 	"sync"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -153,7 +152,7 @@ func (u *Upstream) all() []*link {
 	for _, l := range u.links {
 		out = append(out, l)
 	}
-	slices.SortFunc(out, func(a, b *link) int { return strings.Compare(a.id.String(), b.id.String()) })
+	sort.Slice(out, func(i, j int) bool { return out[i].id.String() < out[j].id.String() })
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sort"
 
 	"github.com/opencontainers/runc/libcontainer/exeseal"
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func (r *Runtime) filter(permissions []sandbox.Permission) ([]unix.SockFilter, e
 		return nil, nil
 	}
 	sorted := slices.Clone(permissions)
-	slices.Sort(sorted)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i] < sorted[j] })
 	key := fmt.Sprint(slices.Compact(sorted))
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -174,7 +175,9 @@ func (s *Store) renamed(digest bundle.Digest, about OCI) (Image, error) {
 	}
 	changed := *r.OCI
 	changed.Names = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(about.Names), changed.Names...))))
-	slices.SortStableFunc(changed.Names, func(a, b string) int { return cmp.Compare(lateness(a, about.Names), lateness(b, about.Names)) })
+	sort.SliceStable(changed.Names, func(i, j int) bool {
+		return lateness(changed.Names[i], about.Names) < lateness(changed.Names[j], about.Names)
+	})
 	changed.Loaded, changed.Kept = changed.Loaded || about.Loaded, changed.Kept || about.Kept
 	changed.Signer = cmp.Or(about.Signer, changed.Signer)
 	r.OCI = &changed
