@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -38,7 +37,19 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 		return nil, err
 	}
 	defer undo(func() error { return os.RemoveAll(r.stateOf(s.ID)) })
-	child, err := r.begin(s, u)
+	devices, err := r.makeNodes(s, u)
+	defer undo(func() error { return r.removeNodes(s.ID) })
+	if err != nil {
+		return nil, err
+	}
+	wanted := r.cgroup(s, devices)
+	member, err := prepare(wanted)
+	defer member.close()
+	defer undo(member.leave)
+	if err != nil {
+		return nil, err
+	}
+	child, err := r.begin(s, u, member)
 	if err != nil {
 		return nil, err
 	}
@@ -48,33 +59,27 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 		return nil, err
 	}
 	defer owner.Close()
-	devices, err := r.makeNodes(s, u)
-	defer undo(func() error { return r.removeNodes(s.ID) })
-	if err != nil {
-		return nil, err
-	}
-	// Joining waits for the kernel, most of all on cgroup v1: the root is made
-	// meanwhile.
-	joined := make(chan membership, 1)
-	go func() { joined <- join(r.cgroup(s, devices), child.Pid) }()
-	member := sync.OnceValue(func() membership { return <-joined })
+	furnished := make(chan struct{}) // the root is made meanwhile
+	go func() { defer close(furnished); member.furnish(wanted.Resources) }()
+	defer func() { <-furnished }()
 	root, err := r.makeRoot(s, u, owner)
 	defer undo(func() error { return r.removeRoot(s.ID) })
 	defer root.close()
-	defer undo(func() error { child.Abandon(); return member().leave() })
 	if err != nil {
 		return nil, err
 	}
 	c := r.config(s, root, devices)
 	script := &entry.Script{}
 	defer script.Close()
+	<-furnished
+	if err := errors.Join(member.err, member.move(child.Pid)); err != nil {
+		return nil, err
+	}
+	script.Join(member.doors...)
 	if err := r.script(script, s, u, c, root); err != nil {
 		return nil, err
 	}
-	group := member().group
-	if err := member().err; err != nil {
-		return nil, err
-	}
+	group := member.group
 	played := make(chan error, 1)
 	go func() { played <- child.Play(script) }()
 	state, err := r.settle(s, c, group, child.Pid)
@@ -87,8 +92,8 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 	return r.adopt(state, group, child)
 }
 
-// begin starts the process, with its gate and its streams.
-func (r *Runtime) begin(s sandbox.Spec, u user) (*entry.Child, error) {
+// begin starts the process, with its gate and its streams, in its version 2 group.
+func (r *Runtime) begin(s sandbox.Spec, u user, m *membership) (*entry.Child, error) {
 	exe, done, err := r.seal()
 	if err != nil {
 		return nil, err
@@ -121,7 +126,16 @@ func (r *Runtime) begin(s sandbox.Spec, u user) (*entry.Child, error) {
 	if len(p.logs) > 0 {
 		start.Stdout, start.Stderr = p.logs[0], p.logs[len(p.logs)-1]
 	}
-	return entry.NewChild(start)
+	start.Group = m.birth
+	child, err := entry.NewChild(start)
+	if err != nil && start.Group != nil { // clone3 is refused by some filters that the agent itself may be under
+		start.Group = nil
+		if child, err = entry.NewChild(start); err == nil {
+			_ = m.birth.Close()
+			m.birth = nil
+		}
+	}
+	return child, err
 }
 
 // settle does, while the process plays its script, what only the host can.

@@ -21,6 +21,7 @@ type Start struct {
 	Namespaces uintptr  // CLONE_NEW* besides user, mount and pid, which are always new
 	IDBase     int      // first host uid and gid
 	IDCount    int
+	Group      *os.File // cgroup of version 2 that it is born in; nil: that of the caller
 	Stdout     *os.File // nil: the null device
 	Stderr     *os.File
 }
@@ -52,15 +53,19 @@ func NewChild(s Start) (*Child, error) {
 		return f
 	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: s.IDBase, Size: s.IDCount}}
+	sys := &syscall.SysProcAttr{
+		Setsid: true, Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | s.Namespaces,
+		UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+		Credential: &syscall.Credential{}, // 0 and 0 of the new namespace
+	}
+	if s.Group != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(s.Group.Fd())
+	}
 	p, err := os.StartProcess("/proc/self/fd/5", []string{"sandpiper", "entry"}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"_SANDPIPER_ENTRY=1"},
 		Files: []*os.File{null, stream(s.Stdout), stream(s.Stderr), theirs, s.Gate, s.Exe},
-		Sys: &syscall.SysProcAttr{
-			Setsid: true, Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | s.Namespaces,
-			UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
-			Credential: &syscall.Credential{}, // 0 and 0 of the new namespace
-		},
+		Sys:   sys,
 	})
 	if err != nil {
 		_ = ours.Close()

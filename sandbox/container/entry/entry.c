@@ -455,6 +455,11 @@ static void play(struct entry *e)
 		uint32_t n, flags;
 		int fd;
 		switch (number(e)) {
+		case DO_JOIN:
+			for (n = number(e); n-- > 0;)
+				if (fd = descriptor(e), write(fd, "0", 1) != 1 || close(fd) < 0)
+					refuse("join cgroup", "", errno);
+			break;
 		case DO_CGROUP:
 			if (unshare(CLONE_NEWCGROUP) < 0)
 				refuse("cgroup namespace", "", errno);

@@ -12,7 +12,8 @@ import (
 
 // The steps, as script.h numbers them.
 const (
-	doCgroup = iota + 1
+	doJoin = iota + 1
+	doCgroup
 	doLoopback
 	doRoot
 	doAttach
@@ -65,6 +66,15 @@ func (s *Script) text(values ...string) {
 func (s *Script) tree(f *os.File) uint32 {
 	s.trees = append(s.trees, f)
 	return uint32(len(s.trees) - 1)
+}
+
+// Join steps into groups of cgroup version 1, given by their files "tasks". The
+// script closes them.
+func (s *Script) Join(tasks ...*os.File) {
+	s.num(doJoin, uint32(len(tasks)))
+	for _, f := range tasks {
+		s.num(s.tree(f))
+	}
 }
 
 // CgroupNamespace makes the group the child is in the root of what it sees.

@@ -1,6 +1,7 @@
 /* The steps of a script. script.go has the same numbers, and a test compares them. */
 enum step {
-	DO_CGROUP = 1, /* a cgroup namespace whose root is the group this process was put into */
+	DO_JOIN = 1,   /* n, n descriptors: step into these groups of cgroup version 1 */
+	DO_CGROUP,     /* a cgroup namespace whose root is the group this process was put into */
 	DO_LOOPBACK,   /* bring up lo */
 	DO_ROOT,       /* descriptor, path on the host: mount the root there */
 	DO_ATTACH,     /* descriptor, directory or not, target: put a mount there */

@@ -18,7 +18,7 @@ func TestStepsHaveTheSameNumbersInGoAndC(t *testing.T) {
 	}
 	got := regexp.MustCompile(`\bDO_[A-Z_]+`).FindAllString(string(raw), -1)
 	want := []string{
-		"CGROUP", "LOOPBACK", "ROOT", "ATTACH", "MOUNT", "LINK", "MASK", "READ_ONLY", "SEAL", "PIVOT", "HOSTNAME", "NULL", "BECOME", "WRITABLE", "RUN",
+		"JOIN", "CGROUP", "LOOPBACK", "ROOT", "ATTACH", "MOUNT", "LINK", "MASK", "READ_ONLY", "SEAL", "PIVOT", "HOSTNAME", "NULL", "BECOME", "WRITABLE", "RUN",
 	}
 	if len(got) != len(want) || int(doRun) != len(want) {
 		t.Fatalf("got %d steps in C and %d in Go, want %d", len(got), doRun, len(want))
