@@ -62,8 +62,9 @@ func main() {
 	out := flag.String("out", "bench.json", "file to write")
 	rounds := flag.Int("rounds", 5, "rounds of each side")
 	scale := flag.Float64("scale", 1, "size of a run: 0.01 is a quick look, 1 what the figures are stated for")
+	name := flag.String("row", "", "only rows whose name begins so, of the sandbox part; empty = all")
 	flag.Parse()
-	if err := run(*only, *out, size{rounds: *rounds, scale: *scale}); err != nil {
+	if err := run(*only, *out, size{rounds: *rounds, scale: *scale, row: *name}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -73,7 +74,11 @@ func main() {
 type size struct {
 	rounds int
 	scale  float64
+	row    string // beginning of the names of the rows that are wanted
 }
+
+// wants tells whether a row is to be measured.
+func (s size) wants(name string) bool { return strings.HasPrefix(name, s.row) }
 
 // of scales a count, but not below least.
 func (s size) of(n, least int) int { return max(least, int(float64(n)*s.scale)) }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -35,32 +34,35 @@ func sandboxRows(s size) ([]row, error) {
 	}
 	defer y.close()
 	rounds := max(s.rounds, s.of(30, 3))
-	start, err := y.startContest()
-	if err != nil {
-		return nil, err
+	var rows []row
+	for _, part := range []struct {
+		name   string
+		rounds int
+		make   func() (contest, error)
+	}{
+		{"module.start", rounds, func() (contest, error) { return y.startContest(warm) }},
+		{"module.start/first", rounds, func() (contest, error) { return y.startContest(cold) }},
+		{"module.memory-floor", 1, y.floorContest},
+		{"agent.pss/10", min(s.rounds, 3), y.memoryContest},
+	} {
+		if !s.wants(part.name) {
+			continue
+		}
+		c, err := part.make()
+		if err != nil {
+			return nil, err
+		}
+		more, err := c.measure(part.rounds)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
 	}
-	rows, err := start.measure(rounds)
-	if err != nil {
-		return nil, err
-	}
-	floor, err := y.floorContest()
-	if err != nil {
-		return nil, err
-	}
-	more, err := floor.measure(1)
-	if err != nil {
-		return nil, err
-	}
-	memory, err := y.memoryContest()
-	if err != nil {
-		return nil, err
-	}
-	least, err := memory.measure(min(s.rounds, 3))
-	if err != nil {
-		return nil, err
+	if !s.wants("module.powers") {
+		return rows, nil
 	}
 	powers, err := y.powers()
-	return append(append(append(rows, more...), least...), powers...), err
+	return append(rows, powers...), err
 }
 
 // yard is where all sides work: a tmpfs of this run's own, and hierarchies that every side accepts.
@@ -133,12 +135,12 @@ type ours1 struct {
 	out *bufio.Scanner
 }
 
-func (y *yard) serve(name string, s sandbox.Spec) (*ours1, error) {
+func (y *yard) serve(name string, s sandbox.Spec, at variant) (*ours1, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "serve-"+name), string(spec))
+	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "serve-"+name), string(at), string(spec))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -155,20 +157,20 @@ func (y *yard) serve(name string, s sandbox.Spec) (*ours1, error) {
 	return &ours1{in, bufio.NewScanner(out)}, nil
 }
 
-// start runs the module once with a memory limit (0 is the Spec's) and tells the milliseconds.
+// start runs the module once with a memory limit (0 is the Spec's) and tells the milliseconds from the request to the answer.
 func (o *ours1) start(memory int64) (float64, error) {
+	began := time.Now()
 	if _, err := fmt.Fprintln(o.in, memory); err != nil {
 		return 0, err
 	}
 	if !o.out.Scan() {
 		return 0, errors.Join(io.ErrUnexpectedEOF, o.out.Err())
 	}
-	ns, ok := strings.CutPrefix(o.out.Text(), "ok ")
-	if !ok {
+	took := time.Since(began)
+	if o.out.Text() != "ok" {
 		return 0, errors.New(o.out.Text())
 	}
-	n, err := strconv.ParseInt(ns, 10, 64)
-	return float64(n) / 1e6, err
+	return float64(took.Microseconds()) / 1000, nil
 }
 
 // bundle writes the OCI bundle of the module for the peers, kept until the yard closes.
@@ -242,30 +244,57 @@ func timed(cmd *exec.Cmd) (float64, error) {
 	return float64(took.Microseconds()) / 1000, err
 }
 
-const sameWork = "the same root, mounts, namespaces, ids, limits and seccomp filter on both sides; Create to Destroy against `run`"
+// variant says whether the cgroup above the module's is there before a start.
+type variant string
+
+const (
+	warm variant = "warm" // it is: another module runs, as on a device in use
+	cold variant = "cold" // it is not, and goes again: the only module of a device
+)
+
+const sameWork = "the same root, mounts, namespaces, ids, limits and seccomp filter on both sides, by one clock from the request to the answer: ours asks a process " +
+	"that is kept, as the agent is, for Create to Destroy; a peer is started for its `run`, as its callers must"
+
+var parents = map[variant]string{
+	warm: "; the cgroup above the module's is there on both sides",
+	cold: "; the cgroup above the module's is made and removed each time on our side, and removed before each round on the peer's",
+}
 
 // startContest is /bin/true to completion.
-func (y *yard) startContest() (contest, error) {
+func (y *yard) startContest(at variant) (contest, error) {
 	if err := y.app(); err != nil {
 		return contest{}, err
 	}
 	s := y.module("/bin/true")
-	own, err := y.serve("start", s)
+	own, err := y.serve("start-"+string(at), s, at)
 	if err != nil {
 		return contest{}, err
 	}
-	dir, err := y.bundle("bundle", s)
+	dir, err := y.bundle("bundle-"+string(at), s)
 	if err != nil {
 		return contest{}, err
 	}
+	group, err := groupOf(dir)
+	if err != nil {
+		return contest{}, err
+	}
+	y.closers = append(y.closers, func() { removeGroups(filepath.Dir(group)) })
 	c := contest{name: "module.start", unit: "ms", better: "lower", ours: func() (float64, error) { return own.start(0) }}
+	if at == cold {
+		c.name = "module.start/first"
+	}
 	for _, name := range []string{"crun", "runc"} {
 		command, missing := y.peer(name)
 		n := 0
-		c.peers = append(c.peers, peer{name: name, missing: missing, note: sameWork, run: func() (float64, error) {
-			n++
+		c.peers = append(c.peers, peer{name: name, missing: missing, note: sameWork + parents[at], run: func() (float64, error) {
+			if n++; at == cold {
+				removeGroups(filepath.Dir(group))
+			}
 			return timed(command("--root", filepath.Join(y.dir, name), "run", "--bundle", dir, fmt.Sprintf("bench-%s-%d", name, n)))
 		}})
+	}
+	if at == cold {
+		return c, nil
 	}
 	podman, err := y.podman(dir)
 	if err != nil {
@@ -275,77 +304,30 @@ func (y *yard) startContest() (contest, error) {
 	return c, nil
 }
 
-// floorContest is the smallest memory limit, in bytes, at which a static program starts and ends with code 0.
-func (y *yard) floorContest() (contest, error) {
-	s := y.module("/app/hello")
-	own, err := y.serve("floor", s)
+// groupOf is the cgroup that a bundle asks for.
+func groupOf(bundle string) (string, error) {
+	raw, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
-		return contest{}, err
+		return "", err
 	}
-	dir, err := y.bundle("floor", s)
-	if err != nil {
-		return contest{}, err
+	var spec struct{ Linux struct{ CgroupsPath string } }
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return "", err
 	}
-	c := contest{name: "module.memory-floor", unit: "bytes", better: "lower", ours: func() (float64, error) {
-		return floor(func(limit int64) error { _, err := own.start(limit); return err })
-	}}
-	for _, name := range []string{"runc", "crun"} {
-		command, missing := y.peer(name)
-		n := 0
-		c.peers = append(c.peers, peer{name: name, missing: missing, note: "a static program of no library; steps of 64 KiB, each limit twice", run: func() (float64, error) {
-			return floor(func(limit int64) error {
-				if err := setLimit(filepath.Join(dir, "config.json"), limit); err != nil {
-					return err
-				}
-				n++
-				id, root := fmt.Sprintf("floor-%s-%d", name, n), filepath.Join(y.dir, name)
-				_, err := timed(command("--root", root, "run", "--bundle", dir, id))
-				if err != nil {
-					_ = command("--root", root, "delete", "--force", id).Run() // what a start that died left
-				}
-				return err
-			})
-		}})
+	if !strings.HasPrefix(spec.Linux.CgroupsPath, "/sandpiper") {
+		return "", fmt.Errorf("the bundle asks for the cgroup %q", spec.Linux.CgroupsPath)
 	}
-	return c, nil
+	return spec.Linux.CgroupsPath, nil
 }
 
-// floor searches between 64 KiB and 64 MiB.
-func floor(start func(limit int64) error) (float64, error) {
-	const step = 64 << 10
-	low, high := int64(0), int64(1024) // in steps: low does not work, high does
-	if err := start(high * step); err != nil {
-		return 0, err
-	}
-	for high-low > 1 {
-		middle := (low + high) / 2
-		if start(middle*step) == nil && start(middle*step) == nil {
-			high = middle
-		} else {
-			low = middle
+// removeGroups removes an empty group from every hierarchy, and those right below it.
+func removeGroups(group string) {
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		for _, below := range []string{"*", ""} {
+			dirs, _ := filepath.Glob(filepath.Join(pattern, group, below)) // the pattern is sound
+			for _, dir := range dirs {
+				_ = unix.Rmdir(dir) // a file, in use, or gone
+			}
 		}
 	}
-	return float64(high * step), nil
-}
-
-// setLimit rewrites the memory limit of a bundle.
-func setLimit(file string, limit int64) error {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	var spec map[string]any
-	if err := json.Unmarshal(raw, &spec); err != nil {
-		return err
-	}
-	linux, _ := spec["linux"].(map[string]any)
-	resources, _ := linux["resources"].(map[string]any)
-	if resources == nil {
-		return fmt.Errorf("%s has no linux.resources", file)
-	}
-	resources["memory"] = map[string]any{"limit": limit, "swap": limit}
-	if raw, err = json.Marshal(spec); err != nil {
-		return err
-	}
-	return os.WriteFile(file, raw, 0o644)
 }

@@ -5,8 +5,9 @@
 //	starter bundle RUNDIR DIR SPEC    writes the OCI bundle of the same sandbox for the peers, waits for its input to end, cleans up
 //	starter output RUNDIR SPEC        runs one sandbox and prints what it wrote
 //	starter probe                     prints what a process here can do (sandbox/effective)
-//	starter serve RUNDIR SPEC         for each line of its input ("memory in bytes"; 0 is SPEC's own) runs one sandbox from Create to
-//	                                  Destroy and prints "ok NANOSECONDS" or "error TEXT"
+//	starter serve RUNDIR GROUP SPEC   for each line of its input ("memory in bytes"; 0 is SPEC's own) runs one sandbox from Create to
+//	                                  Destroy and prints "ok" or "error TEXT"; GROUP is "warm" where another sandbox is to stand
+//	                                  beside it, so that the cgroup above them stays, and "cold" where none is
 //
 // SPEC is a sandbox.Spec as JSON.
 package main
@@ -49,7 +50,7 @@ func run(args []string) error {
 			}
 			return a.Run(context.Background())
 		}
-		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR SPEC | output RUNDIR SPEC | probe")
+		return fmt.Errorf("usage: starter bundle RUNDIR DIR SPEC | serve RUNDIR GROUP SPEC | output RUNDIR SPEC | probe")
 	}
 	r, err := container.New(container.Config{StateDir: args[1]})
 	if err != nil {
@@ -71,14 +72,15 @@ func run(args []string) error {
 	if args[0] == "output" {
 		return output(r, s)
 	}
-	// As on a device that runs a module already: the group above all is there, as it is for the peers after their first start.
-	other := s
-	other.ID, other.IDBase = "other", s.IDBase+sandbox.IDCount
-	neighbour, err := r.Create(context.Background(), other)
-	if err != nil {
-		return err
+	if args[2] == "warm" { // as on a device that runs a module already, and as the peers find it after their first start
+		other := s
+		other.ID, other.IDBase = "other", s.IDBase+sandbox.IDCount
+		neighbour, err := r.Create(context.Background(), other)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = neighbour.Destroy() }()
 	}
-	defer func() { _ = neighbour.Destroy() }()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		memory, err := strconv.ParseInt(in.Text(), 10, 64)
@@ -89,12 +91,11 @@ func run(args []string) error {
 		if memory > 0 {
 			one.Limits.Memory = memory
 		}
-		took, err := start(r, one)
-		if err != nil {
+		if err := start(r, one); err != nil {
 			fmt.Println("error", strings.ReplaceAll(err.Error(), "\n", " "))
 			continue
 		}
-		fmt.Println("ok", took.Nanoseconds())
+		fmt.Println("ok")
 	}
 	return in.Err()
 }
@@ -115,7 +116,7 @@ func output(r *container.Runtime, s sandbox.Spec) error {
 		return err
 	}
 	defer log.Close()
-	if _, err := start(r, s); err != nil {
+	if err := start(r, s); err != nil {
 		return err
 	}
 	if err := log.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil { // it has ended: all of it is there
@@ -128,12 +129,11 @@ func output(r *container.Runtime, s sandbox.Spec) error {
 }
 
 // start runs the program to its end and leaves nothing behind.
-func start(r *container.Runtime, s sandbox.Spec) (time.Duration, error) {
+func start(r *container.Runtime, s sandbox.Spec) error {
 	ctx := context.Background()
-	began := time.Now()
 	i, err := r.Create(ctx, s)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	err = i.Start()
 	var exit sandbox.Exit
@@ -141,9 +141,8 @@ func start(r *container.Runtime, s sandbox.Spec) (time.Duration, error) {
 		exit, err = i.Wait(ctx)
 	}
 	err = joinFirst(err, i.Destroy())
-	took := time.Since(began)
 	if err == nil && exit.Code != 0 {
 		err = fmt.Errorf("exit code %d (oom %v)", exit.Code, exit.OOM)
 	}
-	return took, err
+	return err
 }
