@@ -38,10 +38,20 @@ func (a *Agent) effective(ctx context.Context, module string) (control.Effective
 		}
 		return a.supervisor.Exec(ctx, module, c)
 	})
-	for _, d := range doc.Drift {
-		a.log.Warn("sandbox differs from what was granted", "module", module, "what", d.String())
+	if err == nil {
+		a.drifts(module, doc.Drift)
 	}
 	return doc, notFound(module, err)
+}
+
+// drifts tells the log and the reported twin where a sandbox differs from what was granted, or that it does not any more.
+func (a *Agent) drifts(module string, list []effective.Drift) {
+	var lines []string
+	for _, d := range list {
+		lines = append(lines, d.String())
+		a.log.Warn("sandbox differs from what was granted", "module", module, "what", d.String())
+	}
+	a.supervisor.Drifts(module, lines)
 }
 
 func roomFor(used sandbox.Stats) error {
@@ -87,6 +97,9 @@ func (a *Agent) grants(seat supervisor.Seat) effective.Grants {
 	for _, name := range m.Settings.Permissions {
 		g.Permissions = append(g.Permissions, permittedProbes[name]...)
 	}
+	for _, node := range a.halNodes(m.Name) {
+		g.Devices = append(g.Devices, node.Path)
+	}
 	if m.Settings.Data > 0 {
 		g.Writable = append(g.Writable, "/data")
 	}
@@ -121,11 +134,9 @@ func (a *Agent) holdToGrants(ctx context.Context, s supervisor.Seat, i sandbox.I
 	if err != nil {
 		return fmt.Errorf("modules.strict: %w", err)
 	}
+	a.drifts(s.Module.Name, doc.Drift)
 	if len(doc.Drift) == 0 {
 		return nil
-	}
-	for _, d := range doc.Drift {
-		a.log.Warn("sandbox differs from what was granted", "module", s.Module.Name, "what", d.String())
 	}
 	return fmt.Errorf("%w: %s", errDrift, doc.Drift[0])
 }

@@ -36,6 +36,9 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 			Name: m.Wanted.Name, Type: m.Wanted.Type.String(), Image: m.Wanted.Settings.Image, Status: moduleStatus(m), Why: m.Why, Pid: m.Pid,
 			Started: m.Started, Restarts: m.Restarts, ExitCode: m.ExitCode, Exited: m.Exited, Memory: int64(m.Memory), Next: m.Next, Bounds: m.Offences,
 		})
+		for _, what := range m.Drift {
+			st.Problems = append(st.Problems, fmt.Sprintf("the sandbox of module %s differs from what was granted: %s", m.Wanted.Name, what))
+		}
 		for _, what := range m.Offences {
 			st.Problems = append(st.Problems, fmt.Sprintf("module %s %s", m.Wanted.Name, what))
 		}

@@ -75,6 +75,7 @@ type Life struct {
 	Started     time.Time // zero times are reported as year 1
 	Exited      time.Time
 	Restarted   time.Time
+	Drift       []string // where its sandbox differs from what it was granted, a line each; the first [maxDrift] are reported
 }
 
 // AgentReport is the reported section of $edgeAgent.
@@ -137,7 +138,11 @@ type moduleReport struct {
 	lifeReport
 	RestartCount       int       `json:"restartCount"`
 	LastRestartTimeUtc time.Time `json:"lastRestartTimeUtc"`
+	Drift              []string  `json:"drift,omitempty"`
 }
+
+// maxDrift bounds the lines of drift in a report: a twin holds 32 kB.
+const maxDrift = 8
 
 // NewAgentReport is the report on a deployment: a is what is applied, lives what became of its modules, up since when the agent runs.
 // The zero Agent gives the report of an agent without a deployment.
@@ -210,7 +215,7 @@ func reportModule(m Module, life Life) moduleReport {
 			RuntimeStatus: status, Description: clip(life.Description), ExitCode: life.ExitCode,
 			LastStartTimeUtc: utc(life.Started), LastExitTimeUtc: utc(life.Exited),
 		},
-		RestartCount: life.Restarts, LastRestartTimeUtc: utc(life.Restarted),
+		RestartCount: life.Restarts, LastRestartTimeUtc: utc(life.Restarted), Drift: life.Drift[:min(len(life.Drift), maxDrift)],
 	}
 }
 

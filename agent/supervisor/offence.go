@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
@@ -76,6 +77,22 @@ func (u *unit) offencesLocked(now time.Time) []string {
 		list = append(list, fmt.Sprintf("prints more than its log takes (%d lines dropped)", lines))
 	}
 	return list
+}
+
+// Drifts notes where a module's sandbox differs from what it was granted, a line each; nothing where a probe found it as granted. It is
+// reported until the next probe, or until another sandbox is deployed.
+func (s *Supervisor) Drifts(module string, lines []string) {
+	u, err := s.unit(module)
+	if err != nil {
+		return
+	}
+	u.mu.Lock()
+	news := !slices.Equal(u.drift, lines)
+	u.drift = lines
+	u.mu.Unlock()
+	if news {
+		signal(s.tell)
+	}
 }
 
 // guard looks at the limits of every running module until ctx ends.

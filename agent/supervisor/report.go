@@ -31,6 +31,7 @@ type Module struct {
 	Next      time.Time // when it is started again; zero = that is not waited for
 	Memory    uint64    // bytes
 	Offences  []string  // bounds it ran into lately
+	Drift     []string  // where its sandbox differs from what it was granted, as the last probe found
 }
 
 // Modules lists the units by name.
@@ -75,7 +76,7 @@ func (u *unit) describe() Module {
 	inst := u.inst
 	m := Module{
 		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.illnessLocked() != ""),
-		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()),
+		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()), Drift: u.drift,
 	}
 	if u.state == backoff {
 		m.Next = u.due
@@ -170,7 +171,7 @@ func (s *Supervisor) document() deployment.AgentReport {
 		}
 		lives[m.Wanted.Name] = deployment.Life{
 			Status: m.Status, Description: why, ImageHash: m.Digest, ExitCode: m.ExitCode, Restarts: m.Restarts,
-			Started: m.Started, Exited: m.Exited, Restarted: m.Restarted,
+			Started: m.Started, Exited: m.Exited, Restarted: m.Restarted, Drift: m.Drift,
 		}
 	}
 	version, status := s.Deployment()
