@@ -103,9 +103,16 @@ func (s *shared) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ended := make(chan error, 1)
+			go func() { ended <- h.Run(cmd.Context()) }()
+			select {
+			case err := <-ended:
+				return err
+			case <-h.Started(): // whoever reads the addresses can use them, and so can every verb
+			}
 			fmt.Fprintf(s.out, "MQTT on %s, HTTPS on %s\nclients trust %s\nthe owner's connection string is in %s\n",
 				h.MQTTAddr(), h.HTTPSAddr(), hub.CAFile(s.dir), hub.ConnectionFile(s.dir))
-			return h.Run(cmd.Context())
+			return <-ended
 		},
 	}
 	c.Flags().StringVar(&cfg.Host, "host", "hub.localdomain", "host name of the hub, as devices know it")

@@ -1,16 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -94,19 +95,27 @@ func TestServeRunsUntilItIsToldToStop(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ctx, stop := context.WithCancel(t.Context())
-	code := make(chan int, 1)
-	var stdout, stderr bytes.Buffer
+	code, rest := make(chan int, 1), make(chan string, 1)
+	var stderr bytes.Buffer
+	said, stdout := io.Pipe()
 	go func() {
-		code <- run(ctx, []string{"--dir", dir, "serve", "--host", "hub.sandpiper.test", "--mqtt", "127.0.0.1:0", "--https", "127.0.0.1:0"}, nil, &stdout, &stderr)
+		code <- run(ctx, []string{"--dir", dir, "serve", "--host", "hub.sandpiper.test", "--mqtt", "127.0.0.1:0", "--https", "127.0.0.1:0"}, nil, stdout, &stderr)
+		stdout.Close()
 	}()
-	deadline := time.Now().Add(30 * time.Second)
-	var connection string
-	for connection == "" && time.Now().Before(deadline) {
-		if c, out, _ := typed(t, dir, "", "device", "create", "edge1"); c == 0 {
-			connection = strings.TrimSpace(out)
-		}
+	lines := bufio.NewReader(said)
+	first, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatalf("%v: exit code %d, %s", err, <-code, stderr.String())
 	}
-	cs, err := iothub.ParseConnectionString(iothub.Secret(connection))
+	made, connection, errs := typed(t, dir, "", "device", "create", "edge1") // whoever has read where it listens can use it
+	if made != 0 {
+		t.Errorf("a verb after %q: got exit code %d, %s, want 0", first, made, errs)
+	}
+	go func() {
+		more, _ := io.ReadAll(lines)
+		rest <- string(more)
+	}()
+	cs, err := iothub.ParseConnectionString(iothub.Secret(strings.TrimSpace(connection)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +123,8 @@ func TestServeRunsUntilItIsToldToStop(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit code: got %d, %s, want 0", got, stderr.String())
 	}
-	if !strings.Contains(stdout.String(), filepath.Join(dir, "ca.pem")) {
-		t.Errorf("start: got %q, want the authority's path", stdout.String())
+	if more := <-rest; !strings.Contains(more, filepath.Join(dir, "ca.pem")) {
+		t.Errorf("start: got %q and %q, want the authority's path", first, more)
 	}
 	info, err := os.Stat(filepath.Join(dir, "iothubowner.connection"))
 	if err != nil || info.Mode().Perm() != 0o600 {
