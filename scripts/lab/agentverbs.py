@@ -37,11 +37,11 @@ def agent(args):
                   f"  MQTT   127.0.0.1:{device.mqtt} on the host is the board's 8883\n"
                   f"  bundles in {to.bundles} are at https://{hub.HOST}:{to.https}/bundles/, their key is {to.folder}/release.key\n"
                   "  interrupt stops it", flush=True)
-            signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             while True:
                 signal.pause() if device.machine.process.poll() is None else device.alive()
         except KeyboardInterrupt:
-            device.off()
+            if state.exists():  # it answered: agent and modules are stopped as by a shutdown
+                device.off()
             return 0
         finally:
             state.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import output
 import powercut
 import report
 import reset
+import scratch
 import selftest
 import suite
 
@@ -81,8 +82,8 @@ def test(args):
     need_qemu([board.name])
     if args.slots and args.disk:
         raise boards.Trouble("-slots makes a disk of its own; leave out -disk")
-    with echo.Echo() as host, disk.Scratch(slots=args.slots) as scratch:
-        options = machine.Options(disk=args.disk or scratch, data=disk.partition(board, 3) if args.slots else None)
+    with echo.Echo() as host, disk.Scratch(slots=args.slots) as image:
+        options = machine.Options(disk=args.disk or image, data=disk.partition(board, 3) if args.slots else None)
         os.environ["LAB_TEST_HOST"] = host
         one = suite.run(board, args.package, args.pattern, options, shlex.join(args.rest), live=args.v)
     for o in one.outcomes:
@@ -203,7 +204,8 @@ def need_qemu(names):
 
 
 def interrupt(*_):
-    """Ends as Ctrl-C does: boards are switched off and temporary files removed on the way out."""
+    """Ends as Ctrl-C does: boards are switched off and temporary files removed on the way out, and no second one disturbs that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -247,6 +249,8 @@ def main(doc, argv):
     if args.verb not in ("exec", "agent"):  # its program is named from where the caller stands
         os.chdir(boards.ROOT)
     signal.signal(signal.SIGTERM, interrupt)
+    if left := scratch.sweep():
+        print(f"lab: removed {len(left)} folders of runs that were killed", file=sys.stderr)
     try:
         return args.act(args)
     except boards.Trouble as trouble:

@@ -1,12 +1,11 @@
 """Disk images for boards: one ext4 file system, or two system slots and a data partition. Made anew, sparse, without root."""
 import os
-import pathlib
 import shutil
 import struct
 import subprocess
-import tempfile
 
 import boards
+import scratch
 
 MIB = 1 << 20
 # Slots of an update, and what survives it. A board mounts the third as /data: machine.Options(data="/dev/vda3").
@@ -57,12 +56,14 @@ class Scratch:
         self.mib, self.slots = mib, slots
 
     def __enter__(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
-        if self.slots:
-            two_slots(self.folder / "disk.img")
-        else:
-            ext4(self.folder / "disk.img", self.mib)
-        return str(self.folder / "disk.img")
+        self.folder = scratch.Folder()
+        image = self.folder.path / "disk.img"
+        try:
+            two_slots(image) if self.slots else ext4(image, self.mib)
+        except BaseException:
+            self.folder.remove()
+            raise
+        return str(image)
 
     def __exit__(self, *_):
-        shutil.rmtree(self.folder)
+        self.folder.remove()

@@ -1,13 +1,12 @@
 """The other end: our hub on the host, and the bundles that it serves. Keys and certificates are made anew each time."""
 import json
-import pathlib
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 
 import boards
+import machine
+import scratch
 
 HOST = "hub.sandpiper.test"  # every board's /etc/hosts gives it the host's loopback
 DEVICE = "edge1"
@@ -32,17 +31,23 @@ class Hub:
 
     def __enter__(self):
         need_programs()
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
+        self.place, self.process, self.readers = scratch.Folder(), None, []
+        self.folder = self.place.path
+        try:
+            return self.start()
+        except BaseException:  # interrupted, or it did not start
+            self.__exit__()
+            raise
+
+    def start(self):
         self.dir, self.bundles = self.folder / "hub", self.folder / "bundles"
         self.bundles.mkdir()
-        self.readers = []
         with open(self.folder / "hub.log", "wb") as log:
             self.process = subprocess.Popen(
-                [str(boards.ROOT / "build/sandpiper-hub"), "--dir", str(self.dir), "serve", "--host", HOST, "--mqtt", "127.0.0.1:0", "--https", "127.0.0.1:0",
+                [*machine.TIED, str(boards.ROOT / "build/sandpiper-hub"), "--dir", str(self.dir), "serve", "--host", HOST, "--mqtt", "127.0.0.1:0", "--https", "127.0.0.1:0",
                  "--bundles", str(self.bundles)], stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
         words = self.process.stdout.readline().replace(",", "").split()  # MQTT on ADDRESS, HTTPS on ADDRESS
         if len(words) != 6:
-            self.process.wait()
             raise boards.Trouble("sandpiper-hub did not start: " + (self.folder / "hub.log").read_text()[-300:], 1)
         self.mqtt, self.https = (words[i].rpartition(":")[2] for i in (2, 5))
         self.connection = self.verb("device", "create", DEVICE)
@@ -54,14 +59,15 @@ class Hub:
             reader.terminate()
             reader.wait()
             thread.join()
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        shutil.rmtree(self.folder)
+        if self.process:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process.stdout.close()
+        self.place.remove()
 
     def verb(self, *args):
         return run("sandpiper-hub", "--dir", self.dir, *args)
@@ -98,7 +104,7 @@ class Hub:
 
     def follow(self, take):
         """Calls take with each event from the log's beginning on, until the hub ends."""
-        reader = subprocess.Popen([str(boards.ROOT / "build/sandpiper-hub"), "--dir", str(self.dir), "events", "--follow", "--json"], stdout=subprocess.PIPE, start_new_session=True)
+        reader = subprocess.Popen([*machine.TIED, str(boards.ROOT / "build/sandpiper-hub"), "--dir", str(self.dir), "events", "--follow", "--json"], stdout=subprocess.PIPE, start_new_session=True)
 
         def read():
             with reader.stdout:

@@ -21,6 +21,7 @@ import boards
 import cpio
 import initramfs
 import output
+import scratch
 import verdict
 
 
@@ -91,19 +92,20 @@ class Machine:
         for old in sorted(runs.iterdir(), key=lambda p: p.stat().st_mtime)[:-LOGS]:
             shutil.rmtree(old, ignore_errors=True)
         self.log = pathlib.Path(tempfile.mkdtemp(prefix=f"{board.name}-", dir=runs))
-        self.work = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
-        self.out, self.tar = self.work / "out", self.work / "tar"
         self.run = Run(board.name, board.kernel, self.options.timeout, self.log)
-        self.process = None
+        self.process = self.folder = None
 
     def start(self):
+        self.folder = scratch.Folder()
+        self.work = self.folder.path
+        self.out, self.tar = self.work / "out", self.work / "tar"
         try:
             self._start()
         except BaseException:  # interrupted, or no QEMU
             if self.process:
                 self.process.kill()
                 self.process.wait()
-            shutil.rmtree(self.work)
+            self.folder.remove()
             raise
         return self
 
@@ -140,7 +142,7 @@ class Machine:
             (self.log / "out.log").write_bytes(raw)
             if self.tar.exists() and self.tar.stat().st_size:
                 shutil.copy(self.tar, self.log / "out.tar")
-            shutil.rmtree(self.work)
+            self.folder.remove()
         return self.run
 
     def kill(self):

@@ -14,7 +14,6 @@ import pathlib
 import random
 import shutil
 import struct
-import tempfile
 import threading
 import time
 
@@ -23,6 +22,7 @@ import disk
 import machine
 import output
 import program
+import scratch
 import suite
 
 MIB = 64
@@ -160,13 +160,12 @@ def run(names, number, seed):
         row = {"board": name, "kernel": board.kernel, "cuts": number, "seed": seed, "failure": None, "died": False, "control": None}
         rows.append(row)
         say = lambda text: print(f"lab: {name}: {text}", flush=True)
-        with tempfile.TemporaryDirectory(prefix="sandpiper-lab-") as scratch:
-            scratch = pathlib.Path(scratch)
-            binary = scratch / "powercut"
+        with scratch.Folder() as folder:
+            binary = folder / "powercut"
             program.build(board, "./scripts/lab/powercut", binary)
-            (scratch / "real").mkdir()
-            (scratch / "control").mkdir()
-            real, began = Cutter(board, binary, scratch / "real", seed).fresh(), time.time()
+            (folder / "real").mkdir()
+            (folder / "control").mkdir()
+            real, began = Cutter(board, binary, folder / "real", seed).fresh(), time.time()
             done, bad, loss = real.cuts(number, say)
             row |= {"done": done, "promises": real.acknowledged, "seconds": round(time.time() - began, 1)}
             if bad:
@@ -174,7 +173,7 @@ def run(names, number, seed):
                 kept = keep(real, name, done)
                 say(f"AFTER CUT {done}: {bad}\nlab: {name}: kept; check it again: scripts/lab/lab powercut -again {kept}")
                 continue
-            control = Cutter(board, binary, scratch / "control", seed, nosync=True).fresh()
+            control = Cutter(board, binary, folder / "control", seed, nosync=True).fresh()
             done, bad, loss = control.cuts(CONTROL_CUTS, lambda _: None)
             row["control"] = done if loss else None
             if loss:
@@ -201,8 +200,8 @@ def again(folder):
     folder = pathlib.Path(folder).absolute()
     if not (folder / "board").exists():
         raise boards.Trouble(f"{folder} is no folder that lab powercut kept")
-    with tempfile.TemporaryDirectory(prefix="sandpiper-lab-") as scratch:
+    with scratch.Folder() as place:
         for name in ("disk.img", "ledger"):
-            shutil.copyfile(folder / name, pathlib.Path(scratch) / name)
-        cutter = Cutter(boards.board((folder / "board").read_text()).need(), folder / "powercut", scratch, 0)
+            shutil.copyfile(folder / name, place / name)
+        cutter = Cutter(boards.board((folder / "board").read_text()).need(), folder / "powercut", place, 0)
         return cutter.trouble(*cutter.boot(False))

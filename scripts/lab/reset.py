@@ -8,12 +8,12 @@ of the two steps.
 import dataclasses
 import os
 import shutil
-import tempfile
 import time
 
 import boards
 import disk
 import machine
+import scratch
 import suite
 
 # $P is what a partition's number is appended to.
@@ -59,17 +59,14 @@ class Result:
 
 def run(name):
     board = boards.board(name).need()
-    folder = tempfile.mkdtemp(prefix="sandpiper-lab-")
     began = time.time()
-    try:
-        image = folder + "/disk.img"
+    with scratch.Folder() as folder:
+        image = folder / "disk.img"
         disk.two_slots(image)
         options = machine.Options(disk=image, data=disk.partition(board, 3), reboots=True, watchdog=board.virtio and board.karch == "arm64",
                                   timeout=int(os.environ.get("LAB_TIMEOUT") or 400))
         job = machine.Job("reset", f"P={disk.partition(board, '')}\n" + SCRIPT)
         done = machine.Machine(board, [job], options).start().wait()
-    finally:
-        shutil.rmtree(folder)
     text = done.output.get("reset", b"").replace(b"\r\n", b"\n").decode(errors="replace")
     said = [l for l in text.split("\n") if l.startswith(("boot ", "watchdog "))]
     why = done.failure or ""

@@ -9,12 +9,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import boards
 import disk
 import report
+import scratch
 
 LIMIT = int(os.environ.get("LAB_TIMEOUT") or 120)  # seconds of a boot
 SLACK = 60  # seconds for compiling and cleaning up
@@ -30,7 +30,7 @@ class Case:
     says: list
     limit: int = LIMIT
     disk: bool = False
-    interrupt: bool = False
+    signal: signal.Signals = None  # what the lab itself is sent while the board runs
 
 
 CASES = [
@@ -43,7 +43,8 @@ CASES = [
     Case("TestKernelOops", report.DIED, ["kernel oops: "]),
     Case("TestKernelPanic", report.DIED, ["kernel panic: sysrq triggered crash"]),
     Case("TestFullDisk", report.FAILED, ["FAIL", "disk full: /data", "no space left on device"], disk=True),
-    Case("TestBoardHang", 130, [], interrupt=True),
+    Case("TestBoardHang", 130, [], signal=signal.SIGTERM),
+    Case("TestBoardHang", -signal.SIGKILL, [], signal=signal.SIGKILL),  # the next start of the lab removes what it left
 ]
 
 
@@ -53,10 +54,10 @@ def run(name, only):
     passed = failed = 0
     for case in [c for c in CASES if not only or c.test in only]:
         began = time.time()
-        with tempfile.TemporaryDirectory(prefix="sandpiper-selftest-") as folder:
-            bad = play(board, case, pathlib.Path(folder))
-        what = case.test + (", and the lab interrupted" if case.interrupt else "")
-        print(f"{'FAIL' if bad else 'ok  '}  {board.name:9} {what:40} {time.time() - began:6.1f}s  {'; '.join(bad) or 'told as: ' + (case.says[-1] if case.says else 'interrupted')}", flush=True)
+        with scratch.Folder(scratch.PREFIXES[1]) as folder:
+            bad = play(board, case, folder)
+        what = case.test + (f", and the lab gets {case.signal.name}" if case.signal else "")
+        print(f"{'FAIL' if bad else 'ok  '}  {board.name:9} {what:40} {time.time() - began:6.1f}s  {'; '.join(bad) or 'told as: ' + (case.says[-1] if case.says else f'ended with {case.code}')}", flush=True)
         passed, failed = passed + (not bad), failed + bool(bad)
     print(f"lab: self-test on {board.name}: {passed} passed, {failed} failed")
     return report.FAILED if failed else report.PASSED
@@ -77,14 +78,17 @@ def play(board, case, folder):
     with open(folder / "said", "wb") as said:
         process = subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT, cwd=boards.ROOT, start_new_session=True)
         try:
-            if case.interrupt:
+            if case.signal:
                 wait_for(lambda: list(results.glob("runs/*/console.log")) and b" begin 0" in next(results.glob("runs/*/console.log")).read_bytes(), case.limit, process)
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(case.signal)
             code = process.wait(case.limit + SLACK)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return [f"the lab itself did not end within {case.limit + SLACK} s"]
+    if case.signal == signal.SIGKILL:
+        wait_for(lambda: not processes(str(folder)), SLACK, None)
+        subprocess.run([sys.executable, str(boards.HERE / "lab"), "boards"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     text = (folder / "said").read_text(errors="replace")
     bad = [] if code == case.code else [f"exit code {code}, want {case.code}"]
     bad += [f"does not say {word!r}" for word in case.says if word not in text]
@@ -102,7 +106,7 @@ def play(board, case, folder):
 
 def wait_for(true, seconds, process):
     end = time.time() + seconds
-    while not true() and time.time() < end and process.poll() is None:
+    while not true() and time.time() < end and (not process or process.poll() is None):
         time.sleep(0.1)
 
 

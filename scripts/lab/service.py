@@ -1,10 +1,8 @@
 """The product's own binary as a board's service, with a hub on the host: what an end-to-end test stands on."""
 import json
-import pathlib
 import shlex
 import shutil
 import socket
-import tempfile
 import time
 
 import boards
@@ -12,6 +10,7 @@ import disk
 import hub
 import machine
 import program
+import scratch
 
 CONFIG = """state_dir = "/data/sandpiper"
 
@@ -76,7 +75,18 @@ class Service:
     def __init__(self, board, to, follow=(), extra="", image=None, limit=3600, on_output=None, prepare="", more=()):
         self.prepare, self.more = prepare, list(more)  # shell before the agent starts; QEMU arguments after those of the disk
         self.board, self.hub, self.follow, self.limit, self.on_output = board.need(), to, follow, limit, on_output
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
+        self.machine, self.runs = None, []
+        self.place = scratch.Folder()
+        self.folder = self.place.path
+        try:
+            self.prepared(image, extra)
+        except BaseException:  # interrupted, or the product does not build
+            self.place.remove()
+            raise
+
+    def prepared(self, image, extra):
+        """Makes disk, configuration and program."""
+        to = self.hub
         self.image = image or self.folder / "disk.img"
         if not image:
             disk.ext4(self.image, 512)
@@ -88,7 +98,6 @@ class Service:
         (etc / "config.toml").write_text(CONFIG.format(host=hub.HOST, mqtt=to.mqtt, https=to.https) + extra)
         program.device(self.board, self.folder / "sandpiper")
         self.remote, self.mqtt = free_port(), free_port()
-        self.machine, self.runs = None, []
 
     def boot(self):
         files = {"sandpiper": self.folder / "sandpiper", "etc": self.folder / "etc", "remote": boards.HERE / "guest/remote"}
@@ -154,4 +163,4 @@ class Service:
         if not keep:
             for run in self.runs:
                 shutil.rmtree(run.log, ignore_errors=True)
-        shutil.rmtree(self.folder)
+        self.place.remove()

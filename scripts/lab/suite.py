@@ -2,12 +2,10 @@
 import dataclasses
 import json
 import os
-import pathlib
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import boards
@@ -15,6 +13,7 @@ import machine
 import output
 import passed
 import program
+import scratch
 import verdict
 
 PASSED_ON = ("SANDPIPER_", "GODEBUG", "GOTRACEBACK", "LAB_TEST_")
@@ -88,10 +87,9 @@ def run(board, patterns, pattern=None, options=None, arguments="", live=False, a
     """Compiles, boots, runs. Returns the Report of the board. With always, the end of a package's path, other packages that passed
     before and are the same again are not run."""
     options = options or machine.Options()
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix="sandpiper-lab-"))
-    try:
+    with scratch.Folder() as folder:
         began = time.time()
-        jobs = compile_tests(board, patterns, scratch, pattern, options.timeout, arguments)
+        jobs = compile_tests(board, patterns, folder, pattern, options.timeout, arguments)
         if not jobs:
             raise boards.Trouble(f"no package with tests in {' '.join(patterns)}")
         report = Report(board.name, board.kernel, build_seconds=round(time.time() - began, 1))
@@ -108,8 +106,6 @@ def run(board, patterns, pattern=None, options=None, arguments="", live=False, a
             write = lambda b: (sys.stdout.buffer.write(b.replace(b"\x16", b"")), sys.stdout.flush())
             boot.on_output = output.Live(boot.tag, board.virtio, write)
         report.run = boot.start().wait()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     failure = report.failure
     for job in jobs:
         report.outcomes.append(one := read(board.name, job.name, report.run, failure))
