@@ -30,7 +30,7 @@ class Case:
     says: list
     limit: int = LIMIT
     disk: bool = False
-    signal: signal.Signals = None  # what the lab itself is sent while the board runs
+    sends: signal.Signals = None  # what the lab itself is sent while the board runs
 
 
 CASES = [
@@ -43,8 +43,8 @@ CASES = [
     Case("TestKernelOops", report.DIED, ["kernel oops: "]),
     Case("TestKernelPanic", report.DIED, ["kernel panic: sysrq triggered crash"]),
     Case("TestFullDisk", report.FAILED, ["FAIL", "disk full: /data", "no space left on device"], disk=True),
-    Case("TestBoardHang", 130, [], signal=signal.SIGTERM),
-    Case("TestBoardHang", -signal.SIGKILL, [], signal=signal.SIGKILL),  # the next start of the lab removes what it left
+    Case("TestBoardHang", 130, [], sends=signal.SIGTERM),
+    Case("TestBoardHang", -signal.SIGKILL, [], sends=signal.SIGKILL),  # the next start of the lab removes what it left
 ]
 
 
@@ -56,7 +56,7 @@ def run(name, only):
         began = time.time()
         with scratch.Folder(scratch.PREFIXES[1]) as folder:
             bad = play(board, case, folder)
-        what = case.test + (f", and the lab gets {case.signal.name}" if case.signal else "")
+        what = case.test + (f", and the lab gets {case.sends.name}" if case.sends else "")
         print(f"{'FAIL' if bad else 'ok  '}  {board.name:9} {what:40} {time.time() - began:6.1f}s  {'; '.join(bad) or 'told as: ' + (case.says[-1] if case.says else f'ended with {case.code}')}", flush=True)
         passed, failed = passed + (not bad), failed + bool(bad)
     print(f"lab: self-test on {board.name}: {passed} passed, {failed} failed")
@@ -78,15 +78,15 @@ def play(board, case, folder):
     with open(folder / "said", "wb") as said:
         process = subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT, cwd=boards.ROOT, start_new_session=True)
         try:
-            if case.signal:
+            if case.sends:
                 wait_for(lambda: list(results.glob("runs/*/console.log")) and b" begin 0" in next(results.glob("runs/*/console.log")).read_bytes(), case.limit, process)
-                process.send_signal(case.signal)
+                process.send_signal(case.sends)
             code = process.wait(case.limit + SLACK)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return [f"the lab itself did not end within {case.limit + SLACK} s"]
-    if case.signal == signal.SIGKILL:
+    if case.sends == signal.SIGKILL:
         wait_for(lambda: not processes(str(folder)), SLACK, None)
         subprocess.run([sys.executable, str(boards.HERE / "lab"), "boards"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     text = (folder / "said").read_text(errors="replace")
