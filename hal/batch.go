@@ -22,9 +22,10 @@ type Result struct {
 	Data  []byte // of a transfer
 }
 
-// step is a Step that was judged.
+// step is a Step that was judged. It has its value by itself: the caller's is not looked at once the batch has begun.
 type step struct {
 	Step
+	v float64
 	g *granted
 	t *thing
 	l *lease
@@ -37,8 +38,11 @@ func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time
 		return nil, &Error{Code: Invalid, Detail: "a batch has 1 to 64 operations"}
 	}
 	list := make([]step, len(steps))
-	for i, one := range steps {
-		list[i].Step = one
+	for i := range steps {
+		one := &steps[i]
+		if list[i].Step = *one; one.Value != nil {
+			list[i].v = *one.Value
+		}
 		if last := &list[max(i-1, 0)]; last.g != nil && last.g.Rate == 0 && last.Name == one.Name {
 			list[i].g, list[i].t = last.g, last.t
 		} else {
@@ -72,8 +76,9 @@ func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time
 	answer := make(chan []Result, 1)
 	err := list[0].t.worker.do(ctx, who, ClassWrite, list[0].t.deadline(limit), func(ctx context.Context) error {
 		results := make([]Result, len(list))
+		began := time.Now() // the moment of all of them in the record
 		for i := range list {
-			if err := s.run(ctx, who, &list[i], &results[i]); err != nil {
+			if err := s.run(ctx, who, &list[i], &results[i], began); err != nil {
 				return named(err, list[i].Name)
 			}
 		}
@@ -97,7 +102,7 @@ func judge(one *step) error {
 		}
 		return nil
 	}
-	return one.g.writes(one.t, *one.Value, one.For)
+	return one.g.writes(one.t, one.v, one.For)
 }
 
 // writes refuses a value that the right does not cover.
@@ -112,7 +117,7 @@ func (g *granted) writes(t *thing, v float64, pulse time.Duration) error {
 }
 
 // run does a step; only its worker calls it.
-func (s *Server) run(ctx context.Context, who string, one *step, into *Result) (err error) {
+func (s *Server) run(ctx context.Context, who string, one *step, into *Result, now time.Time) (err error) {
 	switch {
 	case one.Op != nil:
 		own := []Op{*one.Op}
@@ -124,18 +129,18 @@ func (s *Server) run(ctx context.Context, who string, one *step, into *Result) (
 		into.Value, err = one.t.get(ctx)
 	default:
 		into.Fence = one.l.fence
-		return s.drive(ctx, one.g, one.t, one.l, *one.Value, one.For)
+		return s.drive(ctx, one.g, one.t, one.l, one.v, one.For, now)
 	}
 	return err
 }
 
 // drive writes a value under a lease that may have ended while the write waited for its turn; only its worker calls it.
-func (s *Server) drive(ctx context.Context, g *granted, t *thing, l *lease, v float64, pulse time.Duration) error {
+func (s *Server) drive(ctx context.Context, g *granted, t *thing, l *lease, v float64, pulse time.Duration, now time.Time) error {
 	s.mu.Lock()
 	lost, tell := t.lease != l, false
 	if !lost {
 		tell = !l.kept || l.pulse != 0 || pulse != 0
-		s.armLocked(g, t, v, pulse, l)
+		s.armLocked(g, t, v, pulse, l, now)
 		l.kept = true
 	}
 	s.mu.Unlock()
@@ -177,7 +182,7 @@ func (s *Server) Write(ctx context.Context, who, name string, v float64, pulse t
 	if err != nil {
 		return 0, err
 	}
-	err = t.worker.do(ctx, who, ClassWrite, t.deadline(0), func(ctx context.Context) error { return s.drive(ctx, g, t, l, v, pulse) })
+	err = t.worker.do(ctx, who, ClassWrite, t.deadline(0), func(ctx context.Context) error { return s.drive(ctx, g, t, l, v, pulse, time.Now()) })
 	if err != nil {
 		return 0, named(err, name)
 	}

@@ -165,12 +165,12 @@ func (s *Server) hold(who string, g *granted, t *thing, fence uint64) (*lease, e
 }
 
 // armLocked starts the clocks of a value: the end of a pulse, and the longest time away from safe.
-func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration, l *lease) {
+func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration, l *lease, now time.Time) {
 	if t.pulse != nil {
 		t.pulse.Stop()
 		t.pulse = nil
 	}
-	s.recordLocked(l.who, t.Name, "write")
+	s.enterLocked(Entry{now, l.who, t.Name, "write"})
 	l.pulse = 0
 	if pulse > 0 {
 		t.pulse = time.AfterFunc(pulse, s.ends(t, l, "pulse ended"))

@@ -42,7 +42,10 @@ type Entry struct {
 const maxEntries = 4096
 
 func (s *Server) recordLocked(who, name, what string) {
-	e := Entry{time.Now(), who, name, what}
+	s.enterLocked(Entry{time.Now(), who, name, what})
+}
+
+func (s *Server) enterLocked(e Entry) {
 	if len(s.ring) < maxEntries {
 		s.ring = append(s.ring, e)
 		return

@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -106,15 +105,9 @@ func (k *socket) readHal(w http.ResponseWriter, r *http.Request) {
 }
 
 func (k *socket) writeHal(w http.ResponseWriter, r *http.Request) {
-	var req struct {
-		Value *float64     `json:"value"`
-		For   hal.Duration `json:"for"`
-		Fence uint64       `json:"fence"`
-	}
 	k.withDocument(w, r, maxHalBody, func(raw []byte) {
-		if v, only := bareValue(raw); only {
-			req.Value = &v
-		} else if err := json.Unmarshal(raw, &req); err != nil {
+		var req halWrite
+		if err := readHalWrite(raw, &req); err != nil {
 			failHal(w, hal.Errorf(hal.Invalid, "body: %v", err))
 			return
 		}
@@ -130,16 +123,6 @@ func (k *socket) writeHal(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Hal-Fence"] = []string{strconv.FormatUint(fence, 10)} // as Set would write it
 		w.WriteHeader(http.StatusNoContent)
 	})
-}
-
-// bareValue reads the body that most writes have, {"value":1}, without the way through reflection: a fifth of a request's time.
-func bareValue(raw []byte) (v float64, only bool) {
-	rest, begins := bytes.CutPrefix(raw, []byte(`{"value":`))
-	rest, ends := bytes.CutSuffix(rest, []byte("}"))
-	if !begins || !ends || len(rest) != 1 || rest[0] < '0' || rest[0] > '9' {
-		return 0, false
-	}
-	return float64(rest[0] - '0'), true
 }
 
 // hexBytes are bytes as hexadecimal text.

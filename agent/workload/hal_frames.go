@@ -4,15 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
@@ -30,30 +27,35 @@ const (
 // frameRequest is one request. With Ops it is a batch on one bus; with Watch a stream of events that ends with the connection; else
 // one operation: Value writes, W or R transfers, a name alone reads.
 type frameRequest struct {
-	ID    uint64    `cbor:"id"`
-	Ops   []frameOp `cbor:"ops,omitempty"`
-	Limit uint32    `cbor:"deadline,omitempty"` // ms
-	Watch string    `cbor:"watch,omitempty"`
-	From  uint64    `cbor:"from,omitempty"`
+	ID    uint64
+	Ops   []frameOp
+	Batch bool   // Ops was there
+	Limit uint32 // ms; its key is "deadline"
+	Watch string
+	From  uint64
 	frameOp
 }
 
 type frameOp struct {
-	Name  string       `cbor:"name,omitempty"`
-	Value *float64     `cbor:"value,omitempty"`
-	For   uint32       `cbor:"for,omitempty"` // ms
-	Fence uint64       `cbor:"fence,omitempty"`
-	W     []byte       `cbor:"w,omitempty"`
-	R     int          `cbor:"r,omitempty"`
-	Fn    hal.Function `cbor:"fn,omitempty"`
-	Addr  uint16       `cbor:"addr,omitempty"`
-	N     uint16       `cbor:"n,omitempty"`
-	CAN   uint32       `cbor:"can,omitempty"`
+	Name   string
+	Value  float64
+	Writes bool   // Value was there
+	For    uint32 // ms
+	Fence  uint64
+	W      []byte
+	R      int
+	Fn     hal.Function
+	Addr   uint16
+	N      uint16
+	CAN    uint32
 }
 
-func (o frameOp) step() hal.Step {
-	one := hal.Step{Name: o.Name, Value: o.Value, For: time.Duration(o.For) * time.Millisecond, Fence: o.Fence}
-	if o.Value == nil && (o.W != nil || o.R != 0 || o.Fn != "") {
+func (o *frameOp) step() hal.Step {
+	one := hal.Step{Name: o.Name, Fence: o.Fence}
+	if o.Writes {
+		one.Value, one.For = &o.Value, time.Duration(o.For)*time.Millisecond
+	}
+	if !o.Writes && (o.W != nil || o.R != 0 || o.Fn != "") {
 		one.Op = &hal.Op{Write: o.W, Read: o.R, Fn: o.Fn, Addr: o.Addr, N: o.N, ID: o.CAN}
 	}
 	return one
@@ -86,22 +88,21 @@ type frameEvent struct {
 	Data   []byte   `cbor:"data,omitempty"`
 }
 
-func outcome(one hal.Step, d hal.Result) frameResult {
+func outcome(one *hal.Step, d *hal.Result) frameResult {
 	r := frameResult{Fence: d.Fence, R: d.Data}
 	if one.Value == nil && one.Op == nil {
-		v := d.Value.Num
-		r.Value, r.Mono, r.Quality = &v, d.Value.Mono, d.Value.Quality
+		r.Value, r.Mono, r.Quality = &d.Value.Num, d.Value.Mono, d.Value.Quality
 	}
 	return r
 }
 
 // frames is one upgraded connection. Answers and events are written by several goroutines, one frame at a time.
 type frames struct {
-	k      *socket
-	conn   net.Conn
-	in     *bufio.Reader
-	decode cbor.DecMode
-	encode cbor.EncMode
+	k     *socket
+	conn  net.Conn
+	in    *bufio.Reader
+	steps []hal.Step    // room for a batch, of the one who reads
+	done  []frameResult // as well
 
 	mu    sync.Mutex // guards what follows, and writing
 	buf   []byte
@@ -126,16 +127,6 @@ func (k *socket) upgradeHal(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer k.streams.leave(kind)
-	f := &frames{k: k}
-	var err error
-	if f.encode, err = (cbor.EncOptions{}).EncMode(); err == nil {
-		f.decode, err = cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-			MaxNestedLevels: 8, MaxArrayElements: 256, MaxMapPairs: 64}.DecMode()
-	}
-	if err != nil { // constants, so a test finds it
-		failHal(w, err)
-		return
-	}
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		failHal(w, hal.Errorf(hal.Unsupported, "this connection cannot be upgraded: %v", err))
@@ -144,7 +135,7 @@ func (k *socket) upgradeHal(w http.ResponseWriter, r *http.Request) {
 	defer conn.Close()
 	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
 	defer stop()
-	f.conn, f.in = conn, rw.Reader
+	f := &frames{k: k, conn: conn, in: rw.Reader}
 	_ = conn.SetDeadline(time.Now().Add(writeTime))
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+halProtocol+"\r\n\r\n"); err != nil {
 		return
@@ -158,6 +149,7 @@ func (f *frames) serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var room [4096]byte
+	var req frameRequest
 	watches, timed := 0, time.Time{}
 	for {
 		if now := time.Now(); watches == 0 && now.Sub(timed) > frameIdle/2 {
@@ -168,8 +160,7 @@ func (f *frames) serve(ctx context.Context) {
 		if err != nil {
 			return // the module went, or speaks something else: there is nobody to tell
 		}
-		var req frameRequest
-		if err := f.decode.Unmarshal(raw, &req); err != nil {
+		if err := readRequest(raw, &req); err != nil {
 			_ = f.fail(0, hal.Errorf(hal.Invalid, "frame: %v", err))
 			return
 		}
@@ -207,7 +198,7 @@ func readFrame(r io.Reader, room []byte) ([]byte, error) {
 func (f *frames) do(ctx context.Context, req *frameRequest) error {
 	limit := time.Duration(req.Limit) * time.Millisecond
 	a := frameAnswer{ID: req.ID}
-	if req.Ops == nil {
+	if !req.Batch {
 		done, err := f.one(ctx, req.step(), limit)
 		if err != nil {
 			return f.fail(req.ID, err)
@@ -215,18 +206,18 @@ func (f *frames) do(ctx context.Context, req *frameRequest) error {
 		a.frameResult = done
 		return f.send(&a)
 	}
-	steps := make([]hal.Step, len(req.Ops))
+	f.steps, f.done = f.steps[:0], f.done[:0]
 	for i := range req.Ops {
-		steps[i] = req.Ops[i].step()
+		f.steps = append(f.steps, req.Ops[i].step())
 	}
-	done, err := f.k.cfg.Hal.Batch(ctx, f.k.caller.ID.Module, steps, limit)
+	done, err := f.k.cfg.Hal.Batch(ctx, f.k.caller.ID.Module, f.steps, limit)
 	if err != nil {
 		return f.fail(req.ID, err)
 	}
-	a.Ops = make([]frameResult, len(done))
 	for i := range done {
-		a.Ops[i] = outcome(steps[i], done[i])
+		f.done = append(f.done, outcome(&f.steps[i], &done[i]))
 	}
+	a.Ops = f.done
 	return f.send(&a)
 }
 
@@ -287,18 +278,16 @@ func (f *frames) watch(ctx context.Context, req *frameRequest) error {
 
 // send writes one frame. A module that takes nothing for writeTime is cut off.
 func (f *frames) send(a *frameAnswer) error {
-	raw, err := f.encode.Marshal(a)
-	if err != nil {
-		return errors.Join(err, f.conn.Close())
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.buf = append(binary.BigEndian.AppendUint32(f.buf[:0], uint32(len(raw))), raw...)
+	f.buf = a.append(append(f.buf[:0], 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(f.buf, uint32(len(f.buf)-4))
 	if now := time.Now(); now.Sub(f.timed) > writeTime/2 { // not for each frame: it costs as much as a tenth of one
 		f.timed = now
 		_ = f.conn.SetWriteDeadline(now.Add(2 * writeTime))
 	}
-	if _, err = f.conn.Write(f.buf); err != nil {
+	_, err := f.conn.Write(f.buf)
+	if err != nil {
 		_ = f.conn.Close() // half a frame ends the connection
 	}
 	return err
