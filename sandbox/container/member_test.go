@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
@@ -113,4 +115,41 @@ func groupRuntime(t *testing.T) *Runtime {
 		t.Skip("SKIPPED FOR LACK OF CGROUPS: no group was made")
 	}
 	return r
+}
+
+func TestEmptyGroupsOfDeadRunsAreRemoved(t *testing.T) {
+	t.Parallel()
+	r := groupRuntime(t)
+	hierarchy := hierarchies()[0]
+	name := func(what string) string {
+		return filepath.Join(hierarchy, (Config{StateDir: filepath.Join(r.cfg.StateDir, what)}).withDefaults().Cgroup)
+	}
+	dead, used, own := name("dead"), name("used"), filepath.Join(hierarchy, r.cfg.Cgroup)
+	for _, dir := range []string{dead, used, filepath.Join(used, "module"), own} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = os.Remove(dir) }() // the deepest first
+	}
+	there := func() string {
+		var names []string
+		for what, dir := range map[string]string{"dead": dead, "used": used, "own": own} {
+			if _, err := os.Stat(dir); err == nil {
+				names = append(names, what)
+			}
+		}
+		slices.Sort(names)
+		return strings.Join(names, " ")
+	}
+	removeDead(hierarchy, r.cfg.Cgroup, time.Now().Add(-time.Minute))
+	if got := there(); got != "dead own used" {
+		t.Errorf("while they are young: got %s, want all three", got)
+	}
+	removeDead(hierarchy, r.cfg.Cgroup, time.Now().Add(time.Minute))
+	if got := there(); got != "own used" {
+		t.Errorf("got %s, want own and used", got)
+	}
+	if found, err := r.Recover(t.Context()); err != nil || len(found) != 0 || there() != "used" {
+		t.Errorf("after Recover without instances: got %s, %v, %v, want used", there(), found, err)
+	}
 }

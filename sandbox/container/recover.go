@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/cgroups/manager"
@@ -53,7 +54,28 @@ func (r *Runtime) Recover(ctx context.Context) ([]sandbox.Instance, error) {
 	if err := r.sweep(); err != nil {
 		return found, fmt.Errorf("recover: %w", err)
 	}
+	r.mu.Lock()
+	r.tidyLocked() // of an agent that was killed before it had made the first instance
+	r.mu.Unlock()
+	for _, h := range hierarchies() {
+		removeDead(h, r.cfg.Cgroup, time.Now().Add(-deadAfter))
+	}
 	return found, nil
+}
+
+// deadAfter is how old an empty group of another run is before it is taken for dead: an agent makes its own and the first one in it
+// within milliseconds.
+const deadAfter = time.Minute
+
+// removeDead removes the empty groups of other runs from a hierarchy, such as those of an agent that was killed and whose run_dir nobody
+// uses again. One with a process or a group in it stays.
+func removeDead(hierarchy, own string, before time.Time) {
+	dirs, _ := filepath.Glob(filepath.Join(hierarchy, "sandpiper-????????")) // the pattern is sound
+	for _, dir := range dirs {
+		if st, err := os.Stat(dir); err == nil && filepath.Base(dir) != own && st.ModTime().Before(before) {
+			_ = unix.Rmdir(dir) // in use, or gone
+		}
+	}
 }
 
 // claim marks an id as being looked at, unless it is in use.

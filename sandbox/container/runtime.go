@@ -162,6 +162,8 @@ func (r *Runtime) Create(ctx context.Context, s sandbox.Spec) (sandbox.Instance,
 	}
 	i, err := r.create(ctx, s)
 	if err != nil {
+		// What failed in the middle may have left its group: its processes are dying, and libcontainer waits for them a third of a second.
+		err = errors.Join(err, clearCgroup(r.cgroupOf(s.ID)))
 		r.forget(s.ID)
 		return nil, fmt.Errorf("sandbox %s: create: %w", s.ID, oneLine(err))
 	}
@@ -189,6 +191,11 @@ func (r *Runtime) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.instances, id)
+	r.tidyLocked()
+}
+
+// tidyLocked removes what instances share, once there is none.
+func (r *Runtime) tidyLocked() {
 	if len(r.instances) > 0 { // or being made: they are in the map as well
 		return
 	}
