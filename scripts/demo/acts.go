@@ -55,7 +55,7 @@ func (s *stage) buildBundles(ctx context.Context) error {
 	}
 	node := filepath.Join(s.sdk, "node", "node_modules")
 	if _, err := os.Stat(filepath.Join(node, "azure-iot-device-mqtt")); err != nil {
-		s.leftOut = append(s.leftOut, "javascript: the npm packages azure-iot-device and azure-iot-device-mqtt are not installed (the registry could not be reached by `make setup`)")
+		s.leftOut = append(s.leftOut, "javascript: "+s.absent(node, "the npm packages azure-iot-device and azure-iot-device-mqtt"))
 	} else {
 		list = append(list, candidate{module{name: "javascript", kind: "native", args: []string{"/usr/bin/node", "/app/main.js"}, memory: "256MiB", hostView: true}, func(dir string) error {
 			return errors.Join(copyTree("javascript")(dir), copyPackages(node, filepath.Join(dir, "node_modules"), "azure-iot-device", "azure-iot-device-mqtt"))
@@ -63,7 +63,7 @@ func (s *stage) buildBundles(ctx context.Context) error {
 	}
 	python := filepath.Join(s.sdk, "python")
 	if _, err := os.Stat(filepath.Join(python, "azure", "iot", "device")); err != nil {
-		s.leftOut = append(s.leftOut, "python: the package azure-iot-device is not installed (the registry could not be reached by `make setup`)")
+		s.leftOut = append(s.leftOut, "python: "+s.absent(python, "the package azure-iot-device"))
 	} else {
 		list = append(list, candidate{module{name: "python", kind: "native", args: []string{"/usr/bin/python3", "-u", "/app/main.py"}, hostView: true, env: []string{"PYTHONPATH=/app/packages", "PYTHONDONTWRITEBYTECODE=1"}}, func(dir string) error {
 			return errors.Join(copyTree("python")(dir), os.CopyFS(filepath.Join(dir, "packages"), os.DirFS(python)))
@@ -413,6 +413,30 @@ func pss(pid int) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no Pss of process %d", pid)
+}
+
+// absent says why packages are not in folder, and what to do.
+func (s *stage) absent(folder, what string) string {
+	if _, err := os.Stat(s.sdk); err != nil {
+		return what + ": " + s.sdk + " is not there; run `make setup` first"
+	}
+	return what + ": not in " + folder + "; `make setup` said why when it could not bring them"
+}
+
+// thousand waits until the hub holds so many messages: a ledger of few would show little.
+func (s *stage) thousand(ctx context.Context) error {
+	return until(ctx, 2*time.Minute, fmt.Sprintf("the hub holds %d messages", fewest), func() (bool, error) {
+		book, err := s.readEvents(ctx)
+		if err != nil {
+			return false, err
+		}
+		held := 0
+		for _, m := range s.modules {
+			n, _ := book.count(m.name, "")
+			held += n
+		}
+		return held >= fewest, nil
+	})
 }
 
 // settle tells every module to stop and reads from its reported properties how many messages were acknowledged to it.

@@ -4,6 +4,9 @@
 const { ModuleClient, Message } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 
+// It is the first process of its sandbox, and the kernel hands such a one no signal that it has not asked for.
+process.on('SIGTERM', () => process.exit(0));
+
 const name = process.env.IOTEDGE_MODULEID;
 let period = 40, phase = 'one', stop = false;
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));

@@ -1,5 +1,7 @@
 #!/bin/sh
 # A module without any SDK: a shell script and the verbs of the one binary. The agent knows it by the socket it speaks through.
+# It is the first process of its sandbox, and the kernel hands such a one no signal that it has not asked for.
+trap 'exit 0' TERM
 name=$IOTEDGE_MODULEID
 piper=$SANDPIPER
 field() { "$piper" twin --desired | sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p" | head -n 1; }
@@ -21,4 +23,4 @@ while [ "$stop" != true ]; do
 done
 until "$piper" twin --report "{\"sent\":$sent,\"phase\":\"$phase\"}"; do sleep 0.5; done
 echo "$name stopped after $sent messages"
-while :; do sleep 3600; done
+while :; do sleep 3600 & wait $!; done
