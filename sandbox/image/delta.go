@@ -22,7 +22,7 @@ const (
 // byDelta makes the image from the newest older one of its module, if the server has a delta for that. Whatever is wrong with it
 // costs its bytes: the chunks are fetched then, and it is not asked for again.
 func (t *transfer) byDelta(ctx context.Context) error {
-	if t.delta || t.resume.NoDelta {
+	if t.repairing || t.delta || t.resume.NoDelta {
 		return nil
 	}
 	t.delta = true

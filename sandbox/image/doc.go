@@ -6,9 +6,9 @@
 // a directory under the run directory; the floor is a module's lowest sequence that may still be installed. Nothing is ever
 // unpacked: an image stays one file, and the kernel reads it as it is.
 //
-// The store has no goroutine but those that a call starts and ends. Fetches run one at a time, checks before a mount one at a
-// time, and neither waits for the other; everything else is short and behind one mutex. The directory belongs to one process:
-// Open locks it.
+// Run owns one goroutine, which scrubs; else the store has none but those that a call starts and ends. Fetches run one at a time,
+// checks before a mount one at a time, and neither waits for the other; a scrub waits for a fetch only when it has something to
+// repair. Everything else is short and behind one mutex. The directory belongs to one process: Open locks it.
 //
 // The trap: Fetch installs and Mount verifies, but only Commit raises the floor. Call it when the module has proved itself, or
 // an attacker's old bundle stays installable; call it too early, and a bad release cannot be taken back.
@@ -19,11 +19,16 @@
 //
 //	{dir}/lock               locked while a store is open
 //	{dir}/floors.json        sequences, by module; version 1
+//	{dir}/metered.json       bytes that came over metered links this month; version 1
+//	{dir}/notes.json         pins, what modules need and needed, where bundles came from, when images were read whole; version 1
 //	{dir}/blobs/<d>.spm      everything of a bundle before its payload; d is the manifest's SHA-256. Its presence, with the
 //	                         image, is what "installed" means
 //	{dir}/blobs/<d>.oci      the same of an OCI image: its names, its config, and the digests of its image; d is its manifest's
 //	{dir}/blobs/<i>.img      an image, 0400; i is the SHA-256 of its content
 //	{dir}/stage/<i>.part     an image being fetched: chunks in order from the start, as many as arrived
+//	{dir}/stage/<i>.head     what precedes the payload of the bundle that is being fetched, and where from
+//	{dir}/stage/<a>-<b>.spd  a delta that arrives
+//	{dir}/stage/<i>.repair   chunks for an installed image that lost them
 //	{dir}/stage/<l>.blob     a layer of an OCI image that arrives; l is its digest
 //	{dir}/stage/<d>.merge    layers becoming an image; of no use to the next agent
 //	{mounts}/<d16>           a mounted image

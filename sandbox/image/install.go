@@ -32,7 +32,11 @@ func (t *transfer) adopt(ctx context.Context, head bundle.Head, index bundle.Ind
 	if _, err := os.Lstat(s.imagePath(head.Manifest.Image.Digest)); err != nil {
 		return Image{}, errNoImage // collected in between
 	}
-	return s.keepLocked(head, index)
+	img, err := s.keepLocked(head, index)
+	if err == nil {
+		s.cameFromLocked(img.Digest, t.reference)
+	}
+	return img, err
 }
 
 // install reads the image back from the disk, checks it, and makes it and the bundle visible.
@@ -76,6 +80,7 @@ func (t *transfer) install(ctx context.Context) (Image, error) {
 	img, err := s.keepLocked(*t.head, p.index)
 	if err == nil {
 		_ = os.Remove(s.resumePath(info.Digest))
+		s.cameFromLocked(img.Digest, t.reference)
 	}
 	return img, err
 }

@@ -202,6 +202,9 @@ func (s *Store) Verify(ctx context.Context, img Image) error {
 	if err := checkImage(ctx, f, r.manifest.Image); err != nil {
 		return fmt.Errorf("verify %s: %w", r.Name, err)
 	}
+	s.mu.Lock()
+	s.checkedLocked(r.Digest, 0)
+	s.mu.Unlock()
 	return nil
 }
 
@@ -244,9 +247,8 @@ func (s *Store) mounted(digest bundle.Digest) (ours bool, others int, err error)
 	if len(entries) > 1 || !entries[0].sealed() {
 		return false, len(entries), nil
 	}
-	text, err := os.ReadFile(point + markSuffix)
-	var m mark
-	if err != nil || json.Unmarshal(text, &m) != nil {
+	m, ok := s.marked(digest)
+	if !ok {
 		return false, 1, nil
 	}
 	r, err := s.record(digest)
@@ -266,6 +268,31 @@ func (s *Store) mounted(digest bundle.Digest) (ours bool, others int, err error)
 		return true, 0, nil
 	}
 	return false, 1, nil
+}
+
+// marked reads the note beside a mount point.
+func (s *Store) marked(digest bundle.Digest) (mark, bool) {
+	text, err := os.ReadFile(s.point(digest) + markSuffix)
+	var m mark
+	return m, err == nil && json.Unmarshal(text, &m) == nil
+}
+
+// markAgain has our mount of an image known as ours after we wrote to its file. The caller has checked the whole image, and nothing
+// is mounted meanwhile.
+func (s *Store) markAgain(digest bundle.Digest, f *os.File) error {
+	entries, err := mountsAt(s.point(digest))
+	if err != nil {
+		return err
+	}
+	m, ok := s.marked(digest)
+	if !ok || len(entries) != 1 || !entries[0].sealed() || m.Digest != digest || m.Mount != entries[0].name() {
+		return nil // not mounted, or not by us
+	}
+	now, err := stampOf(f)
+	if err != nil {
+		return err
+	}
+	return s.mark(digest, now)
 }
 
 // stamp tells two states of a file apart: whoever writes to it changes it.

@@ -75,26 +75,6 @@ func (r record) ociFile() ociFile {
 	return f
 }
 
-// loadOCI reads every .oci whose image is there.
-func (s *Store) loadOCI() error {
-	names, err := filepath.Glob(filepath.Join(s.blobs(), "*"+ociSuffix))
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		r, err := readOCI(name)
-		if err == nil {
-			err = s.imageThere(r)
-		}
-		if err != nil {
-			s.cfg.Logger.Warn("installed image is damaged and will be fetched again", "image", filepath.Base(name), "err", err)
-			continue
-		}
-		s.records[r.Digest] = r
-	}
-	return nil
-}
-
 func readOCI(path string) (record, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
@@ -112,6 +110,7 @@ type Store struct {
 	mu      sync.Mutex // guards the fields below and every change under blobs
 	records map[bundle.Digest]record
 	floors  floors
+	notes   notes
 	closed  bool
 	now     *Progress // of the fetch that runs
 }
@@ -146,7 +145,11 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	if s.floors, err = readFloors(s.floorsPath()); err == nil {
-		err = errors.Join(s.load(), s.loadOCI())
+		err = errors.Join(s.load(metaSuffix, readMeta), s.load(ociSuffix, readOCI))
+	}
+	var lost error
+	if s.notes, lost = readNotes(s.notesPath()); lost != nil {
+		cfg.Logger.Warn("notes about images are lost: pins, ways back, and where images came from", "err", lost)
 	}
 	s.meter = newMeter(cfg, s.meteredPath())
 	cfg.OCI.Body = s.throttled
@@ -202,9 +205,13 @@ func (s *Store) record(digest bundle.Digest) (record, error) {
 	}
 	r, ok := s.records[digest]
 	if !ok {
-		return record{}, bundle.Reject(bundle.ErrAbsent, "bundle %v is not on this device: give its https:// or file:// URL", digest)
+		return record{}, absent(digest)
 	}
 	return r, nil
+}
+
+func absent(digest bundle.Digest) error {
+	return bundle.Reject(bundle.ErrAbsent, "bundle %v is not on this device: give its https:// or file:// URL", digest)
 }
 
 // anything reports whether a bundle is installed, or a transfer was begun: then a new one may need less than all of its chunks.
@@ -219,19 +226,19 @@ func (s *Store) anything() bool {
 	return err == nil && len(parts) > 0
 }
 
-// load reads every .spm whose image is there.
-func (s *Store) load() error {
-	names, err := filepath.Glob(filepath.Join(s.blobs(), "*"+metaSuffix))
+// load reads what is installed: every file of that suffix whose image is there.
+func (s *Store) load(suffix string, read func(path string) (record, error)) error {
+	names, err := filepath.Glob(filepath.Join(s.blobs(), "*"+suffix))
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		r, err := readMeta(name)
+		r, err := read(name)
 		if err == nil {
 			err = s.imageThere(r)
 		}
 		if err != nil {
-			s.cfg.Logger.Warn("installed bundle is damaged and will be fetched again", "image", filepath.Base(name), "err", err)
+			s.cfg.Logger.Warn("installed image is damaged and will be fetched again", "image", filepath.Base(name), "err", err)
 			continue
 		}
 		s.records[r.Digest] = r
@@ -310,79 +317,6 @@ func (s *Store) imagePath(d bundle.Digest) string {
 
 func (s *Store) metaPath(d bundle.Digest) string { return filepath.Join(s.blobs(), d.Hex()+metaSuffix) }
 
-// lockDir takes the directory for this process.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock image store: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock image store: %s is in use by another agent: stop it, or give this one another state_dir", dir)
-	}
-	return f, nil
-}
-
-// unlock gives the directory up. Closing alone would not, while another thread is between fork and exec with a copy of the file.
-func unlock(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
-}
-
-// step is called before each durable step; it fails where a test says so.
-func (s *Store) step(name string) error {
-	if s.cfg.hook == nil {
-		return nil
-	}
-	return s.cfg.hook(name)
-}
-
-// replaceFile is the function of that name with a step before each of its own.
-func (s *Store) replaceFile(what, path string, content []byte) error {
-	if err := s.step("write " + what); err != nil {
-		return err
-	}
-	if err := replaceFile(path, content); err != nil {
-		return err
-	}
-	return s.step("after " + what)
-}
-
-// replaceFile writes content beside path, syncs it, renames it, and syncs the directory.
-func replaceFile(path string, content []byte) error {
-	tmp := path + newSuffix
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = d.Close() }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
-}
-
 // acquire takes the token of a one-at-a-time activity.
 func acquire(ctx context.Context, token chan struct{}) error {
 	select {
@@ -391,21 +325,4 @@ func acquire(ctx context.Context, token chan struct{}) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// removeIfThere is os.Remove for files that may be gone.
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-func hasSuffixDigest(name, suffix string) (bundle.Digest, bool) {
-	digits, ok := strings.CutSuffix(name, suffix)
-	if !ok {
-		return bundle.Digest{}, false
-	}
-	d, err := bundle.ParseDigest("sha256:" + digits)
-	return d, err == nil
 }

@@ -26,7 +26,9 @@ type transfer struct {
 	resume  *resume // never nil once there is a part
 	delta   bool    // whether a delta was tried
 	strikes int     // chunks that were not what they should be
-	meter   progressMeter
+
+	repairing bool // an installed image: no delta, and no other place has its chunks
+	meter     progressMeter
 }
 
 // maxIdle is how many connections in a row may bring nothing before the fetch gives up and leaves the retry to its caller.
