@@ -53,6 +53,7 @@ type Agent struct {
 	upstream   *upstream.Upstream // nil on a standalone device
 	runtime    *container.Runtime
 	images     *image.Store
+	arrived    arrivals
 	supervisor *supervisor.Supervisor
 	control    *control.Server
 	audit      *audit
@@ -238,6 +239,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return named("audit", a.audit.Run(ctx)) })
 	}
 	g.Go(func() error { return named("supervisor", a.supervisor.Run(ctx)) })
+	g.Go(func() error { return named("images", a.images.Run(ctx)) })
 	g.Go(func() error { return a.keepBridge(ctx) })
 	if err := a.listen(ctx, g); err != nil {
 		g.Go(func() error { return err }) // which ends all the others

@@ -13,6 +13,7 @@ import (
 
 // describe is the image as the supervisor keeps it. What a module cannot run with is refused here, before anything is stopped.
 func (s shelf) describe(m deployment.Module, img image.Image) (supervisor.Image, error) {
+	s.a.arrived.add(img.Digest)
 	out := supervisor.Image{
 		Digest: img.Digest.String(), Args: img.Runtime.Args, Cwd: img.Runtime.Cwd, User: img.Runtime.User, Stop: img.Runtime.Stop, Entry: min(1, len(img.Runtime.Args)),
 	}

@@ -129,6 +129,7 @@ func (s shelf) Keep(ctx context.Context, digests []string) error {
 		keep = append(keep, d)
 	}
 	removed, err := s.a.images.GC(ctx, keep)
+	s.a.arrived.seated()
 	for _, img := range removed {
 		s.a.log.Info("unused image removed", "image", img.Name+" "+img.Version)
 	}

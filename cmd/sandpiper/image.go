@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,11 +27,7 @@ func (s *shared) imageCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, i := range images {
-				used := "-"
-				if i.Mounted {
-					used = "mounted"
-				}
-				rows = append(rows, []string{i.Name, cmp.Or(i.Version, "-"), i.Kind, shortDigest(i.Digest), byteCount(i.Size), ago(i.Installed, time.Now()), used})
+				rows = append(rows, []string{i.Name, cmp.Or(i.Version, "-"), i.Kind, shortDigest(i.Digest), byteCount(i.Size), ago(i.Installed, time.Now()), imageUse(i)})
 			}
 			return table(s.out, "NAME VERSION KIND DIGEST SIZE INSTALLED USE", rows)
 		},
@@ -62,8 +59,115 @@ func (s *shared) imageCommand() *cobra.Command {
 	}
 	load.Flags().StringVar(&want, "image", "", "which of several images in the archive: a tag or a name")
 	load.Flags().StringVar(&name, "name", "", "reference to know it by, such as registry.example/app:1, beside its own")
-	c.AddCommand(s.withJSON(list), s.withJSON(pull), s.withJSON(load))
+	c.AddCommand(s.withJSON(list), s.withJSON(pull), s.withJSON(load), s.imageVerify(), s.imageGC(), s.imagePin("pin", true), s.imagePin("unpin", false))
 	return c
+}
+
+// imageUse says what keeps an image.
+func imageUse(i control.Image) string {
+	var use []string
+	for word, is := range map[string]bool{"mounted": i.Mounted, "active": i.Active && !i.Mounted, "previous": i.Previous, "pinned": i.Pinned} {
+		if is {
+			use = append(use, word)
+		}
+	}
+	slices.Sort(use)
+	return cmp.Or(strings.Join(use, ","), "-")
+}
+
+func (s *shared) imageVerify() *cobra.Command {
+	var repair bool
+	c := &cobra.Command{
+		Use: "verify [IMAGE...]", Short: "Read images whole and compare them with what was signed; all of them when none is named",
+		Long: "Reads images from the disk and compares them with what was signed. An image is named as `image list` shows it,\n" +
+			"or by the first digits of its digest. --repair fetches what is damaged of a bundle from where it came.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				all, err := s.client().Images(cmd.Context())
+				if err != nil {
+					return err
+				}
+				for _, i := range all {
+					args = append(args, i.Digest)
+				}
+			}
+			docs, bad := []control.Image{}, 0
+			for n, name := range args {
+				done := working(s.err, fmt.Sprintf("reading image %d of %d", n+1, len(args)))
+				i, err := s.client().VerifyImage(cmd.Context(), name, repair)
+				done()
+				if err != nil {
+					return err
+				}
+				docs = append(docs, i)
+				state := "good"
+				switch {
+				case i.Damaged != "":
+					state = i.Damaged
+					bad++
+				case i.Repaired > 0:
+					state = fmt.Sprintf("repaired: chunks that were fetched again: %d", i.Repaired)
+				}
+				if !s.json {
+					fmt.Fprintf(s.out, "%s %s %s: %s\n", i.Name, cmp.Or(i.Version, "-"), shortDigest(i.Digest), state)
+				}
+			}
+			if s.json {
+				if err := printJSON(s.out, docs); err != nil {
+					return err
+				}
+			}
+			if bad > 0 {
+				return fmt.Errorf("%d of %d images are damaged: `sandpiper image verify --repair` fetches what is missing of a bundle; pull an OCI image again", bad, len(docs))
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&repair, "repair", false, "fetch what is damaged from where it came")
+	return s.withJSON(c)
+}
+
+func (s *shared) imageGC() *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use: "gc", Short: "Remove images that no module needs, none needed before, and nobody pinned", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := s.client().CollectImages(cmd.Context(), dryRun)
+			if err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(s.out, images)
+			}
+			var sum int64
+			for _, i := range images {
+				fmt.Fprintf(s.out, "%s %s %s, %s\n", i.Name, cmp.Or(i.Version, "-"), shortDigest(i.Digest), byteCount(i.Size))
+				sum += i.Size
+			}
+			verb := "removed"
+			if dryRun {
+				verb = "would be removed"
+			}
+			_, err = fmt.Fprintf(s.out, "%d images, %s %s\n", len(images), byteCount(sum), verb)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be removed")
+	return s.withJSON(c)
+}
+
+func (s *shared) imagePin(verb string, pinned bool) *cobra.Command {
+	short := "Keep an image whether a module needs it or not"
+	if !pinned {
+		short = "Leave an image to `image gc` again"
+	}
+	return s.withJSON(&cobra.Command{
+		Use: verb + " IMAGE", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := s.client().PinImage(cmd.Context(), args[0], pinned)
+			return s.printImage(i, err)
+		},
+	})
 }
 
 func (s *shared) printImage(i control.Image, err error) error {
