@@ -162,12 +162,23 @@ func (a *Agent) halGone(module string) {
 		return
 	}
 	why := "module ended"
-	for _, m := range a.supervisor.Modules() {
-		if m.Wanted.Name == module && m.Why == "" && !a.stopping.Load() { // it was asked to
-			why = hal.Replaced
-		}
+	if a.supervisor.Asked(module) && !a.stopping.Load() {
+		why = hal.Replaced
 	}
 	a.hal.Gone(module, why)
+}
+
+// halEnds makes safe what a module drives the moment its program ends: before that is written down and its doors are shut, which takes
+// as long as the disk does. What it asked for last and was not yet done is undone when the doors are shut.
+func (a *Agent) halEnds(ctx context.Context, m deployment.Module, i sandbox.Instance) {
+	if a.hal == nil || len(m.Settings.Hal) == 0 {
+		return
+	}
+	a.pins.group.Go(func() {
+		if _, err := i.Wait(ctx); err == nil {
+			a.halGone(m.Name)
+		}
+	})
 }
 
 // halUnwell makes safe what a module drives that says it is not well.

@@ -227,6 +227,7 @@ func (h hosting) Open(ctx context.Context, s supervisor.Seat, i sandbox.Instance
 			return err
 		}
 	}
+	h.a.halEnds(ctx, s.Module, i)
 	return h.a.doors.serve(ctx, id, i, gatewayAddr(s.Module, s.IDBase).String(), s.IDBase, s.Module.Settings.Network == deployment.BridgeNetwork)
 }
 

@@ -47,6 +47,20 @@ func (s *Supervisor) Modules() []Module {
 	return list
 }
 
+// Asked says whether a module's program was asked to end, as another one takes its place or none is wanted; false for one that ended
+// by itself and for a module that is not there.
+func (s *Supervisor) Asked(module string) bool {
+	s.mu.Lock()
+	u := s.units[module]
+	s.mu.Unlock()
+	if u == nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state == stopping
+}
+
 // Deployment says which desired version was last looked at, and what became of it: also whether its modules prove themselves.
 func (s *Supervisor) Deployment() (version int64, status deployment.DesiredStatus) {
 	s.mu.Lock()

@@ -19,21 +19,27 @@ func (k *socket) halRoutes(mux *http.ServeMux) {
 	if k.cfg.Hal == nil {
 		return
 	}
-	mux.HandleFunc("GET /v1/hal", func(w http.ResponseWriter, r *http.Request) {
+	handle := func(pattern string, act http.HandlerFunc) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			k.turn(r.Context())
+			act(w, r)
+		})
+	}
+	handle("GET /v1/hal", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
 			k.upgradeHal(w, r)
 			return
 		}
 		k.answerHal(w, r, k.cfg.Hal.List(k.caller.ID.Module))
 	})
-	mux.HandleFunc("GET /v1/hal/{name}", k.readHal)
-	mux.HandleFunc("PUT /v1/hal/{name}", k.writeHal)
-	mux.HandleFunc("POST /v1/hal/{name}/transfer", k.transferHal)
-	mux.HandleFunc("GET /v1/hal/{name}/events", k.eventsHal)
-	mux.HandleFunc("POST /v1/hal/batch", k.batchHal)
-	mux.HandleFunc("POST /v1/hal/leases", k.acquireHal)
-	mux.HandleFunc("PUT /v1/hal/leases/{id}", k.renewHal)
-	mux.HandleFunc("DELETE /v1/hal/leases/{id}", k.releaseHal)
+	handle("GET /v1/hal/{name}", k.readHal)
+	handle("PUT /v1/hal/{name}", k.writeHal)
+	handle("POST /v1/hal/{name}/transfer", k.transferHal)
+	handle("GET /v1/hal/{name}/events", k.eventsHal)
+	handle("POST /v1/hal/batch", k.batchHal)
+	handle("POST /v1/hal/leases", k.acquireHal)
+	handle("PUT /v1/hal/leases/{id}", k.renewHal)
+	handle("DELETE /v1/hal/leases/{id}", k.releaseHal)
 }
 
 // failHal answers with an error of the hardware room.

@@ -164,6 +164,7 @@ func (f *frames) serve(ctx context.Context) {
 			_ = f.fail(0, hal.Errorf(hal.Invalid, "frame: %v", err))
 			return
 		}
+		f.k.turn(ctx)
 		if req.Watch == "" {
 			err = f.do(ctx, &req)
 		} else if watches++; watches > 16 {

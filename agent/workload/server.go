@@ -74,6 +74,7 @@ type Server struct {
 	cfg   Config
 	log   *slog.Logger
 	names *ids
+	turns turns // of those who ask for pins
 
 	mu    sync.Mutex
 	wakes map[*wake]struct{} // desired streams that are open
@@ -111,6 +112,7 @@ type socket struct {
 	inputs  inflight
 	methods calls
 	warned  warned
+	next    time.Time // of turns: when a request that came now would be due
 }
 
 // Serve answers on l for one module until ctx ends. It closes l, and returns nil when it ends with ctx.

@@ -57,9 +57,11 @@ func readHead(r *bufio.Reader) error {
 
 const putRelay = "PUT /v1/hal/relay-0 HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"value\":1}"
 
-func newPut(path string) halClient {
+func newPut(path string) halClient { return newPutOf(path, "relay-0") }
+
+func newPutOf(path, name string) halClient {
 	conn, in := dial(path)
-	return halClient{conn, in, []byte(putRelay), readHead}
+	return halClient{conn, in, []byte(strings.Replace(putRelay, "relay-0", name, 1)), readHead}
 }
 
 // newNoop is the same request to a handler that reads the body and does nothing.

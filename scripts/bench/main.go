@@ -58,6 +58,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "flood" { // a module that asks too much
+		if err := flood(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench flood:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	only := flag.String("only", "", "part to run (hal, image, image.delta, image.oci, sandbox, store, wire); empty = all")
 	out := flag.String("out", "bench.json", "file to write")
 	rounds := flag.Int("rounds", 5, "rounds of each side")

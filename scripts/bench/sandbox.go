@@ -136,11 +136,16 @@ type ours1 struct {
 }
 
 func (y *yard) serve(name string, s sandbox.Spec, at variant) (*ours1, error) {
+	return y.starting("serve", name, s, string(at))
+}
+
+// starting runs the starter in one of its modes, with what that takes before the Spec.
+func (y *yard) starting(mode, name string, s sandbox.Spec, more ...string) (*ours1, error) {
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(y.starter, "serve", filepath.Join(y.dir, "serve-"+name), string(at), string(spec))
+	cmd := exec.Command(y.starter, append(append([]string{mode, filepath.Join(y.dir, mode+"-"+name)}, more...), string(spec))...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -4,6 +4,8 @@
 //
 //	starter bundle RUNDIR DIR SPEC    writes the OCI bundle of the same sandbox for the peers, waits for its input to end, cleans up
 //	starter output RUNDIR SPEC        runs one sandbox and prints what it wrote
+//	starter safe RUNDIR SPEC          for each line of its input runs one sandbox whose module holds a simulated relay high, kills its
+//	                                  program with SIGKILL and prints "ok NANOSECONDS" from the signal to the safe level on the pin
 //	starter probe                     prints what a process here can do (sandbox/effective)
 //	starter serve RUNDIR GROUP SPEC   for each line of its input ("memory in bytes"; 0 is SPEC's own) runs one sandbox from Create to
 //	                                  Destroy and prints "ok" or "error TEXT"; GROUP is "warm" where another sandbox is to stand
@@ -69,8 +71,11 @@ func run(args []string) error {
 		_, err = io.Copy(io.Discard, os.Stdin)
 		return joinFirst(err, remove())
 	}
-	if args[0] == "output" {
+	switch args[0] {
+	case "output":
 		return output(r, s)
+	case "safe":
+		return safe(r, s)
 	}
 	if args[2] == "warm" { // as on a device that runs a module already, and as the peers find it after their first start
 		other := s
