@@ -258,7 +258,8 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (host{}).openTTY(d, m, &rs485{flags: rs485Enabled}); !errors.Is(err, unix.ENOTTY) {
+	_, path = newPTY(t) // the first stays taken for as long as its other end is open, except for root
+	if _, err := (host{}).openTTY(device{node: path, name: path}, m, &rs485{flags: rs485Enabled}); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("RS-485 on a pseudo terminal: got %v, want ENOTTY", err)
 	}
 }

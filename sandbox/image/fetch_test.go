@@ -363,11 +363,14 @@ func TestDamagedStateIsNoticedAtOpen(t *testing.T) {
 		installed bool
 		opens     bool
 	}{
-		"nothing":         {func(*Store, record) error { return nil }, true, true},
-		".spm cut":        {func(s *Store, r record) error { return os.Truncate(s.metaPath(r.Digest), 100) }, false, true},
-		".spm renamed":    {func(s *Store, r record) error { return os.Rename(s.metaPath(r.Digest), s.metaPath(bundle.Digest{1})) }, false, true},
-		"image gone":      {func(s *Store, r record) error { return os.Remove(s.imagePath(r.manifest.Image.Digest)) }, false, true},
-		"image cut":       {func(s *Store, r record) error { return os.Truncate(s.imagePath(r.manifest.Image.Digest), 4096) }, false, true},
+		"nothing":      {func(*Store, record) error { return nil }, true, true},
+		".spm cut":     {func(s *Store, r record) error { return os.Truncate(s.metaPath(r.Digest), 100) }, false, true},
+		".spm renamed": {func(s *Store, r record) error { return os.Rename(s.metaPath(r.Digest), s.metaPath(bundle.Digest{1})) }, false, true},
+		"image gone":   {func(s *Store, r record) error { return os.Remove(s.imagePath(r.manifest.Image.Digest)) }, false, true},
+		"image cut": {func(s *Store, r record) error {
+			path := s.imagePath(r.manifest.Image.Digest)
+			return errors.Join(os.Chmod(path, 0o600), os.Truncate(path, 4096)) // who is not root may not write to it as it is
+		}, false, true},
 		"floors nonsense": {func(s *Store, _ record) error { return os.WriteFile(s.floorsPath(), []byte("{"), 0o600) }, false, false},
 		"floors of v2": {func(s *Store, _ record) error {
 			return os.WriteFile(s.floorsPath(), []byte(`{"version":2,"modules":{}}`), 0o600)

@@ -135,6 +135,7 @@ func rot(t testing.TB, s *Store, img Image, at int64) {
 	if errors.Is(err, os.ErrPermission) { // not root: the owner may still change the mode
 		if err = os.Chmod(s.imagePath(r.manifest.Image.Digest), 0o600); err == nil {
 			f, err = os.OpenFile(s.imagePath(r.manifest.Image.Digest), os.O_RDWR, 0)
+			defer func() { _ = os.Chmod(s.imagePath(r.manifest.Image.Digest), 0o400) }()
 		}
 	}
 	if err != nil {
