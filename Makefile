@@ -63,7 +63,7 @@ imports: ## the import rules of ARCHITECTURE.md
 size: ## the device binary against its budget, and no reflection by method name in it
 	@scripts/size build/sandpiper
 
-fuzz: ## every fuzz target for FUZZTIME (default 30s)
+fuzz: ## every fuzz target for FUZZTIME (default 30s); FUZZ=sandbox/image names the folders
 	@scripts/fuzz
 
 images: build ## Debian images made by umoci and skopeo, in a registry of Debian: pulled, merged, run, compared (as root)
