@@ -56,7 +56,7 @@ func (a *Agent) buildSandboxes() (err error) {
 	}
 	a.supervisor, err = supervisor.New(supervisor.Config{
 		Device: a.dev.id, Runtime: pinRuntime{a.runtime, a}, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
-		LogDir: logs, LogTotal: int64(a.cfg.Modules.LogTotal), LogRate: int64(a.cfg.Modules.LogRate), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase,
+		LogDir: logs, LogTotal: int64(a.cfg.Modules.LogTotal), LogRate: int64(a.cfg.Modules.LogRate), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase, Full: a.fullPlaces,
 		Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
 	})
 	return err
@@ -167,7 +167,7 @@ func (a *Agent) StopModules() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	a.supervisor.StopAll(ctx)
-	a.releaseData()
+	a.releaseAllData()
 	for _, img := range a.images.List() {
 		if err := a.images.Unmount(ctx, img); err != nil {
 			a.log.Warn("image stays mounted", "image", img.Name+" "+img.Version, "err", err)

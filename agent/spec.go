@@ -3,14 +3,11 @@ package agent
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,7 +16,6 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 	"github.com/sandpiper-edge/sandpiper/sandbox"
-	"github.com/sandpiper-edge/sandpiper/sandbox/quota"
 )
 
 // hosting is what the supervisor asks of the agent around an instance: identity, environment, doors.
@@ -89,13 +85,8 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 	for _, host := range m.Settings.Create.Hosts {
 		spec.Hosts = append(spec.Hosts, sandbox.HostEntry{Addr: host.Addr, Names: []string{host.Name}})
 	}
-	if m.Settings.Data > 0 {
-		if err := a.boundData(m, s.IDBase); err != nil {
-			return sandbox.Spec{}, fmt.Errorf("data directory: %w", err)
-		}
-	}
-	if spec.Mounts, err = a.addData(spec.Mounts, m, s.Image.Volumes); err != nil {
-		return sandbox.Spec{}, err
+	if spec.Mounts, err = a.addData(spec.Mounts, s); err != nil {
+		return sandbox.Spec{}, fmt.Errorf("data directory: %w", err)
 	}
 	if self, err := os.Executable(); err == nil {
 		spec.Mounts = append(spec.Mounts, sandbox.Mount{Source: self, Target: toolPath})
@@ -108,36 +99,6 @@ func userOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.User, s.
 
 // toolPath is where a module without an SDK finds this binary.
 const toolPath = "/run/sandpiper-tool"
-
-// addData binds the durable directories of a module.
-// What an image wants to keep is the module's too, unless the deployment says what is there.
-func (a *Agent) addData(mounts []sandbox.Mount, m deployment.Module, wanted []string) ([]sandbox.Mount, error) {
-	type volume struct {
-		name, target string
-		readOnly     bool
-	}
-	var volumes []volume
-	if m.Settings.Data > 0 {
-		volumes = append(volumes, volume{name: "data", target: "/data"})
-	}
-	for _, v := range m.Settings.Create.Volumes {
-		volumes = append(volumes, volume{"volume-" + v.Name, v.Target, v.ReadOnly})
-	}
-	for _, target := range wanted {
-		if !slices.ContainsFunc(volumes, func(v volume) bool { return v.target == target }) {
-			sum := sha256.Sum256([]byte(target))
-			volumes = append(volumes, volume{name: "image-volume-" + hex.EncodeToString(sum[:8]), target: target})
-		}
-	}
-	for _, v := range volumes {
-		dir := filepath.Join(a.volumesDir(m.Name), v.name)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("data directory: %w", err)
-		}
-		mounts = append(mounts, sandbox.Mount{Source: dir, Target: v.target, Writable: !v.readOnly, Own: !v.readOnly})
-	}
-	return mounts, nil
-}
 
 // arguments are the program and its arguments: the deployment's, else the image's.
 func arguments(m deployment.Module, img supervisor.Image) []string {
@@ -248,7 +209,7 @@ func (h hosting) Removed(ctx context.Context, module string) error {
 	if a.hal != nil {
 		err = errors.Join(err, a.hal.Grant(module, nil))
 	}
-	return errors.Join(err, quota.Release(a.dataDir(module)), os.RemoveAll(a.doors.moduleDir(module)))
+	return errors.Join(err, a.releaseData(module), os.RemoveAll(a.doors.moduleDir(module)))
 }
 
 // machine is the architecture as uname has it.

@@ -102,10 +102,31 @@ type PacketListener interface {
 	ListenPacket(network, addr string) (net.PacketConn, error)
 }
 
-// Refuser is an Instance that tells cheaply how often its limits stopped it,
-// since Create.
+// Refuser is an Instance that tells cheaply how often its walls stopped it.
 type Refuser interface {
-	Refused() (pids, oom uint64)
+	Refused() Refusals
+}
+
+// Refusals are counted since Create.
+type Refusals struct {
+	Pids uint64 // processes that the limit refused
+	OOM  uint64 // processes that the kernel killed for the limit of memory
+	// Calls that no module has a use for: mounts, namespaces, kernel modules, reboot.
+	// Counted since the agent started, and by the one that made the sandbox only.
+	Calls uint64
+}
+
+// Exhauster is an Instance that tells what of its own it has used up now.
+type Exhauster interface {
+	Exhausted() Exhaustion
+}
+
+// Exhaustion is what is used up.
+type Exhaustion struct {
+	// Files: a process holds nearly as many files open as it may.
+	Files bool
+	// Full are the file systems in its memory, as paths inside, that hold no more.
+	Full []string
 }
 
 // Command is a further process in a sandbox. Args, Env and User are as in

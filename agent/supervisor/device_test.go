@@ -36,6 +36,7 @@ type device struct {
 	events []string
 	absent map[string]error // image reference → why it cannot be fetched
 	broken map[string]error // module → why its doors do not open
+	full   map[string][]string
 
 	s     *Supervisor
 	twins *twin.Keeper
@@ -44,7 +45,7 @@ type device struct {
 
 func newDevice(t *testing.T) *device {
 	t.Helper()
-	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}}
+	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}, full: map[string][]string{}}
 	d.fake = &sandboxtest.Fake{Program: d.program}
 	return d
 }
@@ -154,7 +155,7 @@ func (d *device) start() {
 		d.t.Fatal(err)
 	}
 	s, err := New(Config{
-		Device: "edge1", Runtime: d.fake, Images: d, Hosting: d, Twins: twins, Docs: d.docs, IDBase: 1 << 20,
+		Device: "edge1", Runtime: d.fake, Images: d, Hosting: d, Twins: twins, Docs: d.docs, IDBase: 1 << 20, Full: d.fullOf,
 		LogDir: d.dir + "/log", FIFODir: d.dir + "/fifo", Boot: "boot " + strconv.Itoa(d.boot),
 		Commit: func(digest string) error { d.note("commit " + digest); return nil },
 	})
@@ -357,4 +358,17 @@ func (m *memory) has(key string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.docs[key] != nil
+}
+
+// fill says which places of a module on disk are full.
+func (d *device) fill(module string, places ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full[module] = places
+}
+
+func (d *device) fullOf(module string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.full[module]
 }

@@ -127,7 +127,7 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 			return sandbox.Exit{}, ctx.Err()
 		case <-timer.C:
 			u.log.Warn("module does not end in time, it is killed", "grace", grace)
-			u.offend(Deafness, 1)
+			u.offend(Deafness, 1, "")
 			if err := inst.Kill(); err != nil {
 				return sandbox.Exit{}, fmt.Errorf("kill: %w", err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
@@ -20,12 +21,17 @@ const (
 	Forking                   // its limit of processes refused it one
 	Memory                    // the kernel killed one of its processes for its memory
 	Deafness                  // it did not end when it was asked to, and was killed
+	Trespass                  // it made calls of the kernel that no module has a use for
+	Hoarding                  // it holds nearly as many files open as it may
+	Filling                   // it has filled its data directory, or memory that it may write files to
 	offenceEnd                // how many there are
 )
 
 var offenceTexts = [offenceEnd]string{
 	"holds as many connections to the agent as it may have, further ones wait", "sent a body larger than is taken",
 	"reached its limit of processes", "reached its limit of memory, and a process of it was killed", "does not end when it is asked to, and is killed",
+	"tries to mount, to change its root or namespaces, or to reach into the kernel, and is refused",
+	"holds nearly as many files open as it may", "has filled what it may write to",
 }
 
 // How long an offence is shown, how often the same one is logged, and how often limits are looked at.
@@ -39,21 +45,23 @@ const (
 type offending struct {
 	count      uint64
 	last, said time.Time
+	lasts      bool   // it was so when limits were looked at last: that counts once
+	where      string // more about the last time, "" = nothing
 }
 
 // Offend notes that a module ran into a bound, n times.
 func (s *Supervisor) Offend(module string, what Offence, n uint64) {
 	if u, err := s.unit(module); err == nil && what < offenceEnd {
-		u.offend(what, n)
+		u.offend(what, n, "")
 	}
 }
 
-func (u *unit) offend(what Offence, n uint64) {
+func (u *unit) offend(what Offence, n uint64, where string) {
 	now := u.s.cfg.Now()
 	u.mu.Lock()
 	o := &u.offences[what]
 	o.count += n
-	o.last = now
+	o.last, o.where = now, where
 	say := o.said.IsZero() || now.Sub(o.said).Abs() >= offenceQuiet
 	if say {
 		o.said = now
@@ -61,7 +69,7 @@ func (u *unit) offend(what Offence, n uint64) {
 	count := o.count
 	u.mu.Unlock()
 	if say {
-		u.log.Warn("module ran into a bound", "bound", offenceTexts[what], "times", count)
+		u.log.Warn("module ran into a bound", "bound", offenceTexts[what]+where, "times", count)
 	}
 }
 
@@ -70,7 +78,7 @@ func (u *unit) offencesLocked(now time.Time) []string {
 	var list []string
 	for what, o := range u.offences {
 		if o.count > 0 && now.Sub(o.last) < offenceShown {
-			list = append(list, fmt.Sprintf("%s (%d times)", offenceTexts[what], o.count))
+			list = append(list, fmt.Sprintf("%s%s (%d times)", offenceTexts[what], o.where, o.count))
 		}
 	}
 	if lines, last := u.output.missing(); lines > 0 && now.Sub(last) < offenceShown {
@@ -113,6 +121,7 @@ func (s *Supervisor) guard(ctx context.Context) {
 			inst := u.inst
 			u.mu.Unlock()
 			u.count(inst)
+			u.used(inst)
 		}
 	}
 }
@@ -123,24 +132,65 @@ func (u *unit) count(inst sandbox.Instance) {
 	if !ok {
 		return
 	}
-	pids, oom := r.Refused()
+	now := r.Refused()
 	u.mu.Lock()
 	was := u.refused
-	u.refused = refused{inst, pids, oom}
+	u.refused = refused{inst, now}
 	if was.of != inst {
 		was = refused{}
 	}
 	u.mu.Unlock()
-	if pids > was.pids {
-		u.offend(Forking, pids-was.pids)
-	}
-	if oom > was.oom {
-		u.offend(Memory, oom-was.oom)
+	for what, n := range map[Offence]uint64{Forking: less(now.Pids, was.Pids), Memory: less(now.OOM, was.OOM), Trespass: less(now.Calls, was.Calls)} {
+		if n > 0 {
+			u.offend(what, n, "")
+		}
 	}
 }
 
-// refused is how often an instance's limits have stopped it so far.
+// less is how much a count has grown.
+func less(now, was uint64) uint64 {
+	if now < was {
+		return 0
+	}
+	return now - was
+}
+
+// refused is how often an instance's walls have stopped it so far.
 type refused struct {
-	of        sandbox.Instance
-	pids, oom uint64
+	of sandbox.Instance
+	sandbox.Refusals
+}
+
+// used notes what of its own an instance has used up.
+func (u *unit) used(inst sandbox.Instance) {
+	e, ok := inst.(sandbox.Exhauster)
+	if !ok {
+		return
+	}
+	now := e.Exhausted()
+	full := now.Full
+	if u.s.cfg.Full != nil {
+		full = append(u.s.cfg.Full(u.seat.Module.Name), full...)
+	}
+	where := ""
+	if len(full) > 0 {
+		where = ": " + strings.Join(full, ", ")
+	}
+	u.lasting(Hoarding, now.Files, "")
+	u.lasting(Filling, len(full) > 0, where)
+}
+
+// lasting notes an offence that is a state: it counts when it begins.
+func (u *unit) lasting(what Offence, is bool, where string) {
+	u.mu.Lock()
+	o := &u.offences[what]
+	began := is && !o.lasts
+	o.lasts = is
+	if is {
+		o.last = u.s.cfg.Now()
+	}
+	u.mu.Unlock()
+	if began {
+		u.offend(what, 1, where)
+	}
 }

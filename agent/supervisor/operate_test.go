@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 func TestAChangedEnvironmentIsACleanSheet(t *testing.T) {
@@ -84,12 +85,16 @@ func TestRemediesOfAnUnhealthyModule(t *testing.T) {
 func TestWhoRunsIntoABoundIsNamed(t *testing.T) {
 	live(t, func(t *testing.T, d *device) {
 		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``), "b": wanted("x", "always", ``, ``)})
-		d.fake.Instance("a").Refuse(7, 2)
+		d.fake.Instance("a").Refuse(sandbox.Refusals{Pids: 7, OOM: 2, Calls: 3})
+		d.fake.Instance("a").Exhaust(sandbox.Exhaustion{Files: true, Full: []string{"/tmp"}})
+		d.fill("a", "/data")
 		d.s.Offend("a", Crowding, 1)
 		d.s.Offend("nobody", Crowding, 1)
-		pass(offencePace)
+		pass(2 * offencePace) // what lasts counts once
 		got := strings.Join(d.module("a").Offences, "\n")
-		for _, want := range []string{"limit of processes (7 times)", "limit of memory", "connections"} {
+		for _, want := range []string{"limit of processes (7 times)", "limit of memory", "connections", "tries to mount, to change its root or namespaces, or to reach into the kernel, and is refused (3 times)",
+			"files open as it may (1 times)", "what it may write to: /data, /tmp (1 times)",
+		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("got %q, want %q in it", got, want)
 			}
@@ -97,6 +102,8 @@ func TestWhoRunsIntoABoundIsNamed(t *testing.T) {
 		if got := d.module("b").Offences; len(got) != 0 {
 			t.Errorf("its neighbour: got %q, want nothing", got)
 		}
+		d.fake.Instance("a").Exhaust(sandbox.Exhaustion{})
+		d.fill("a")
 		pass(offenceShown)
 		if got := d.module("a").Offences; len(got) != 0 {
 			t.Errorf("ten quiet minutes later: got %q, want nothing", got)

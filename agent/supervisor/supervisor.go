@@ -78,6 +78,8 @@ type Config struct {
 	LogRate  int64                     // bytes a second a module may print for long; default 256 KiB
 	FIFODir  string                    // directory of log FIFOs, on tmpfs
 	IDBase   uint32                    // first uid of the first range
+	// Full lists the places of a module on disk that are bounded and hold no more, as paths inside; nil: nobody looks.
+	Full     func(module string) []string
 	Build    deployment.Build
 	Platform deployment.Platform
 	Now      func() time.Time // default time.Now

@@ -115,8 +115,10 @@ func fillDisk() {
 			}
 		}
 		fmt.Println(dir, err)
-		os.Remove(f.Name())
 		f.Close()
+		if dir != "/data" { // that one stays full
+			os.Remove(f.Name())
+		}
 	}
 	rest()
 }

@@ -86,10 +86,20 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 	if perr := <-played; perr != nil {
 		err = r.whyDead(group, perr)
 	}
+	for _, l := range c.Rlimits { // only now: the script holds more files open than a module may be allowed
+		if err == nil {
+			err = os.NewSyscallError("prlimit", unix.Prlimit(child.Pid, l.Type, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	return r.adopt(state, group, child)
+	i, err := r.adopt(state, group, child)
+	if err != nil {
+		return nil, err
+	}
+	go i.countCalls(child)
+	return i, nil
 }
 
 // begin starts the process, with its gate and its streams, in its version 2 group.
@@ -143,11 +153,6 @@ func (r *Runtime) settle(s sandbox.Spec, c *configs.Config, group cgroups.Manage
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	if err := os.WriteFile(filepath.Join(proc, "oom_score_adj"), []byte(strconv.Itoa(*c.OomScoreAdj)), 0); err != nil {
 		return nil, err
-	}
-	for _, l := range c.Rlimits {
-		if err := unix.Prlimit(pid, l.Type, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
-			return nil, os.NewSyscallError("prlimit", err)
-		}
 	}
 	st, err := readStat(pid)
 	if err != nil {

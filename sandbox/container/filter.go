@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/opencontainers/runc/libcontainer/configs"
 	libseccomp "github.com/seccomp/libseccomp-golang"
@@ -40,6 +41,15 @@ func compile(c *configs.Seccomp) ([]unix.SockFilter, error) {
 	for _, call := range c.Syscalls {
 		if err := addCall(f, call); err != nil {
 			return nil, fmt.Errorf("seccomp filter: %s: %w", call.Name, err)
+		}
+	}
+	for _, name := range strings.Fields(watchedCalls) {
+		nr, err := libseccomp.GetSyscallFromName(name)
+		if err != nil {
+			continue // a library older than the call refuses it
+		}
+		if err := f.AddRule(nr, libseccomp.ActNotify); err != nil {
+			return nil, fmt.Errorf("seccomp filter: %s: %w", name, err)
 		}
 	}
 	raw, err := export(f)

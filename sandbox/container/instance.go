@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ type Instance struct {
 	proc  *pidfd        // nil when it had ended before Recover
 	ended chan struct{} // closed when exit is set
 	exit  sandbox.Exit  // after ended
+	calls atomic.Uint64 // see countCalls
 
 	mu        sync.Mutex // guards what follows
 	started   bool

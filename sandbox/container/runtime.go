@@ -351,7 +351,9 @@ func cwd(s sandbox.Spec) string {
 func hasNetwork(c *configs.Config) bool { return c.Namespaces.Contains(configs.NEWNET) }
 
 var (
-	_ sandbox.Runtime  = (*Runtime)(nil)
-	_ sandbox.Instance = (*Instance)(nil)
-	_ sandbox.Execer   = (*Instance)(nil)
+	_ sandbox.Runtime   = (*Runtime)(nil)
+	_ sandbox.Instance  = (*Instance)(nil)
+	_ sandbox.Execer    = (*Instance)(nil)
+	_ sandbox.Refuser   = (*Instance)(nil)
+	_ sandbox.Exhauster = (*Instance)(nil)
 )

@@ -70,11 +70,10 @@ func (i *Instance) oomKills() uint64 {
 	return n
 }
 
-// Refused tells how often the limit of processes stopped the sandbox, and how
-// often the kernel killed one for its memory: two small files, so that it can be
-// asked often.
-func (i *Instance) Refused() (pids, oom uint64) {
-	return event(filepath.Join(i.group.Path("pids"), "pids.events"), "max"), i.oomKills()
+// Refused tells what the sandbox's walls have stopped: two small files and a number,
+// so that it can be asked often.
+func (i *Instance) Refused() sandbox.Refusals {
+	return sandbox.Refusals{Pids: event(filepath.Join(i.group.Path("pids"), "pids.events"), "max"), OOM: i.oomKills(), Calls: i.calls.Load()}
 }
 
 // event reads one counter of a file of "name number" lines; 0 when it is not

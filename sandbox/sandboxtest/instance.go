@@ -29,7 +29,8 @@ type FakeInstance struct {
 	started   bool
 	destroyed bool
 	paused    bool
-	refused   [2]uint64
+	refused   sandbox.Refusals
+	exhausted sandbox.Exhaustion
 	exit      sandbox.Exit
 	signals   chan syscall.Signal
 	listeners map[string]*listener
@@ -237,18 +238,32 @@ func (i *FakeInstance) Paused() bool {
 	return i.paused
 }
 
-// Refuse has Refused tell that its limits stopped the instance so often.
-func (i *FakeInstance) Refuse(pids, oom uint64) {
+// Refuse has Refused tell this.
+func (i *FakeInstance) Refuse(r sandbox.Refusals) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.refused = [2]uint64{pids, oom}
+	i.refused = r
+}
+
+// Exhaust has Exhausted tell this.
+func (i *FakeInstance) Exhaust(e sandbox.Exhaustion) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.exhausted = e
+}
+
+// Exhausted tells what Exhaust said.
+func (i *FakeInstance) Exhausted() sandbox.Exhaustion {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.exhausted
 }
 
 // Refused tells what Refuse said.
-func (i *FakeInstance) Refused() (pids, oom uint64) {
+func (i *FakeInstance) Refused() sandbox.Refusals {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.refused[0], i.refused[1]
+	return i.refused
 }
 
 // Listen makes a listener that only [FakeInstance.Dial] reaches.

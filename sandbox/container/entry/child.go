@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"syscall"
 
@@ -29,7 +30,7 @@ type Start struct {
 // Child is a process in namespaces of its own that waits for its script.
 type Child struct {
 	*os.Process
-	socket *os.File
+	conn *net.UnixConn // to it
 }
 
 // NewChild starts it. It runs nothing and owns nothing but its namespaces.
@@ -38,8 +39,13 @@ func NewChild(s Start) (*Child, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "entry"), os.NewFile(uintptr(pair[1]), "entry")
+	socket, theirs := os.NewFile(uintptr(pair[0]), "entry"), os.NewFile(uintptr(pair[1]), "entry")
+	defer socket.Close() // ours is a copy
 	defer theirs.Close()
+	ours, err := net.FileConn(socket)
+	if err != nil {
+		return nil, err
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		_ = ours.Close()
@@ -71,7 +77,7 @@ func NewChild(s Start) (*Child, error) {
 		_ = ours.Close()
 		return nil, fmt.Errorf("start in new namespaces: %w", err)
 	}
-	return &Child{p, ours}, nil
+	return &Child{p, ours.(*net.UnixConn)}, nil
 }
 
 // Play hands the script over and returns when the child waits at its gate. The
@@ -80,7 +86,6 @@ func (c *Child) Play(s *Script) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	defer c.socket.Close()
 	fds := make([]int, len(s.trees))
 	for n, f := range s.trees {
 		fds[n] = int(f.Fd())
@@ -90,27 +95,47 @@ func (c *Child) Play(s *Script) error {
 		rights = unix.UnixRights(fds...)
 	}
 	size := binary.NativeEndian.AppendUint32(nil, uint32(len(s.steps)))
-	if err := unix.Sendmsg(int(c.socket.Fd()), size, rights, nil, unix.MSG_NOSIGNAL); err != nil {
-		return c.silent(os.NewSyscallError("sendmsg", err))
+	_, _, err := c.conn.WriteMsgUnix(size, rights, nil)
+	if err == nil {
+		_, err = c.conn.Write(s.steps)
 	}
-	for rest := s.steps; len(rest) > 0; {
-		n, err := unix.SendmsgN(int(c.socket.Fd()), rest, nil, nil, unix.MSG_NOSIGNAL)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return c.silent(os.NewSyscallError("send", err))
-		}
-		rest = rest[n:]
-	}
-	answer, err := io.ReadAll(io.LimitReader(c.socket, 1024))
-	switch {
-	case err != nil || len(answer) == 0:
+	if err != nil {
 		return c.silent(err)
-	case answer[0] != 'R':
-		return errors.New(string(answer[1:]))
+	}
+	answer := make([]byte, 1)
+	if _, err := io.ReadFull(c.conn, answer); err != nil {
+		return c.silent(err)
+	}
+	if answer[0] != 'R' {
+		text, err := io.ReadAll(io.LimitReader(c.conn, 1024))
+		if err != nil {
+			return c.silent(err)
+		}
+		return errors.New(string(text))
 	}
 	return nil
+}
+
+// Listener waits until the child, let go, is under its filter, and returns where the
+// calls are told that the filter neither allows nor refuses; nil when there is no such
+// place or the child has ended. It can be asked once.
+func (c *Child) Listener() *os.File {
+	defer func() { _ = c.conn.Close() }()
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := c.conn.ReadMsgUnix(make([]byte, 1), control)
+	if err != nil || n == 0 {
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil
+	}
+	_ = unix.SetNonblock(fds[0], true) // else its reader holds a thread
+	return os.NewFile(uintptr(fds[0]), "calls")
 }
 
 // silent is the error of a child that ended without a word.
@@ -123,7 +148,7 @@ func (c *Child) silent(err error) error {
 
 // Abandon ends a child that will not become a program.
 func (c *Child) Abandon() {
-	_ = c.socket.Close()
+	_ = c.conn.Close()
 	_ = c.Kill() // gone is as good
 	_, _ = c.Wait()
 }

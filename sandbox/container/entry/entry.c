@@ -417,6 +417,23 @@ static char **list(struct entry *e)
 	return all;
 }
 
+/* confine loads the filter and hands its listener to the agent, which answers and counts the calls that no module has a use for. Without a
+ * listener (one is there already, or the agent is gone) the kernel itself refuses them. */
+static void confine(const struct entry *e, const struct sock_fprog *program)
+{
+	union { struct cmsghdr head; char space[CMSG_SPACE(sizeof(int))]; } control = {.head = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+	struct iovec iov = {.iov_base = "L", .iov_len = 1};
+	struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	int listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, program);
+	if (listener < 0) {
+		if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, program) < 0)
+			_exit(251);
+		return;
+	}
+	memcpy(CMSG_DATA(&control.head), &listener, sizeof listener);
+	sendmsg(e->sock, &message, MSG_NOSIGNAL);
+}
+
 /* run waits for the agent's word and becomes the program. Nothing can be reported any more. */
 static void __attribute__((noreturn)) run(struct entry *e)
 {
@@ -432,17 +449,16 @@ static void __attribute__((noreturn)) run(struct entry *e)
 	path = find(args[0], env);
 	if (write(answer_to, "R", 1) != 1)
 		_exit(254);
-	close(answer_to);
 	snprintf(fifo, sizeof fifo, "/proc/self/fd/%d", e->fifo);
 	if ((gate = open(fifo, O_WRONLY | O_CLOEXEC)) < 0 || write(gate, "0", 1) != 1)
 		_exit(253);
 	if (e->rules >= 0 && syscall(nr_landlock_restrict, e->rules, 0) < 0)
 		_exit(250);
-	/* No descriptor but the three streams goes on (CVE-2024-21626). */
-	if (syscall(nr_close_range, 3, ~0u, 0) < 0)
+	/* No descriptor but the three streams goes on (CVE-2024-21626): the socket and the listener close with the execution. */
+	if (fcntl(e->sock, F_SETFD, FD_CLOEXEC) < 0 || syscall(nr_close_range, e->sock + 1, ~0u, 0) < 0)
 		_exit(252);
-	if (size > 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
-		_exit(251);
+	if (size > 0)
+		confine(e, &program);
 	execve(path, args, env);
 	_exit(errno == ENOENT ? 127 : 126);
 }
