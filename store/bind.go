@@ -35,15 +35,16 @@ type leafRef struct {
 	page uint64
 }
 
-// bind returns the file of a draft, with the records from low on. The slice is
+// bind returns the file of a draft, with the records from low on; stored is how
+// many there were in all. The slice is
 // good until the next call.
-func (b *binder) bind(d *draft, low []uint64) []byte {
+func (b *binder) bind(d *draft, low []uint64, stored uint64) []byte {
 	if most := d.at + d.at/4 + 16*pageSize; cap(b.file) < most {
 		b.file = make([]byte, 0, most) // grown by halves it would leave twice as much behind
 	}
 	b.file = append(b.file[:0], make([]byte, 2*pageSize)...) // the meta pages, at the end
 	b.leaves = b.leaves[:0]
-	b.add(headerKey(), header{format: formatVersion, number: d.number, base: d.base}.encode())
+	b.add(headerKey(), header{format: formatVersion, number: d.number, base: d.base, stored: stored}.encode())
 	for id := uint16(1); int(id) <= len(d.drawn); id++ {
 		if name, ok := d.lane(id); ok {
 			b.add(laneKey(id), name.encode(d.number, id))

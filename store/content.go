@@ -8,8 +8,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// content is where the records of a segment lie: a draft, or a file of format 1
-// or 2. What it returns is good until the view of the segment ends.
+// content is where the records of a segment lie: a draft, or a file. What it returns is good until the view of the segment ends.
 type content interface {
 	// each calls fn for the records of a lane with sequences in [from, to], in
 	// order, until fn returns false.
@@ -24,12 +23,13 @@ type content interface {
 }
 
 // filed is the content of a file. The two formats differ in the bucket's name
-// and the length of a sequence in a key: format 2 has only the lower half, and
-// the header has the upper.
+// and the length of a sequence in a key: from format 2 on it has only the lower
+// half, and the header has the upper.
 type filed struct {
 	bucket *bbolt.Bucket
 	number uint64
 	base   uint64
+	stored uint64
 	short  bool
 }
 
@@ -47,7 +47,7 @@ func openContent(tx *bbolt.Tx, number uint64) (*filed, error) {
 	if err == nil && h.number != number {
 		err = damaged(0, "the file is segment %d under another name", h.number)
 	}
-	f.base = h.base
+	f.base, f.stored = h.base, h.stored
 	return f, err
 }
 

@@ -90,6 +90,16 @@ func (d *dir) state() string { return filepath.Join(d.path, "state.db") }
 
 func (d *dir) folder() string { return filepath.Join(d.path, "seg") }
 
+// bare says that there are neither journals nor segments.
+func (d *dir) bare() bool {
+	for _, folder := range []string{d.folder(), d.journals()} {
+		if all, err := os.ReadDir(folder); err != nil || len(all) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func (d *dir) segment(number uint64) string {
 	return filepath.Join(d.folder(), fmt.Sprintf("%016d.db", number))
 }

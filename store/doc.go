@@ -18,7 +18,8 @@
 //   - A document is a value under a key, kept by [Docs]: twins, sessions, keys.
 //   - Damage is what a checksum, a page or a missing file tells about a disk
 //     that did not keep its word. It is put aside, counted in [Usage] and
-//     logged once; the store opens and the queue moves on.
+//     logged once; the store opens and the queue moves on. Losses of which no
+//     trace is left are found by a sum, see FORMAT.md under Balance.
 //
 // Owner: [Store.Run] owns three goroutines. The committer takes whatever is
 // waiting, makes it one commit, and then calls each producer back, in the order
@@ -30,14 +31,14 @@
 // wall clock, which jumps by years on a board without a battery.
 //
 // The trap: an acknowledgement is remembered in memory at once and on disk
-// within two seconds. A crash in between delivers messages again. It never
-// loses one.
+// with the next message that is stored, or within two seconds. A crash in between
+// delivers messages again. It never loses one.
 //
 // On disk, below Config.Dir:
 //
 //	lock                   held while the store is open
 //	state.db               documents, cursors, the catalog of sealed segments
-//	journal/1.journal      the newest records, and what an older life left behind them
+//	journal/1-0badcafe.journal   the newest records and positions, and what an older life left behind them
 //	seg/0000000000000001-0badcafe.db   a sealed segment, and the digest of its bytes
 //	seg/0000000000000001.db            one of release 0.1.0, or what was saved of a damaged one
 //	*.bad-N                the last damaged file, kept for a technician

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"hash/fnv"
 	"os"
 	"slices"
@@ -134,7 +135,7 @@ func TestFilesAreAsFormatMDSays(t *testing.T) {
 	for name, b := range m {
 		switch {
 		case strings.HasPrefix(name, "journal/"):
-			count(p.journal(t, b, m))
+			count(p.journal(t, name, b, m))
 		case strings.HasPrefix(name, "seg/"):
 			sealed++
 			count(p.segment(t, name, b))
@@ -151,25 +152,36 @@ func TestFilesAreAsFormatMDSays(t *testing.T) {
 	}
 }
 
-func (p formatPage) journal(t *testing.T, b []byte, m image) (all []pageRecord) {
+func (p formatPage) journal(t *testing.T, file string, b []byte, m image) (all []pageRecord) {
 	t.Helper()
 	le := binary.LittleEndian
+	var n, key uint32
+	if _, err := fmt.Sscanf(file, "journal/%d-%08x.journal", &n, &key); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
 	epoch := p.get(t, "Block", "epoch", le, b)
+	if epoch == 0 {
+		return nil // no records were in it yet
+	}
 	for name := range m {
 		if strings.HasPrefix(name, fmt.Sprintf("seg/%016d", epoch)) {
 			return nil // was sealed
 		}
 	}
-	names, bodies := map[uint64]string{}, map[uint64]string{}
-	for commit := uint64(1); p.get(t, "Block", "epoch", le, b) == epoch && bytes.HasPrefix(b, []byte("SPJ\x02")); commit++ {
-		head, body := p.offset(t, "Block", "checksum of the bytes before it"), p.offset(t, "Block", "payload")
+	names, bodies, stored := map[uint64]string{}, map[uint64]string{}, uint64(80)
+	noted := 0
+	for commit := uint64(1); p.get(t, "Block", "epoch", le, b) == epoch && bytes.HasPrefix(b, []byte("SPJ\x03")); commit++ {
+		head, body := p.offset(t, "Block", "checksum of key and bytes before it"), p.offset(t, "Block", "payload")
 		payload := b[body : body+int(p.get(t, "Block", "length of the payload", le, b))]
 		if p.get(t, "Block", "commit", le, b) != commit ||
-			p.get(t, "Block", "checksum of the bytes before it", le, b) != uint64(digest(b[:head])) ||
+			p.get(t, "Block", "checksum of key and bytes before it", le, b) != uint64(crc32.Update(key, castagnoli, b[:head])) ||
 			p.get(t, "Block", "checksum of the payload", le, b) != uint64(digest(payload)) {
 			t.Fatalf("block %d is not as the page says", commit)
 		}
 		before := p.get(t, "Block", "before", le, b)
+		if got := p.get(t, "Block", "stored", le, b); got != stored {
+			t.Errorf("block %d: %d records were stored before it, want %d", commit, got, stored)
+		}
 		for rest := payload; len(rest) > 0; {
 			var n [3]uint64
 			for i := range n {
@@ -178,13 +190,18 @@ func (p formatPage) journal(t *testing.T, b []byte, m image) (all []pageRecord) 
 			}
 			val := rest[:n[2]]
 			rest = rest[n[2]:]
+			if n[0] == 0 && val[0] == 2 {
+				noted++
+				continue
+			}
 			if n[0] == 0 {
-				number, sink, priority := pageName(t, uint16(n[1]), val[:len(val)-8])
+				number, sink, priority := pageName(t, uint16(n[1]), val[1:])
 				if names[n[1]] = string(priority) + sink; number != epoch {
 					t.Errorf("a name of segment %d in %d", number, epoch)
 				}
 				continue
 			}
+			stored++
 			seq := before + n[1]
 			r, lane := pageValue(t, names[n[0]][1:], names[n[0]][0], seq, val)
 			if lane > 0 {
@@ -194,6 +211,9 @@ func (p formatPage) journal(t *testing.T, b []byte, m image) (all []pageRecord) 
 			all = append(all, r)
 		}
 		b = b[body+len(payload):]
+	}
+	if noted == 0 {
+		t.Error("no block tells of a position: the golden store is to have one")
 	}
 	return all
 }
@@ -236,7 +256,7 @@ func (p formatPage) segment(t *testing.T, name string, b []byte) (all []pageReco
 		elements(ne.Uint64(val), func(key, val []byte) { // golden segments are small: the root is a leaf
 			switch len(key) {
 			case 2:
-				if binary.BigEndian.Uint32(val) != 2 || binary.BigEndian.Uint64(val[4:]) != number {
+				if binary.BigEndian.Uint32(val) != 3 || binary.BigEndian.Uint64(val[4:]) != number {
 					t.Errorf("%s: header %x", name, val)
 				}
 				base = binary.BigEndian.Uint64(val[12:])

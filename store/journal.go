@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,10 +23,13 @@ const journalSuffix = ".journal"
 
 // journal is a file of one size, written full of zeros once and then over and
 // over, so that a commit changes nothing but its own blocks: no size, no map of
-// blocks, which would cost the file system a flush and some KiB more.
+// blocks, which would cost the file system a flush and some KiB more. At its end
+// is a block that says what there was when it was made, see [block]; it stays.
 type journal struct {
 	file
 	path   string
+	key    uint32 // see [block]
+	old    bool   // of format 2, and not used again
 	size   int64
 	failed bool // a write or a flush failed: it is not used again
 }
@@ -90,10 +94,16 @@ func (p *journals) makeLocked(size int64) (*journal, error) {
 	if p.zeros == nil {
 		p.zeros = make([]byte, 64<<10)
 	}
-	path := filepath.Join(p.folder, strconv.Itoa(p.slot+1)+journalSuffix)
+	key := rand.Uint32()
+	path := filepath.Join(p.folder, fmt.Sprintf("%d-%08x%s", p.slot+1, key, journalSuffix))
+	last := make([]byte, blockHeader)
+	block{before: p.ledger.highest(), stored: p.ledger.storedSoFar()}.seal(last, key)
 	left := size
 	err := writeWhole(p.medium, path+newSuffix, path, func() []byte {
-		b := p.zeros[:min(left, int64(len(p.zeros)))]
+		b := p.zeros[:max(0, min(left-blockHeader, int64(len(p.zeros))))]
+		if left == blockHeader {
+			b = last
+		}
 		left -= int64(len(b))
 		return b
 	})
@@ -104,7 +114,7 @@ func (p *journals) makeLocked(size int64) (*journal, error) {
 	p.io.wrote(int(size))
 	p.io.synced()
 	p.io.synced()
-	j := &journal{path: path, size: size}
+	j := &journal{path: path, key: key, size: size}
 	if j.file, err = p.medium.open(path, os.O_RDWR); err != nil {
 		return nil, classify(fmt.Errorf("open journal: %w", err))
 	}
@@ -128,7 +138,7 @@ func (p *journals) give(j *journal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gifts++
-	if j.failed || p.all > maxJournals {
+	if j.failed || j.old || p.all > maxJournals {
 		p.dropLocked(j)
 		return
 	}
@@ -154,8 +164,8 @@ func (p *journals) adopt() (found []*journal, content [][]byte, err error) {
 		return nil, nil, fmt.Errorf("list journals: %w", err)
 	}
 	for _, path := range names {
-		n, err := strconv.Atoi(strings.TrimSuffix(filepath.Base(path), journalSuffix))
-		if err != nil || n < 1 {
+		n, key, old, ok := parseJournalName(path)
+		if !ok {
 			continue
 		}
 		p.slot = max(p.slot, n)
@@ -168,10 +178,31 @@ func (p *journals) adopt() (found []*journal, content [][]byte, err error) {
 		if err != nil {
 			return found, nil, readOnly(fmt.Errorf("read journal %d: %w", n, err))
 		}
+		j.key, j.old = key, old
+		if _, ok := parseBlock(b[max(0, len(b)-blockHeader):], key); !ok && !old {
+			p.io.damaged.Add(1)
+			p.log.Error("journal is damaged: the block at its end is missing", "file", path)
+			p.fail(j)
+		}
 		found, content = append(found, j), append(content, b)
 	}
 	return found, content, nil
 }
+
+// parseJournalName takes a journal's name apart: its number, and the key of its
+// blocks, which one of format 2 has not.
+func parseJournalName(path string) (n int, key uint32, old, ok bool) {
+	number, hex, keyed := strings.Cut(strings.TrimSuffix(filepath.Base(path), journalSuffix), "-")
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 1 {
+		return 0, 0, false, false
+	}
+	k, err := strconv.ParseUint(hex, 16, 32)
+	return n, uint32(k), !keyed, !keyed || err == nil && len(hex) == 8
+}
+
+// room is how many bytes of a journal blocks may take.
+func (j *journal) room() int { return int(j.size) - blockHeader }
 
 // read reads one journal. A part that the disk cannot read is zero, and the file
 // is not used again.

@@ -9,13 +9,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"go.etcd.io/bbolt"
 )
 
 const (
-	// flushAcks and flushAfter say when acknowledgements are written: what a
-	// crash costs is that many messages delivered again.
+	// flushAcks and flushAfter say when acknowledgements are written for which no
+	// commit has come by: what a crash costs is that many messages delivered again.
 	flushAcks  = 512
 	flushAfter = 2 * time.Second
 	// expireEvery is how often whole segments are checked for messages out of
@@ -63,6 +62,7 @@ func (q *Queue) keep(ctx context.Context) {
 	failing := false
 	var soon <-chan time.Time
 	for {
+		save := q.note
 		select {
 		case <-ctx.Done():
 			return
@@ -73,15 +73,23 @@ func (q *Queue) keep(ctx context.Context) {
 			continue
 		case <-q.keeper.due:
 		case <-soon:
+			if since, ok := q.ledger.waiting(); !ok {
+				soon = nil // commits of the queue took them along
+				continue
+			} else if left := flushAfter - time.Since(since); left > 0 {
+				soon = time.After(left)
+				continue
+			}
 		case <-expire.C:
 			now, _ := q.clock.now()
 			if !q.ledger.expire(now) && now-saved < clockEvery.Milliseconds() {
 				continue
 			}
 			saved = now
+			save = q.save
 		}
 		soon = nil
-		err := q.save()
+		err := save()
 		if err != nil {
 			soon = time.After(flushAfter)
 			if !failing {
@@ -100,7 +108,8 @@ type flush struct {
 	drained   []*segment
 	released  []*draft
 	settled   int
-	seq, told uint64 // the highest that is known; up to which losses are counted
+	seq       uint64 // the highest that is known
+	balance   balance
 }
 
 // empty says that state.db knows it all.
@@ -129,10 +138,18 @@ func (q *Queue) save() error {
 	return nil
 }
 
-func (q *Queue) write(f flush) error {
+// write makes what was collected durable, and takes positions that cannot be read
+// out of state.db.
+func (q *Queue) write(f flush, damaged ...[]byte) error {
 	now, _ := q.clock.now()
-	f.told = q.told.Load()
-	err := q.state.do(func(tx *bbolt.Tx) error { return f.write(tx, now) })
+	err := q.state.do(func(tx *bbolt.Tx) error {
+		for _, key := range damaged {
+			if err := tx.Bucket(bucketCursors).Delete(key); err != nil {
+				return err
+			}
+		}
+		return f.write(tx, now)
+	})
 	for _, d := range f.released { // if state.db takes nothing the file still says what it is
 		q.tail.journals.give(d.journal)
 	}
@@ -177,7 +194,7 @@ func (q *Queue) discard(segments []*segment) error {
 func (f flush) write(tx *bbolt.Tx, now int64) error {
 	cursors, catalog := tx.Bucket(bucketCursors), tx.Bucket(bucketCatalog)
 	for i, l := range f.lanes {
-		b, err := cbor.Marshal(f.positions[i])
+		b, err := f.positions[i].encode()
 		if err != nil {
 			return err
 		}
@@ -201,7 +218,7 @@ func (f flush) write(tx *bbolt.Tx, now int64) error {
 			return err
 		}
 	}
-	return errors.Join(putNumber(tx, keySeq, f.seq), putNumber(tx, keyTold, f.told), putNumber(tx, keyClock, uint64(now)))
+	return errors.Join(putNumber(tx, keySeq, f.seq), f.balance.put(tx), putNumber(tx, keyClock, uint64(now)))
 }
 
 // putNumber and number write and read what state.db knows of the whole queue.
@@ -222,11 +239,14 @@ func (n laneName) cursorKey() []byte { return append([]byte{n.priority}, n.sink.
 // kept is what state.db knows of the queue.
 type kept struct {
 	clock     int64
-	seq, told uint64
-	certain   bool // told was there
+	seq       uint64
+	balance   balance
+	certain   bool // the balance was there
+	stale     bool // a page is of an older transaction than the file: the disk did not keep it
 	positions map[laneName]position
 	catalog   map[uint64]summary
-	damaged   int // entries that were left out
+	damaged   [][]byte // keys of positions that were left out
+	lacks     int      // entries of the catalog that were left out
 }
 
 // kept reads what flush wrote. An entry that is damaged is left out: its lane
@@ -234,14 +254,16 @@ type kept struct {
 func (s *state) kept() (kept, error) {
 	k := kept{positions: map[laneName]position{}, catalog: map[uint64]summary{}}
 	err := s.read(func(tx *bbolt.Tx) error {
-		k.clock, k.seq, k.told = int64(number(tx, keyClock)), number(tx, keySeq), number(tx, keyTold)
-		k.certain = tx.Bucket(bucketMeta).Get(keyTold) != nil
+		k.clock, k.seq = int64(number(tx, keyClock)), number(tx, keySeq)
+		k.balance = balance{stored: number(tx, keyStored), gone: number(tx, keyGone)}
+		k.stale = number(tx, keyTx) != uint64(tx.ID())
+		k.certain = tx.Bucket(bucketMeta).Get(keyStored) != nil && tx.Bucket(bucketMeta).Get(keyGone) != nil
 		cursors := tx.Bucket(bucketCursors).Cursor()
 		for key, v := cursors.First(); key != nil; key, v = cursors.Next() {
-			var p position
 			b, ok := opened(key, v)
-			if !ok || len(key) < 2 || key[0] > Lowest || cbor.Unmarshal(b, &p) != nil {
-				k.damaged++
+			p, parsed := parsePosition(b)
+			if !ok || !parsed || len(key) < 2 || key[0] > Lowest {
+				k.damaged = append(k.damaged, bytes.Clone(key))
 				continue
 			}
 			k.positions[laneName{sink: string(key[1:]), priority: key[0]}] = p
@@ -251,7 +273,7 @@ func (s *state) kept() (kept, error) {
 			b, ok := opened(key, v)
 			sum, parsed := parseSummary(bytes.Clone(b))
 			if !ok || !parsed || len(key) != 8 {
-				k.damaged++
+				k.lacks++
 				continue
 			}
 			k.catalog[binary.BigEndian.Uint64(key)] = sum
@@ -267,12 +289,13 @@ func (g *ledger) collect() flush {
 	defer g.mu.Unlock()
 	f := flush{
 		lanes: g.dirty, sealed: g.news, drained: g.drained, released: g.released, settled: g.settled,
-		seq: g.highestLocked(),
+		seq: g.highestLocked(), balance: g.balance,
 	}
 	for _, l := range f.lanes {
-		l.dirty = false
+		l.dirty, l.unnoted = false, false
 		f.positions = append(f.positions, l.position())
 	}
+	g.unnoted = nil // they are dirty too
 	g.dirty, g.news, g.drained, g.released, g.settled = nil, map[*segment]*summary{}, nil, nil, 0
 	return f
 }
@@ -282,10 +305,7 @@ func (g *ledger) putBack(f flush) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, l := range f.lanes {
-		if !l.dirty {
-			l.dirty = true
-			g.dirty = append(g.dirty, l)
-		}
+		g.dirtyLocked(l)
 	}
 	for seg, sum := range f.sealed {
 		if seg.live > 0 && g.news[seg] == nil {

@@ -44,10 +44,13 @@ type lane struct {
 	ahead  []handed
 	out    int // of ahead, handed out and not acknowledged
 
-	messages, bytes          int64 // not done
-	since                    int64 // wall clock of the record at the cursor, ms; 0 = not known
+	messages, bytes          int64  // not done
+	stored                   uint64 // records ever, as far as it is known
+	since                    int64  // wall clock of the record at the cursor, ms; 0 = not known
 	expired, damaged, purged uint64
-	dirty                    bool // in ledger.dirty
+	skips                    []uint64 // done ahead of the cursor in an earlier life, see [position]; it is not written to
+	dirty                    bool     // in ledger.dirty
+	unnoted                  bool     // in ledger.unnoted
 }
 
 // part is a lane's share of one segment.
@@ -70,24 +73,33 @@ type handed struct {
 	done   bool
 }
 
-// position is a lane's cursor as it is kept in state.db.
-type position struct {
-	_         struct{} `cbor:",toarray"`
-	Cursor    uint64
-	Segment   uint64 // that the cursor is in
-	Done      int64  // records of that part up to the cursor
-	DoneBytes int64
-	Expired   uint64
-	Damaged   uint64
-	Purged    uint64
-}
-
 func (l *lane) position() position {
-	p := position{Cursor: l.cursor, Expired: l.expired, Damaged: l.damaged, Purged: l.purged}
+	p := position{
+		Cursor: l.cursor, Expired: l.expired, Damaged: l.damaged, Purged: l.purged,
+		Settled: l.stored - uint64(max(0, l.messages)), Ahead: l.spans(),
+	}
 	if len(l.parts) > 0 && l.parts[0].First <= l.cursor {
 		p.Segment, p.Done, p.DoneBytes = l.parts[0].seg.number, l.parts[0].done, l.parts[0].doneBytes
 	}
 	return p
+}
+
+// spans returns what is done ahead of the cursor, as in [position].
+func (l *lane) spans() (spans []uint64) {
+	before := l.cursor
+	for i := 0; i < len(l.ahead) && len(spans) <= 2*maxSpans; i++ {
+		h := &l.ahead[i]
+		switch n := len(spans); {
+		case !h.done:
+		case n > 0 && spans[n-1] == before:
+			spans[n-1] = h.seq
+		default:
+			spans = append(spans, before+1, h.seq)
+		}
+		before = h.seq
+	}
+	spans = append(spans, spansAbove(l.skips, l.last())...)
+	return spans[:min(len(spans), 2*maxSpans)]
 }
 
 // find returns the index in ahead of the entry that covers seq.
@@ -162,6 +174,7 @@ func (l *lane) advance() bool {
 	if len(l.ahead) == 0 {
 		l.ahead = nil // lets the garbage collector have the front
 	}
+	l.skips = spansAbove(l.skips, l.cursor)
 	return true
 }
 

@@ -16,13 +16,16 @@ type ledger struct {
 	restored map[*lane]position
 
 	dirty    []*lane               // whose position is not in state.db
-	settled  int                   // records done since the last flush
+	unnoted  []*lane               // whose position is neither there nor in a journal
+	since    time.Time             // of which unnoted is not empty
+	settled  int                   // records done since unnoted was empty
 	news     map[*segment]*summary // sealed and not in the catalog yet
 	drained  []*segment            // closed, nobody needs them
 	released []*draft              // that have a file of which the catalog does not know yet
 	held     int64                 // bytes of journals and segment files
 	timed    bool                  // something with a time to live was stored
 	lost     uint64                // records that the disk did not keep, since Open
+	balance  balance
 }
 
 func newLedger() *ledger {
@@ -73,7 +76,7 @@ func (g *ledger) restore(name laneName, p position) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := &g.sinkLocked(name.sink).lanes[name.priority]
-	l.cursor, l.expired, l.damaged, l.purged = p.Cursor, p.Expired, p.Damaged, p.Purged
+	l.cursor, l.expired, l.damaged, l.purged, l.stored, l.skips = p.Cursor, p.Expired, p.Damaged, p.Purged, p.Settled, p.Ahead
 	g.restored[l] = p
 }
 
@@ -96,6 +99,7 @@ func (g *ledger) attach(seg *segment, sum summary) {
 		}
 		l.parts = append(l.parts, p)
 		l.messages += p.Count - p.done
+		l.stored += uint64(p.Count - p.done)
 		l.bytes += p.Bytes - p.doneBytes
 		l.sink.wake()
 		seg.live++
@@ -145,6 +149,8 @@ func (g *ledger) committed(seg *segment, records []pending, entries []entry, ids
 			}
 			l.parts[n-1].add(r.seq, r.size, r.stored, deadline)
 			l.messages++
+			l.stored++
+			g.balance.stored++
 			l.bytes += int64(r.size)
 			l.sink.wake()
 		}
@@ -212,12 +218,13 @@ func (g *ledger) movedLocked(l *lane, n int64) {
 	g.shedLocked(l)
 }
 
-// dirtyLocked has state.db learn of a lane's position.
+// dirtyLocked has a journal, and later state.db, learn of a lane's position.
 func (g *ledger) dirtyLocked(l *lane) {
 	if !l.dirty {
 		l.dirty = true
 		g.dirty = append(g.dirty, l)
 	}
+	g.unnotedLocked(l)
 }
 
 // acknowledge marks items done and says whether a flush is due.
@@ -234,11 +241,16 @@ func (g *ledger) acknowledge(name string, items []Item) (dirty, due bool) {
 		}
 		l := &s.lanes[items[i].Priority]
 		before := l.messages
-		if l.finish(items[i].Seq) && l.advance() {
+		if !l.finish(items[i].Seq) {
+			continue
+		}
+		if l.advance() {
 			g.movedLocked(l, before-l.messages)
+		} else {
+			g.dirtyLocked(l)
 		}
 	}
-	return len(g.dirty) > 0, g.dueLocked()
+	return len(g.unnoted) > 0, g.dueLocked()
 }
 
 func (g *ledger) dueLocked() bool {

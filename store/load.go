@@ -6,98 +6,97 @@ import (
 	"maps"
 	"os"
 	"slices"
-
-	"go.etcd.io/bbolt"
 )
 
+// loading is what load has found out.
+type loading struct {
+	kept
+	evidence
+	paths  map[uint64]string // of segments' files
+	drafts map[uint64]*draft
+	found  map[uint64]replayed
+}
+
 // load finds out what is on disk: positions and sealed segments from state.db,
-// other segments by reading them, and what was not sealed from the journals.
-// Damage is repaired or put aside, and never keeps the store from opening.
+// other segments by reading them, and what was not sealed from the journals,
+// which also have the newest positions. Damage is repaired or put aside, and
+// never keeps the store from opening.
 func (q *Queue) load() error {
-	k, err := q.state.kept()
-	if err != nil {
+	l := &loading{drafts: map[uint64]*draft{}, found: map[uint64]replayed{}}
+	var err error
+	if l.kept, err = q.state.kept(); err != nil {
 		return fmt.Errorf("read cursors: %w", err)
 	}
-	if k.damaged > 0 {
-		q.log.Error("cursors are damaged: messages may be delivered again", "count", k.damaged)
+	if n := len(l.damaged) + l.lacks; n > 0 || l.stale {
+		q.io.damaged.Add(1)
+		q.log.Error("state.db is damaged: messages may be delivered again", "damaged", n, "stale", l.stale)
 	}
-	q.clock.resume(k.clock)
-	for name, p := range k.positions {
+	q.clock.resume(l.clock)
+	l.certain = l.certain && len(l.damaged) == 0
+	if l.paths, err = q.dir.segments(); err != nil {
+		return err
+	}
+	if err := q.readJournals(l); err != nil {
+		return err
+	}
+	for name, p := range l.positions {
 		q.ledger.restore(name, p)
+		l.number, l.evidence.seq = max(l.number, p.Segment), max(l.evidence.seq, p.Cursor)
 	}
-	paths, err := q.dir.segments()
+	floor, err := q.loadSegments(l)
 	if err != nil {
 		return err
 	}
-	drafts, err := q.drafts()
-	if err != nil {
-		return err
+	q.ledger.loaded()
+	missing := q.ledger.weigh(l.balance, &l.evidence, l.certain)
+	if counted := q.ledger.lostSoFar(); missing > counted {
+		q.ledger.missed(missing - counted) // beside what is known by its lane
+		q.log.Error("messages are lost: the disk did not keep them, or what told that they were delivered", "lost", missing-counted)
 	}
-	floor, listed := uint64(0), map[uint64]bool{} // in the catalog: what is missing of them is counted there
-	for number := range k.catalog {
-		listed[number] = true
+	q.tail.number, q.tail.highest = l.number, max(floor, l.evidence.seq, l.kept.seq, q.ledger.highest())
+	if missing > 0 || !l.certain || l.stale { // it is not to be counted again
+		if err := q.write(q.ledger.collect(), l.damaged...); err != nil {
+			q.log.Warn("what is lost will be counted again", "err", err)
+		}
 	}
-	for _, number := range slices.Sorted(keys(paths, drafts)) {
-		q.tail.number = max(q.tail.number, number)
-		sum, known := k.catalog[number]
-		delete(k.catalog, number)
-		path := paths[number]
-		if d := drafts[number]; d != nil && path != "" && !known && isDamage(verifySegment(path)) {
-			// Power went before the catalog knew of the file, which the disk then
-			// did not keep: the journal still has everything.
-			if _, err := quarantine(path, "", ""); err != nil {
-				return readOnly(fmt.Errorf("put damaged segment aside: %w", err))
+	return nil
+}
+
+// loadSegments attaches everything that has records, oldest first, and returns
+// the highest sequence.
+func (q *Queue) loadSegments(l *loading) (floor uint64, err error) {
+	for _, number := range slices.Sorted(keys(l.paths, l.drafts)) {
+		l.number = max(l.number, number)
+		sum, known := l.catalog[number]
+		delete(l.catalog, number)
+		path, d := l.paths[number], l.drafts[number]
+		if d != nil && path != "" && !known {
+			if path, err = q.choose(l, d, path); err != nil {
+				return 0, fmt.Errorf("segment %d: %w", number, err)
 			}
-			q.io.damaged.Add(1)
-			path = ""
 		}
 		if path == "" {
-			floor = max(floor, q.loadDraft(drafts[number], floor, k))
+			floor = max(floor, q.loadDraft(l, d, floor))
 			continue
 		}
-		last, err := q.loadSegment(newSegment(number, path), sum, known)
+		last, err := q.loadSegment(l, newSegment(number, path), sum, known)
 		if err != nil {
-			return fmt.Errorf("segment %d: %w", number, err)
+			return 0, fmt.Errorf("segment %d: %w", number, err)
 		}
 		floor = max(floor, last)
-		if d := drafts[number]; d != nil {
+		if d != nil {
 			q.tail.journals.give(d.journal)
 		}
 	}
-	for number, sum := range k.catalog { // what is left has no file
-		q.tail.number = max(q.tail.number, number)
+	for number, sum := range l.catalog { // what is left has no file
+		l.number = max(l.number, number)
 		lost := q.ledger.missing(newSegment(number, q.dir.segment(number)), sum)
 		if lost > 0 {
 			q.io.damaged.Add(1)
 			q.log.Error("segment is missing: its messages are lost", "file", q.dir.segment(number), "lost", lost)
 		}
 	}
-	if reached := max(floor, q.ledger.highest()); k.seq > max(reached, k.told) {
-		// The disk forgot commits that it had said it kept.
-		q.io.damaged.Add(1)
-		q.ledger.missed(k.seq - max(reached, k.told))
-		q.log.Error("the newest messages are lost: the disk did not keep them", "lost", k.seq-max(reached, k.told))
-	}
-	for name, p := range k.positions {
-		if p.Segment == 0 || paths[p.Segment] != "" || drafts[p.Segment] != nil {
-			continue
-		}
-		if q.ledger.strayed(name); k.certain && !listed[p.Segment] {
-			q.io.damaged.Add(1)
-			q.log.Error("segment is missing: what a lane had left in it is lost", "queue", name.sink, "file", q.dir.segment(p.Segment))
-		}
-	}
-	q.ledger.loaded()
-	q.tail.highest = max(floor, k.seq, q.ledger.highest())
-	q.told.Store(k.told)
-	if q.ledger.lostSoFar() > 0 || !k.certain { // what is lost is not to be counted again
-		q.told.Store(q.tail.highest)
-		err := q.state.do(func(tx *bbolt.Tx) error { return putNumber(tx, keyTold, q.tail.highest) })
-		if err != nil {
-			q.log.Warn("what is lost will be counted again", "err", err)
-		}
-	}
-	return nil
+	return floor, nil
 }
 
 func keys(paths map[uint64]string, drafts map[uint64]*draft) func(func(uint64) bool) {
@@ -111,67 +110,79 @@ func keys(paths map[uint64]string, drafts map[uint64]*draft) func(func(uint64) b
 	return maps.Keys(all)
 }
 
-// drafts reads the journals and returns them by the number of the segment that
-// they have. Those that have none are free.
-func (q *Queue) drafts() (map[uint64]*draft, error) {
+// readJournals reads the journals and notes them by the number of the segment
+// that they have, and what they know of lanes. Those that have none are free.
+func (q *Queue) readJournals(l *loading) error {
 	found, content, err := q.tail.journals.adopt()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	drafts := map[uint64]*draft{}
 	for i, j := range found {
-		epoch, newest := epochOf(content[i])
-		q.tail.number = max(q.tail.number, newest)
-		switch other := drafts[epoch]; {
-		case epoch == 0:
+		l.evidence.journal(content[i], j.key)
+		d := &draft{journal: j, key: j.key, buf: content[i]}
+		if !j.old {
+			d.buf = d.buf[:max(0, len(d.buf)-blockHeader)]
+		}
+		r := d.replay()
+		switch other := l.drafts[r.epoch]; {
+		case r.epoch == 0:
 			q.tail.journals.give(j)
-		case other == nil:
-			drafts[epoch] = &draft{number: epoch, journal: j, buf: content[i]}
-		default: // only a disk that lies about flushes does that
+			continue
+		case other != nil: // only a disk that lies about flushes does that
 			q.io.damaged.Add(1)
 			q.log.Error("two journals claim the same messages", "file", j.path, "other", other.journal.path)
 			q.tail.journals.fail(j)
 			q.tail.journals.give(j)
+			continue
+		}
+		l.drafts[r.epoch], l.found[r.epoch] = d, r
+		l.evidence.replayed(r)
+		for name, p := range r.positions {
+			l.positions[name] = l.positions[name].join(p)
 		}
 	}
-	return drafts, nil
+	return nil
+}
+
+// choose returns the path of a segment's file of which the catalog does not know
+// yet, or "" if its journal is the better one: power went between the two. The
+// file lacks what was done when it was made, and the positions that say so come
+// with the catalog.
+func (q *Queue) choose(l *loading, d *draft, path string) (string, error) {
+	sum, _, err := q.read(path, d.number, l)
+	switch last := sum.last(); {
+	case isDamage(err):
+		if _, err := quarantine(path, "", ""); err != nil {
+			return "", readOnly(fmt.Errorf("put damaged segment aside: %w", err))
+		}
+		q.io.damaged.Add(1)
+		return "", nil
+	case err != nil || l.found[d.number].holes > 0 || last > d.last:
+		return path, err
+	}
+	return "", readOnly(errors.Join(q.medium.remove(path), q.medium.syncDir(q.dir.folder())))
 }
 
 // loadDraft adds what a journal has above floor and above the lanes' cursors,
 // and returns the highest sequence in it.
-func (q *Queue) loadDraft(d *draft, floor uint64, k kept) (last uint64) {
-	told := k.told
-	if !k.certain { // nobody can tell what is missing from what was delivered
-		told = d.before()
-	}
-	reached := max(floor, q.ledger.reached())
-	r := d.replay(floor, reached, told)
+func (q *Queue) loadDraft(l *loading, d *draft, floor uint64) (last uint64) {
+	r := l.found[d.number]
+	d.trim(floor)
 	sum, clock, err := (&reader{content: d, number: d.number}).summarise(q.ledger.cursor)
-	orphaned := r.top > reached && r.orphans > 0
-	if orphaned {
-		r.holes, r.lost = r.holes+1, r.lost+uint64(r.orphans)
-	}
-	for i := range d.drawn {
-		l := &d.drawn[i]
-		if from := max(told, q.ledger.lastOf(l.name)); l.ok && l.behind > from {
-			r.holes, r.lost, r.above = r.holes+1, r.lost+1, r.above+1 // one at least
-		}
-	}
-	if len(sum.Lanes) == 0 && r.above == 0 && !orphaned {
-		r.holes = 0 // the file has begun a new life, and the old one was delivered
-	}
-	if r.holes > 0 {
-		q.io.damaged.Add(1)
-		q.ledger.missed(r.lost)
-		q.log.Error("journal is damaged: what could be read goes on", "file", d.journal.path, "lost", r.lost)
-		q.tail.journals.fail(d.journal)
-	}
 	if r.torn {
 		q.log.Info("a commit was cut off; nobody was told that it was stored", "file", d.journal.path)
 	}
 	if err != nil || len(sum.Lanes) == 0 {
 		q.tail.journals.give(d.journal) // all of it was delivered, or is elsewhere
 		return max(d.last, r.top)
+	}
+	if r.holes > 0 {
+		q.io.damaged.Add(1)
+		q.log.Error("journal is damaged: what could be read goes on", "file", d.journal.path)
+		q.tail.journals.fail(d.journal)
+		if !l.certain { // else the balance tells
+			q.ledger.missed(r.lost)
+		}
 	}
 	q.clock.resume(clock)
 	seg := &segment{number: d.number, closed: true}
@@ -183,15 +194,13 @@ func (q *Queue) loadDraft(d *draft, floor uint64, k kept) (last uint64) {
 // loadSegment adds one segment and returns the highest sequence that it may
 // have. The catalog's word is taken until somebody reads the file: it is
 // verified then.
-func (q *Queue) loadSegment(seg *segment, sum summary, known bool) (last uint64, err error) {
+func (q *Queue) loadSegment(l *loading, seg *segment, sum summary, known bool) (last uint64, err error) {
 	if !known {
-		if sum, err = q.inspect(seg); err != nil {
+		if sum, err = q.inspect(seg, l); err != nil {
 			return 0, err
 		}
 	}
-	for _, l := range sum.Lanes {
-		last = max(last, l.Last)
-	}
+	last = sum.last()
 	info, err := os.Stat(seg.where().path)
 	switch {
 	case errors.Is(err, os.ErrNotExist): // nothing of it could be salvaged
@@ -209,9 +218,9 @@ func (q *Queue) loadSegment(seg *segment, sum summary, known bool) (last uint64,
 
 // inspect reads a segment of which the catalog knows nothing, and says what is
 // above the lanes' cursors.
-func (q *Queue) inspect(seg *segment) (summary, error) {
+func (q *Queue) inspect(seg *segment, found *loading) (summary, error) {
 	path := seg.where().path
-	sum, clock, err := q.read(path, seg.number)
+	sum, clock, err := q.read(path, seg.number, found)
 	if isDamage(err) {
 		cause, name := err, q.dir.segment(seg.number)
 		if sum, _, err = salvage(path, name+newSuffix, seg.number, summary{}, q.ledger.cursor); err != nil {
@@ -237,7 +246,7 @@ func (q *Queue) inspect(seg *segment) (summary, error) {
 
 // read verifies a segment, cuts off the room that one of format 1 had prepared,
 // and sums it up.
-func (q *Queue) read(path string, number uint64) (sum summary, clock int64, err error) {
+func (q *Queue) read(path string, number uint64, l *loading) (sum summary, clock int64, err error) {
 	if err := verifySegment(path); err != nil {
 		return summary{}, 0, err
 	}
@@ -255,6 +264,9 @@ func (q *Queue) read(path string, number uint64) (sum summary, clock int64, err 
 		return summary{}, 0, err
 	}
 	err = read(db, number, func(r *reader) error {
+		if f, ok := r.content.(*filed); ok {
+			l.stored = max(l.stored, f.stored)
+		}
 		sum, clock, err = r.summarise(q.ledger.cursor)
 		return err
 	})
@@ -314,39 +326,6 @@ func (g *ledger) missed(n uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost += n
-}
-
-// strayed notes that a lane's position names a segment that is not there.
-func (g *ledger) strayed(name laneName) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.dirtyLocked(&g.sinkLocked(name.sink).lanes[name.priority])
-}
-
-// last returns the highest sequence of a lane.
-func (g *ledger) last(l *lane) uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return l.highest()
-}
-
-// lastOf is last by the lane's name.
-func (g *ledger) lastOf(name laneName) uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.sinkLocked(name.sink).lanes[name.priority].highest()
-}
-
-// reached returns how far the lanes are drained.
-func (g *ledger) reached() (seq uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, s := range g.sinks {
-		for i := range s.lanes {
-			seq = max(seq, s.lanes[i].cursor)
-		}
-	}
-	return seq
 }
 
 // loaded ends the loading.

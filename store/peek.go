@@ -33,6 +33,7 @@ const (
 	good fate = iota
 	late      // its time to live is over
 	bad       // the disk did not keep it
+	gone      // it was done in an earlier life of the store
 )
 
 // Peek returns up to max items of a sink behind after, in the order of delivery
@@ -131,6 +132,8 @@ func (p *peek) read(r *reader, l *lane, look look, now int64) (seen uint64) {
 		}
 		f := found{seq: seq, size: len(val.body), stored: val.stored}
 		switch {
+		case inSpans(look.skips, seq):
+			f.fate = gone
 		case !ok:
 			f.fate = bad
 		case val.expired(now):
@@ -186,6 +189,7 @@ type look struct {
 	from, to   uint64
 	last       uint64 // what is above was never handed out
 	room       int    // how much of that may be
+	skips      []uint64
 }
 
 // look returns where a lane goes on behind after; ok is false at its end.
@@ -197,7 +201,7 @@ func (g *ledger) look(l *lane, after uint64) (look, bool) {
 		if p := &l.parts[i]; p.Last >= from {
 			return look{
 				seg: p.seg, generation: p.seg.generation, id: p.ID, from: max(from, p.First), to: p.Last,
-				last: l.last(), room: maxOut - l.out,
+				last: l.last(), room: maxOut - l.out, skips: l.skips,
 			}, true
 		}
 	}
@@ -229,7 +233,7 @@ func (g *ledger) give(l *lane, look look, all []found, seen uint64, out func(*fo
 			if l.handOut(look.seg, f) {
 				out(f)
 			}
-		case !l.pass(look.seg, f):
+		case !l.pass(look.seg, f), f.fate == gone:
 		case f.fate == late:
 			expired++
 		default:

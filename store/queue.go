@@ -78,7 +78,6 @@ type Queue struct {
 	files   sync.Mutex // held by the one that makes, replaces or unlinks segments; taken after sink.turn and keeper.flushing
 	binder  binder     // guarded by files
 	medium  medium
-	told    atomic.Uint64 // up to which what is missing was counted
 }
 
 // Enqueue hands a record over and returns; it waits only while a megabyte, or
@@ -149,8 +148,9 @@ func (q *Queue) waiter(n int) *waiter {
 
 // Ack says that items are delivered and need not be kept. Any order is allowed;
 // items that are not known, or already acknowledged, are ignored. It is
-// remembered on disk after 512 acknowledgements or two seconds, and at Close: a
-// crash before that delivers items again and loses none.
+// remembered on disk with the next message that is stored in any lane, at the
+// latest after 512 acknowledgements or two seconds, and at Close: a crash before
+// that delivers items again and loses none.
 func (q *Queue) Ack(sink string, items ...Item) error {
 	select {
 	case <-q.closed:

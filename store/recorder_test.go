@@ -154,8 +154,9 @@ type cutModel struct {
 	lies    int  // the last so many flushes did nothing
 }
 
-// left returns what is on disk when the power goes in front of operation c.
-func (r *recorder) left(rng *rand.Rand, c int, m cutModel) image {
+// left returns what is on disk when the power goes in front of operation c, and
+// the moment behind the newest operation that it tells of: see [recorder.told].
+func (r *recorder) left(rng *rand.Rand, c int, m cutModel) (img image, told int) {
 	files := map[int][]byte{}
 	names := map[string]int{}
 	id := 0
@@ -215,11 +216,49 @@ func (r *recorder) left(rng *rand.Rand, c int, m cutModel) image {
 		case opFlush, opSyncDir:
 		}
 	}
-	img := image{}
+	img = image{}
 	for name, n := range names {
 		img[name] = append([]byte{}, files[n]...)
 	}
-	return img
+	return img, r.told(img, names, c, renames)
+}
+
+// told returns the moment behind the newest operation that a state tells of: the
+// whole header of a block in a journal, the meta page that state.db goes by, or the
+// name of a file that is there. A disk that keeps its word, cut at that moment, has
+// left at least as much: what the state lacks beside that is a loss that can be
+// noticed, and what came later cannot.
+func (r *recorder) told(img image, names map[string]int, c, renames int) (told int) {
+	for i, o := range r.ops[:c] {
+		name := nameOf(names, o.inode)
+		if o.kind != opWrite || strings.HasSuffix(name, newSuffix) {
+			continue
+		}
+		switch b := img[name]; {
+		case o.inode == names["state.db"] && o.at < 2*pageSize:
+			end := int(o.at) + headerSize + metaSize
+			if len(b) >= end && bytes.Equal(b[o.at:end], o.data[:headerSize+metaSize]) && bytes.HasPrefix(newestMeta(b), o.data[:headerSize+metaSize]) {
+				told = i + 1
+			}
+		case bytes.HasPrefix(o.data, blockMagic) && len(o.data) >= blockHeader && len(b) >= int(o.at)+blockHeader && bytes.Equal(b[o.at:][:blockHeader], o.data[:blockHeader]):
+			told = i + 1
+		}
+	}
+	for i, o := range r.ops[:renames] { // that a file is gone which nobody lists tells nothing
+		if _, ok := names[o.to]; ok && o.kind == opRename {
+			told = max(told, i+1)
+		}
+	}
+	return told
+}
+
+func nameOf(names map[string]int, inode int) string {
+	for name, n := range names {
+		if n == inode {
+			return name
+		}
+	}
+	return ""
 }
 
 func overlay(b []byte, at int64, data []byte) []byte {

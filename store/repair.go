@@ -34,7 +34,6 @@ func (q *Queue) repair(seg *segment, generation int, cause error) error {
 		return err
 	}
 	lost := q.ledger.replace(seg, &place{path: name}, sum, size)
-	q.told.Store(max(q.told.Load(), q.ledger.highest()))
 	q.io.damaged.Add(1)
 	q.keeper.tell(true, true)
 	q.log.Error("segment is damaged: what could be read goes on, the file was put aside",

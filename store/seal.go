@@ -74,7 +74,7 @@ func (q *Queue) seal(seg *segment) error {
 		q.ledger.replace(seg, seg.where(), sum, 0)
 		return nil
 	}
-	b := q.binder.bind(d, d.low(cursor))
+	b := q.binder.bind(d, d.low(cursor), q.ledger.storedSoFar())
 	if err := q.tail.room(int64(len(b))); err != nil {
 		return err
 	}

@@ -16,11 +16,11 @@ import (
 //	lane sequence   a record, see [value]
 //
 // so it can be read without state.db, and page by page if its tree is damaged.
-// In format 2 a key has the lower half of the sequence; in format 1, which
+// From format 2 on a key has the lower half of the sequence; in format 1, which
 // release 0.1.0 wrote and which salvage writes, all of it.
 var (
 	bucketRecords = []byte("r") // format 1
-	bucketSealed  = []byte("s") // format 2
+	bucketSealed  = []byte("s") // formats 2 and 3
 )
 
 // segmentMetas is how many meta pages of a segment must be whole. Going back by
@@ -100,6 +100,14 @@ func (s *laneSummary) add(seq uint64, size int, stored, deadline int64) {
 	}
 }
 
+// last returns the highest sequence.
+func (s summary) last() (seq uint64) {
+	for _, l := range s.Lanes {
+		seq = max(seq, l.Last)
+	}
+	return seq
+}
+
 func (s summary) encode() ([]byte, error) { return cbor.Marshal(s) }
 
 func parseSummary(b []byte) (summary, bool) {
@@ -135,12 +143,17 @@ type header struct {
 	format uint32
 	number uint64
 	base   uint64 // no sequence in it is lower
+	stored uint64 // as in a block, when it was sealed; 0 before format 3
 }
 
 func (h header) encode() []byte {
 	b := binary.BigEndian.AppendUint32(nil, h.format)
 	b = binary.BigEndian.AppendUint64(b, h.number)
-	return sealed(headerKey(), binary.BigEndian.AppendUint64(b, h.base))
+	b = binary.BigEndian.AppendUint64(b, h.base)
+	if h.format == formatVersion {
+		b = binary.BigEndian.AppendUint64(b, h.stored)
+	}
+	return sealed(headerKey(), b)
 }
 
 // parseHeader reads a header. Its error is ErrNewer or a *damage.
@@ -152,10 +165,16 @@ func parseHeader(b []byte) (header, error) {
 	if v := binary.BigEndian.Uint32(content); v > formatVersion {
 		return header{}, fmt.Errorf("%w: a segment has format %d and this program reads up to %d", ErrNewer, v, formatVersion)
 	}
-	if len(content) != 20 {
+	h := header{format: binary.BigEndian.Uint32(content)}
+	switch {
+	case h.format < formatVersion && len(content) == 20:
+	case h.format == formatVersion && len(content) == 28:
+		h.stored = binary.BigEndian.Uint64(content[20:])
+	default:
 		return header{}, damaged(0, "the segment's header has %d bytes", len(content))
 	}
-	return header{format: binary.BigEndian.Uint32(content), number: binary.BigEndian.Uint64(content[4:]), base: binary.BigEndian.Uint64(content[12:])}, nil
+	h.number, h.base = binary.BigEndian.Uint64(content[4:]), binary.BigEndian.Uint64(content[12:])
+	return h, nil
 }
 
 func laneKey(id uint16) []byte { return binary.BigEndian.AppendUint16([]byte{0, 0}, id) }

@@ -18,8 +18,8 @@ import (
 
 // formatVersion is the version of everything on disk. It stands in state.db and
 // in each segment; a higher one is refused. 1 had no journals, and segments that
-// were written in place.
-const formatVersion = 2
+// were written in place; 2 had no balance, and positions in state.db only.
+const formatVersion = 3
 
 const (
 	stateMaxBytes = 64 << 20
@@ -38,8 +38,10 @@ var (
 	bucketCatalog = []byte("catalog") // number → what a sealed segment holds
 	keyFormat     = []byte("format")
 	keyClock      = []byte("clock")
-	keySeq        = []byte("seq")  // no record that is gone had a higher sequence
-	keyTold       = []byte("told") // what is missing up to here was counted
+	keySeq        = []byte("seq")    // no record that is gone had a higher sequence
+	keyStored     = []byte("stored") // balance.stored
+	keyGone       = []byte("gone")   // balance.gone
+	keyTx         = []byte("tx")     // the transaction that wrote it: every one does
 )
 
 // state is state.db, the only file that is written in place and read at every
@@ -55,8 +57,9 @@ type state struct {
 	turn   sync.Mutex
 	failed error // after a commit that the disk refused: guarded by turn
 
-	line line
-	io   *counters
+	line  line
+	io    *counters
+	vouch func() uint64 // balance.stored: every commit vouches for the queue. nil while that is not known
 }
 
 // line is the changes that wait for a commit.
@@ -115,12 +118,13 @@ func openState(d *dir, log *slog.Logger, io *counters) (s *state, made, recovere
 		io.damaged.Add(1)
 		recovered = true
 	}
-	s, err = makeState(d, log, io)
+	s, err = makeState(d, log, io, !recovered && d.bare())
 	return s, true, recovered, err
 }
 
 // makeState makes an empty state.db beside its place and moves it there whole.
-func makeState(d *dir, log *slog.Logger, io *counters) (*state, error) {
+// bare says that there are no messages, and so it knows all about them.
+func makeState(d *dir, log *slog.Logger, io *counters, bare bool) (*state, error) {
 	s, err := mapState(d.state()+newSuffix, log, io)
 	if err != nil {
 		return nil, readOnly(fmt.Errorf("make state.db: %w", err))
@@ -128,6 +132,11 @@ func makeState(d *dir, log *slog.Logger, io *counters) (*state, error) {
 	err = s.do(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketDocs, bucketCursors, bucketCatalog} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		if bare {
+			if err := (balance{}).put(tx); err != nil {
 				return err
 			}
 		}
@@ -212,7 +221,11 @@ func (s *state) compact(path string, log *slog.Logger, io *counters) (*state, er
 		log.Warn("state.db stays as large as it is", "bytes", info.Size(), "err", err)
 		return s, nil
 	}
-	err = errors.Join(bbolt.Compact(small.db, s.db, 1<<20), small.close())
+	err = bbolt.Compact(small.db, s.db, 1<<20)
+	if err == nil { // transactions are counted anew
+		err = small.do(func(*bbolt.Tx) error { return nil })
+	}
+	err = errors.Join(err, small.close())
 	if err == nil {
 		err = os.Rename(path+newSuffix, path)
 	}
@@ -311,6 +324,15 @@ func (s *state) transact(changes []*change) (err error) {
 	defer tx.Rollback() // does nothing after Commit
 	for _, c := range changes {
 		if err := c.write(tx); err != nil {
+			return roomless(fmt.Errorf("write: %w", err))
+		}
+	}
+	if b := tx.Bucket(bucketMeta); b != nil {
+		err := putNumber(tx, keyTx, uint64(tx.ID()))
+		if err == nil && s.vouch != nil {
+			err = putNumber(tx, keyStored, s.vouch())
+		}
+		if err != nil {
 			return roomless(fmt.Errorf("write: %w", err))
 		}
 	}

@@ -152,6 +152,7 @@ func openIn(d *dir, cfg Config, m medium) (*Store, error) {
 	if err := s.queue.load(); err != nil {
 		return nil, errors.Join(err, s.state.close())
 	}
+	s.state.vouch = s.queue.ledger.storedSoFar
 	if _, segments, _ := s.queue.ledger.pending(); made && !s.recovered && segments > 0 {
 		s.recovered = true
 		cfg.Logger.Error("state.db is missing; messages are delivered again, documents are made anew", "file", d.state())

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -14,6 +15,7 @@ const minSegment = 96 << 10
 type group struct {
 	*batch
 	records []pending
+	notes   []note
 }
 
 // empty says that there is nothing to write.
@@ -39,7 +41,8 @@ type tail struct {
 	seg     *segment   // nil: none is open
 	draft   *draft
 	ids     map[*lane]uint16
-	asked   bool // for the next journal
+	notes   []note // scratch
+	asked   bool   // for the next journal
 	number  uint64
 	highest uint64 // sequence that was stored
 }
@@ -68,15 +71,18 @@ func (t *tail) append(g group) error {
 			return fmt.Errorf("%d bytes in a journal of %d: %w", n, len(t.draft.buf), ErrTooLarge)
 		}
 	}
-	wrote, err := t.draft.append(g, t.ids, t.ledger.last)
-	if err != nil {
-		t.journals.fail(t.draft.journal)
-		t.closeLocked()
-		return classify(fmt.Errorf("write journal: %w", err))
+	var err error
+	if t.notes, err = t.ledger.notes(t.notes[:0]); err != nil {
+		return err
 	}
-	t.io.wrote(wrote)
-	t.io.synced()
-	t.io.commits.Add(1)
+	g.notes = t.notes
+	if t.draft.at+t.draft.need(g, t.ids) > len(t.draft.buf) || len(t.ids)+len(g.entries)+len(g.notes) > maxLane {
+		t.ledger.unnote(g.notes) // another block takes them
+		g.notes = nil
+	}
+	if err := t.writeLocked(g); err != nil {
+		return err
+	}
 	t.io.records.Add(uint64(len(g.records)))
 	t.highest = t.draft.last
 	t.ledger.committed(t.seg, g.records, g.entries, t.ids)
@@ -84,6 +90,22 @@ func (t *tail) append(g group) error {
 		t.asked = true
 		t.tell()
 	}
+	return nil
+}
+
+// writeLocked writes a group as the next block.
+func (t *tail) writeLocked(g group) error {
+	wrote, err := t.draft.append(g, t.ids, t.ledger.storedSoFar())
+	if err != nil {
+		path := t.draft.journal.path
+		t.ledger.unnote(g.notes)
+		t.journals.fail(t.draft.journal)
+		t.closeLocked()
+		return classify(fmt.Errorf("write journal %s: %w", filepath.Base(path), err))
+	}
+	t.io.wrote(wrote)
+	t.io.synced()
+	t.io.commits.Add(1)
 	return nil
 }
 
@@ -142,7 +164,7 @@ func (t *tail) finish() error {
 	if t.seg == nil {
 		return nil
 	}
-	err := t.draft.end()
+	err := t.draft.end(t.ledger.storedSoFar())
 	t.closeLocked()
 	return err
 }
