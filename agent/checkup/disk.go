@@ -23,7 +23,7 @@ func (c Config) disk(_ context.Context, say func(Level, string, string)) {
 	switch {
 	case err != nil:
 		say(Bad, c.RunDir+": "+err.Error(), "mount a tmpfs, or set run_dir")
-	case s.Type != unix.TMPFS_MAGIC && s.Type != unix.RAMFS_MAGIC:
+	case !inMemory(s):
 		say(Warning, dir+" is not a tmpfs: sockets and logs are written to the disk", "mount a tmpfs there, or set run_dir")
 	default:
 		say(Well, dir+" is in memory", "")
@@ -32,12 +32,13 @@ func (c Config) disk(_ context.Context, say func(Level, string, string)) {
 }
 
 func (c Config) state(say func(Level, string, string), dir string, s unix.Statfs_t) {
-	free, size := int64(s.Bavail)*s.Bsize, int64(s.Blocks)*s.Bsize //nolint:unconvert // int32 on some processors
+	unit := int64(s.Bsize) //nolint:unconvert // int32 on some processors
+	free, size := int64(s.Bavail)*unit, int64(s.Blocks)*unit
 	what := fmt.Sprintf("%s has %d of %d MiB free", dir, free>>20, size>>20)
 	switch {
 	case s.Flags&unix.ST_RDONLY != 0:
 		say(Bad, dir+" is mounted read-only: nothing is acknowledged", "see the kernel's log for the error that made it so; check the file system, mount it rw")
-	case s.Type == unix.TMPFS_MAGIC || s.Type == unix.RAMFS_MAGIC:
+	case inMemory(s):
 		say(Bad, dir+" is in memory: queues, twins and keys are gone after a power cut", "set state_dir to a partition that stays")
 	case s.Files > 0 && s.Ffree == 0:
 		say(Bad, dir+" has no file left", "remove what is not needed, or make the file system with more inodes")
@@ -75,6 +76,12 @@ func (c Config) flash(say func(Level, string, string)) {
 			say(Well, fmt.Sprintf("%s has used at most %d %% of its life", name, used*10), "")
 		}
 	}
+}
+
+// inMemory tells file systems that are gone with the power.
+func inMemory(s unix.Statfs_t) bool {
+	kind := uint32(s.Type) // int32 on some processors, with the same bits
+	return kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC
 }
 
 // standing is the file system of dir, or of what would hold it once it is made.

@@ -4,7 +4,7 @@ import (
 	"os"
 	"runtime"
 
-	_ "github.com/opencontainers/cgroups/devices" // without it device rules are refused
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before Go starts
 )
@@ -14,8 +14,14 @@ import (
 // be parked in there for good, hold the namespace and its mounts, and be what
 // /proc/self shows. Only an init function is certain to run on it.
 //
+// It also tells the library of groups how device rules are set; it has no other
+// place for that, and refuses them without.
+//
 //nolint:gochecknoinits // see above
-func init() { runtime.LockOSThread() }
+func init() {
+	runtime.LockOSThread()
+	cgroups.DevicesSetV1, cgroups.DevicesSetV2 = setDeviceList, setDeviceFilter
+}
 
 // Init hands over to libcontainer when this process is the inside of a new
 // sandbox, and then never returns; otherwise it does nothing. main calls it
