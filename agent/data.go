@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -47,24 +48,25 @@ func (a *Agent) volumesDir(module string) string {
 	return filepath.Join(a.cfg.StateDir, "modules", module)
 }
 
-// addData makes and binds the durable directories of a module, and bounds each by what its manifest says. The numbers of the module's
+// addData makes and binds the durable directories of a module, and bounds each by what its manifest says, or the device. The numbers of the module's
 // ids name the projects. A device without means to bound them says so, and the module starts: it did so before.
 func (a *Agent) addData(mounts []sandbox.Mount, s supervisor.Seat) ([]sandbox.Mount, error) {
 	m := s.Module
+	bound := cmp.Or(m.Settings.Data, int64(a.cfg.Modules.Data))
 	for n, p := range places(m, s.Image.Volumes) {
 		dir := filepath.Join(a.volumesDir(m.Name), p.name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
-		if m.Settings.Data > 0 {
-			means, err := quota.Bound(dir, m.Settings.Data, s.IDBase+uint32(n))
+		if bound > 0 {
+			means, err := quota.Bound(dir, bound, s.IDBase+uint32(n))
 			switch {
 			case errors.Is(err, quota.ErrUnbounded):
 				a.log.Warn("data directory is not bounded", "module", m.Name, "path", p.target, "err", err)
 			case err != nil:
 				return nil, err
 			default:
-				a.log.Info("data directory is bounded", "module", m.Name, "path", p.target, "bytes", m.Settings.Data, "by", string(means))
+				a.log.Info("data directory is bounded", "module", m.Name, "path", p.target, "bytes", bound, "by", string(means))
 			}
 		}
 		mounts = append(mounts, sandbox.Mount{Source: dir, Target: p.target, Writable: !p.readOnly, Own: !p.readOnly})

@@ -47,7 +47,7 @@ var options = []option{
 	{"Entrypoint", applied, "program in place of the image's", applyEntrypoint},
 	{"Env", applied, "environment on top of the image's; env of the manifest wins", applyEnv},
 	{"ExposedPorts", hint, "documents the image; nothing is published", nil},
-	{"Healthcheck", refused, "commands are not run inside to test health; let the module post its health to its socket", nil},
+	{"Healthcheck", applied, "a command run inside (CMD, CMD-SHELL, NONE); a module that fails it is ended and started again, unless its restartPolicy is never", applyHealthcheck},
 	{"HostConfig", group, "", nil},
 	{"HostConfig.Annotations", hint, "kept in the deployment", nil},
 	{"HostConfig.AutoRemove", satisfied, "nothing of a sandbox is left when it ended", nil},

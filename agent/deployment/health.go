@@ -3,7 +3,9 @@ package deployment
 import (
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -68,4 +70,44 @@ func plainURL(text string) bool {
 	}
 	_, err = netip.ParseAddr(u.Hostname())
 	return err == nil
+}
+
+// dockerTimeout is how long a check may take that says nothing of it, as with Docker.
+const dockerTimeout = 30 * time.Second
+
+// applyHealthcheck reads Docker's health check; times are whole nanoseconds.
+func applyHealthcheck(p *parser, at string, value any, s *Settings) {
+	o := p.object(at, value)
+	for _, key := range o.keys() {
+		if !slices.ContainsFunc([]string{"Test", "Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"}, func(known string) bool { return strings.EqualFold(known, key) }) {
+			p.fail(o.at(key), "no member of a health check that is known here", "it left out")
+		}
+	}
+	duration := func(key string, least, most time.Duration) time.Duration {
+		v := fold(o.members, key)
+		if isUnset(v) {
+			return 0
+		}
+		return time.Duration(p.whole(o.at(key), v, int64(least), int64(most)))
+	}
+	h := Health{Interval: duration("Interval", minInterval, maxInterval), Timeout: duration("Timeout", time.Millisecond, maxInterval), Start: duration("StartPeriod", time.Millisecond, maxProbation)}
+	if h.Timeout == 0 {
+		h.Timeout = dockerTimeout
+	}
+	if v := fold(o.members, "Retries"); !isUnset(v) {
+		h.Retries = int(p.whole(o.at("Retries"), v, 1, maxRetries))
+	}
+	const want = `["CMD", "program", ...], ["CMD-SHELL", "command"] or ["NONE"]`
+	test := p.texts(o.at("Test"), fold(o.members, "Test"))
+	switch {
+	case len(test) == 0 || len(test) == 1 && test[0] == "NONE":
+		return
+	case test[0] == "CMD" && len(test) > 1 && test[1] != "":
+		h.Command = test[1:]
+	case test[0] == "CMD-SHELL" && len(test) == 2 && test[1] != "":
+		h.Command = []string{"/bin/sh", "-c", test[1]}
+	default:
+		p.fail(o.at("Test"), quote(strings.Join(test, " ")), want)
+	}
+	s.Health = h
 }
