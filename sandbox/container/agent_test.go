@@ -29,6 +29,7 @@ const (
 	envBase   = "SANDPIPER_TEST_IDBASE"
 	envExit   = "SANDPIPER_TEST_EXIT" // the agent ends at once with this code
 	envTrial  = "SANDPIPER_TEST_TRIAL"
+	envHang   = "SANDPIPER_TEST_HANG"
 	envBinary = "SANDPIPER_TEST_BINARY" // what the warden starts agents from; default its own file
 )
 
@@ -39,6 +40,9 @@ func wardenMain([]string) int {
 	}
 	if trial, err := time.ParseDuration(os.Getenv(envTrial)); err == nil {
 		cfg.Trial = trial
+	}
+	if hang, err := time.ParseDuration(os.Getenv(envHang)); err == nil {
+		cfg.Hang = hang
 	}
 	err := container.Warden(context.Background(), cfg)
 	var exit *container.AgentExit
@@ -133,8 +137,10 @@ func runAgent() error {
 			return err
 		}
 		defer c.Close()
-		if _, err := c.Write([]byte("READY=1\nMAINPID=1\nSTATUS=ready")); err != nil {
-			return err
+		for _, words := range []string{"READY=1\nMAINPID=1\nSTATUS=ready", "WATCHDOG=1"} {
+			if _, err := c.Write([]byte(words)); err != nil {
+				return err
+			}
 		}
 	}
 	if s := <-stop; s == container.SignalLeave {

@@ -7,36 +7,42 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// notifier passes the agent's sd_notify messages on. systemd listens to the main
-// process of a unit only, and that is the warden.
+// notifier hears the agent's sd_notify messages and passes them on. systemd listens
+// to the main process of a unit only, and that is the warden.
 type notifier struct {
-	conn *net.UnixConn // nil: nobody listens
+	conn *net.UnixConn // nil: the agent cannot be heard
+	up   bool          // there is somebody to pass on to
 	path string
 	log  *slog.Logger
 	done chan struct{}
+
+	ready, alive atomic.Bool // what the agent has said since forget
 }
 
 // maxNotify is the size in bytes of the longest message passed on.
 const maxNotify = 4096
 
-// newNotifier opens a socket for the agent, if this process has somebody to pass
-// on to.
+// newNotifier opens a socket for the agent. Without systemd above it is only there to
+// hear whether the agent is well, and a directory whose name is too long for a socket
+// does without.
 func newNotifier(runDir string, log *slog.Logger) (*notifier, error) {
-	n := &notifier{log: log, done: make(chan struct{})}
-	if os.Getenv("NOTIFY_SOCKET") == "" {
-		close(n.done)
-		return n, nil
-	}
-	n.path = filepath.Join(runDir, "notify")
+	n := &notifier{log: log, up: os.Getenv("NOTIFY_SOCKET") != "", path: filepath.Join(runDir, "notify"), done: make(chan struct{})}
 	if err := os.Remove(n.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: n.path, Net: "unixgram"})
+	if err != nil && !n.up {
+		close(n.done)
+		return n, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,13 +62,36 @@ func (n *notifier) run() {
 		if err != nil {
 			return // closed
 		}
+		n.hear(string(buf[:size]))
 		n.send(passable(string(buf[:size])))
 	}
 }
 
+// hear notes what the agent says of itself.
+func (n *notifier) hear(state string) {
+	for line := range strings.SplitSeq(state, "\n") {
+		switch line {
+		case "READY=1":
+			n.ready.Store(true)
+		case "WATCHDOG=1":
+			n.alive.Store(true)
+		}
+	}
+}
+
+// forget is for another agent.
+func (n *notifier) forget() {
+	n.ready.Store(false)
+	n.alive.Store(false)
+}
+
+// well tells whether the agent has said that it runs and, later, that it still does.
+// One that cannot be heard is taken at its being there.
+func (n *notifier) well() bool { return n.conn == nil || n.ready.Load() && n.alive.Load() }
+
 // send tells the service manager. Nobody is worse off when it does not hear.
 func (n *notifier) send(state string) {
-	if state == "" || n.conn == nil {
+	if state == "" || !n.up {
 		return
 	}
 	if _, err := daemon.SdNotify(false, state); err != nil {
@@ -86,16 +115,23 @@ func passable(state string) string {
 }
 
 // environ is this process's environment with what the agent must see instead:
-// our socket, and a watchdog that is for it.
-func (n *notifier) environ() []string {
+// our socket, and a watchdog that is for it and asks at least once in that time.
+func (n *notifier) environ(watchdog time.Duration) []string {
 	var env []string
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "NOTIFY_SOCKET=") && !strings.HasPrefix(e, "WATCHDOG_PID=") {
+		key, value, _ := strings.Cut(e, "=")
+		switch key {
+		case "NOTIFY_SOCKET", "WATCHDOG_PID":
+		case "WATCHDOG_USEC":
+			if theirs, err := strconv.ParseInt(value, 10, 64); err == nil && theirs > 0 {
+				watchdog = min(watchdog, time.Duration(theirs)*time.Microsecond)
+			}
+		default:
 			env = append(env, e)
 		}
 	}
 	if n.conn != nil {
-		env = append(env, "NOTIFY_SOCKET="+n.path)
+		env = append(env, "NOTIFY_SOCKET="+n.path, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10))
 	}
 	return env
 }

@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// How long an agent from another file than before is on trial, and how often it
-// may die in that time before the one before is put back.
+// How long an agent from another file than before is on trial, how often it may die in
+// that time before the one before is put back, and how long it may take to be well.
 const (
 	trialTime   = 30 * time.Second
 	trialDeaths = 3
+	trialHang   = 2 * time.Minute
 )
 
 // binaries are the files the warden starts agents from. The one that has proved
@@ -106,7 +107,7 @@ func (b *binaries) died(after time.Duration, hopeless bool) bool {
 	}
 	b.refused = b.id
 	err := b.putBack(b.path)
-	b.cfg.Logger.Error("new agent does not live, the one before takes its place", "deaths", b.deaths, "within", b.cfg.Trial, "put_back", err == nil, "err", err)
+	b.cfg.Logger.Error("new agent does not live, the one before takes its place", "deaths", b.deaths, "after", after, "put_back", err == nil, "err", err)
 	return true
 }
 

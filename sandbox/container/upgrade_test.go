@@ -31,6 +31,8 @@ func TestAnAgentThatDiesAfterAnUpgradeIsReplacedByTheOneBefore(t *testing.T) {
 		"that is killed":               "#!/bin/sh\nkill -9 $$\n",
 		"that refuses what it is told": "#!/bin/sh\nexit 2\n",
 		"that is no program":           "neither",
+		"that hangs":                   "#!/bin/sh\nexec sleep 1000\n",
+		"that says nothing any more":   "#!/usr/bin/env python3\nimport os, socket, time\nsocket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\ntime.sleep(1000)\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -43,7 +45,7 @@ func TestAnAgentThatDiesAfterAnUpgradeIsReplacedByTheOneBefore(t *testing.T) {
 				}
 				replace(t, path, string(raw))
 			}
-			h := newHousehold(t, `sleep 1000`, envBinary+"="+path)
+			h := newHousehold(t, `sleep 1000`, envBinary+"="+path, envHang+"=4s")
 			first := h.next("started")
 			replace(t, path, bad)
 			if err := h.warden.Process.Signal(container.SignalLeave); err != nil {
@@ -80,7 +82,7 @@ func TestAnAgentThatLivesAfterAnUpgradeIsKept(t *testing.T) {
 	}
 	path := filepath.Join(openDir(t), "agent")
 	replace(t, path, string(raw))
-	h := newHousehold(t, `sleep 1000`, envBinary+"="+path, envTrial+"=10ms")
+	h := newHousehold(t, `sleep 1000`, envBinary+"="+path, envTrial+"=10ms") // and as long to be well as it takes
 	h.next("started")
 	replace(t, path, string(raw)+"\n")
 	for range 2 {

@@ -37,6 +37,10 @@ type WardenConfig struct {
 	// 3), or ends with ExitUsage, is replaced by the one before.
 	Trial  time.Duration
 	Deaths int
+	// Hang is how long such an agent may take until it has said, by sd_notify, that
+	// it runs and that it still does, default 2 minutes; then it is killed and replaced
+	// by the one before, at once.
+	Hang time.Duration
 	// Inherit makes a file that the next agent has as descriptor 3; the variable names it in the
 	// agent's environment. Asked before each start; the warden closes its own copy. Default: none.
 	Inherit         func() (*os.File, error)
@@ -60,6 +64,9 @@ func (c WardenConfig) withDefaults() WardenConfig {
 	}
 	if c.Deaths == 0 {
 		c.Deaths = trialDeaths
+	}
+	if c.Hang == 0 {
+		c.Hang = trialHang
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -104,6 +111,7 @@ type warden struct {
 	fast     int       // how many died young, one after the other
 	stopping bool
 	handover bool // the agent was asked to make room for its successor
+	hung     bool // the agent was killed because it did not say that it is well
 }
 
 // The pace of restarts. An agent is away for as short as can be, since modules
@@ -204,9 +212,7 @@ func (w *warden) run(ctx context.Context) error {
 			w.cfg.Logger.Warn("agent does not make room, it is killed", "pid", w.pid)
 			w.kill(syscall.SIGKILL)
 		case <-trial.C:
-			if w.pid != 0 {
-				w.binaries.proven()
-			}
+			w.judge(trial)
 		case <-restart.C:
 			trial.Reset(w.cfg.Trial)
 			if err := w.start(); err != nil {
@@ -221,7 +227,7 @@ func (w *warden) run(ctx context.Context) error {
 			}
 			overdue.Stop()
 			usage := status.Exited() && status.ExitStatus() == ExitUsage
-			refused := !w.stopping && !w.handover && w.binaries.died(time.Since(w.born), usage)
+			refused := !w.stopping && !w.handover && w.binaries.died(time.Since(w.born), usage || w.hung)
 			if w.stopping || usage && !refused {
 				return agentExit(status)
 			}
@@ -234,6 +240,22 @@ func (w *warden) run(ctx context.Context) error {
 			w.pid = 0
 			restart.Reset(delay)
 		}
+	}
+}
+
+// judge looks at an agent whose time on trial is over: it is kept once it is well, and
+// killed when that takes too long.
+func (w *warden) judge(trial *time.Timer) {
+	switch {
+	case w.pid == 0 || !w.binaries.onTrial():
+	case w.notify.well():
+		w.binaries.proven()
+	case time.Since(w.born) < w.cfg.Hang:
+		trial.Reset(min(w.cfg.Trial, w.cfg.Hang/4))
+	case !w.stopping && !w.handover:
+		w.cfg.Logger.Error("new agent does not say that it is well, it is killed", "pid", w.pid, "within", w.cfg.Hang)
+		w.hung = true
+		w.kill(syscall.SIGKILL)
 	}
 }
 
@@ -260,9 +282,10 @@ func (w *warden) kill(sig syscall.Signal) {
 // start starts the agent. Not with package os: that would wait for children.
 func (w *warden) start() error {
 	w.born = time.Now()
-	w.handover = false
+	w.handover, w.hung = false, false
+	w.notify.forget()
 	args := append([]string(nil), w.cfg.Args...)
-	attr := &syscall.ProcAttr{Env: w.notify.environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Pdeathsig: SignalLeave}}
+	attr := &syscall.ProcAttr{Env: w.notify.environ(2 * w.cfg.Trial), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Pdeathsig: SignalLeave}}
 	done := w.inherit(attr)
 	defer done()
 	pid, err := syscall.ForkExec(w.binaries.next(), args, attr)
