@@ -64,6 +64,7 @@ class Run:
     jobs: dict = dataclasses.field(default_factory=dict)  # name: (exit code or None, seconds)
     output: dict = dataclasses.field(default_factory=dict)  # name: bytes
     marks: dict = dataclasses.field(default_factory=dict)  # mark: seconds since the start
+    latest: dict = dataclasses.field(default_factory=dict)  # mark: when it came last, as time.time() has it; a board that resets itself has several
     facts: dict = dataclasses.field(default_factory=dict)  # cpu, lacks, warnings
     deaths: list = dataclasses.field(default_factory=list)
     full: set = dataclasses.field(default_factory=set)
@@ -255,6 +256,7 @@ class Machine:
     def _mark(self, word, rest):
         run, now = self.run, time.time() - self.began
         run.marks.setdefault(word, round(now, 1))
+        run.latest[word] = time.time()
         if word == "up":
             run.boots += 1
         elif word in ("cpu", "lacks"):

@@ -98,12 +98,12 @@ class Job:
         before, at = self.book.counts(), time.time()
         self.device.cut(how)
         self.device.answers()
-        there = time.time() - at
+        there, latest = time.time() - at, self.device.machine.run.latest
         if dark:
             self.hub.resume()
         self.publishes(1)
         self.say(f"reset {n + 1} of {self.resets} ({how}{', hub standing still' if dark else ''}) after {before[0]} acknowledged, {before[1]} received: "
-                 f"agent answers after {there:.1f} s, both modules' messages arrive after {time.time() - at:.1f} s")
+                 f"kernel up after {latest['up'] - at:.1f} s, board ready after {latest['ready'] - at:.1f} s, agent answers after {there:.1f} s, both modules' messages arrive after {time.time() - at:.1f} s")
 
     def footprint(self):
         agent, warden = pss(self.device)

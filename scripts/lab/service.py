@@ -116,7 +116,8 @@ class Service:
         return text
 
     def status(self):
-        return json.loads(self.on("[ -S /run/sandpiper/control.sock ] && sandpiper status --json"))
+        """The agent's own status. Asked again soon: a question that a reset swallowed waits for its whole limit, and no longer."""
+        return json.loads(self.on("[ -S /run/sandpiper/control.sock ] && sandpiper status --json", 20))
 
     def alive(self):
         """Raises when the board is beyond waiting for."""
