@@ -10,7 +10,18 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// A program that needs a key waits for the kernel's pool. One that only the jitter of a coarse timer fills is filled in seconds, or never.
+func TestTheKernelsRandomPoolIsFilledBeforeProgramsStart(t *testing.T) {
+	t.Parallel()
+	onBoard(t)
+	if _, err := unix.Getrandom(make([]byte, 32), unix.GRND_NONBLOCK); err != nil {
+		t.Errorf("getrandom without waiting: %v, want 32 bytes: no hardware generator fills the pool", err)
+	}
+}
 
 func TestClockAndEntropyAreGoodEnoughForTLS(t *testing.T) {
 	t.Parallel()
