@@ -17,6 +17,7 @@ const leafBytes = 20 << 10
 // tested.
 type binder struct {
 	file   []byte
+	free   func() // gives file back
 	keys   []byte // of the leaf that is being filled
 	elems  []element
 	size   int
@@ -37,10 +38,11 @@ type leafRef struct {
 
 // bind returns the file of a draft, with the records from low on; stored is how
 // many there were in all. The slice is
-// good until the next call.
+// good until the next call, or release.
 func (b *binder) bind(d *draft, low []uint64, stored uint64) []byte {
 	if most := d.at + d.at/4 + 16*pageSize; cap(b.file) < most {
-		b.file = make([]byte, 0, most) // grown by halves it would leave twice as much behind
+		b.release()
+		b.file, b.free = apart(most) // grown by halves it would leave twice as much behind
 	}
 	b.file = append(b.file[:0], make([]byte, 2*pageSize)...) // the meta pages, at the end
 	b.leaves = b.leaves[:0]
@@ -72,6 +74,14 @@ func (b *binder) bind(d *draft, low []uint64, stored uint64) []byte {
 		b.meta(i, uint64(len(b.file)-len(top))/pageSize)
 	}
 	return b.file
+}
+
+// release gives the memory of the last file back.
+func (b *binder) release() {
+	if b.free != nil {
+		b.free()
+	}
+	b.file, b.free = nil, nil
 }
 
 // add adds an element behind all others.

@@ -22,6 +22,9 @@ type draft struct {
 	refs   []byte // scratch
 	fresh  []placed
 
+	life sync.RWMutex // held by readers of buf, and by the one that gives it back
+	free func()       // gives buf back; nil when that was done
+
 	mu    sync.RWMutex
 	buf   []byte
 	drawn []drawn // by the number of the lane, less 1
@@ -52,7 +55,33 @@ type placed struct {
 }
 
 func newDraft(number, base, last uint64, j *journal) *draft {
-	return &draft{number: number, base: base, last: last, journal: j, key: j.key, buf: make([]byte, j.room())}
+	d := &draft{number: number, base: base, last: last, journal: j, key: j.key}
+	d.buf, d.free = apart(j.room())
+	return d
+}
+
+// enter says whether the records can still be read, until leave is called.
+func (d *draft) enter() bool {
+	d.life.RLock()
+	if d.buf == nil {
+		d.life.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (d *draft) leave() { d.life.RUnlock() }
+
+// release gives the memory back of a draft that has a file, or that nobody needs.
+// It waits for readers.
+func (d *draft) release() {
+	d.life.Lock()
+	defer d.life.Unlock()
+	d.buf = nil
+	if d.free != nil {
+		d.free()
+		d.free = nil
+	}
 }
 
 // need bounds what a group takes in the journal.

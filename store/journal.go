@@ -157,11 +157,12 @@ func (p *journals) dropLocked(j *journal) {
 	p.medium.syncDir(p.folder) //nolint:errcheck // the same
 }
 
-// adopt opens the journals that are there and returns them with what they have.
-func (p *journals) adopt() (found []*journal, content [][]byte, err error) {
+// adopt opens the journals that are there and returns them as drafts of which
+// nobody knows what they have.
+func (p *journals) adopt() (found []*draft, err error) {
 	names, err := filepath.Glob(filepath.Join(p.folder, "*"+journalSuffix))
 	if err != nil {
-		return nil, nil, fmt.Errorf("list journals: %w", err)
+		return nil, fmt.Errorf("list journals: %w", err)
 	}
 	for _, path := range names {
 		n, key, old, ok := parseJournalName(path)
@@ -169,24 +170,24 @@ func (p *journals) adopt() (found []*journal, content [][]byte, err error) {
 			continue
 		}
 		p.slot = max(p.slot, n)
-		j, b, err := p.read(path)
+		d, err := p.read(path)
 		if errors.Is(err, syscall.EIO) {
 			p.io.damaged.Add(1)
 			p.log.Error("journal cannot be read: what was only in it is lost", "file", path, "err", err)
 			continue
 		}
 		if err != nil {
-			return found, nil, readOnly(fmt.Errorf("read journal %d: %w", n, err))
+			return found, readOnly(fmt.Errorf("read journal %d: %w", n, err))
 		}
-		j.key, j.old = key, old
-		if _, ok := parseBlock(b[max(0, len(b)-blockHeader):], key); !ok && !old {
+		d.key, d.journal.key, d.journal.old = key, key, old
+		if _, ok := parseBlock(d.buf[max(0, len(d.buf)-blockHeader):], key); !ok && !old {
 			p.io.damaged.Add(1)
 			p.log.Error("journal is damaged: the block at its end is missing", "file", path)
-			p.fail(j)
+			p.fail(d.journal)
 		}
-		found, content = append(found, j), append(content, b)
+		found = append(found, d)
 	}
-	return found, content, nil
+	return found, nil
 }
 
 // parseJournalName takes a journal's name apart: its number, and the key of its
@@ -206,20 +207,24 @@ func (j *journal) room() int { return int(j.size) - blockHeader }
 
 // read reads one journal. A part that the disk cannot read is zero, and the file
 // is not used again.
-func (p *journals) read(path string) (*journal, []byte, error) {
+func (p *journals) read(path string) (*draft, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	j := &journal{path: path, size: info.Size(), failed: info.Size() < minSegment || info.Size() > maxJournal}
 	if j.file, err = p.medium.open(path, os.O_RDWR); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !j.failed {
 		p.all++
 	}
 	p.ledger.taken(j.size)
-	b := make([]byte, min(j.size, maxJournal))
+	d := &draft{journal: j, buf: []byte{}}
+	if j.size > 0 {
+		d.buf, d.free = apart(int(min(j.size, maxJournal)))
+	}
+	b := d.buf
 	for at := 0; at < len(b); at += pageSize {
 		if at == 0 {
 			if _, err := j.ReadAt(b, 0); err == nil {
@@ -235,7 +240,7 @@ func (p *journals) read(path string) (*journal, []byte, error) {
 			}
 		}
 	}
-	return j, b, nil
+	return d, nil
 }
 
 // close closes what nobody uses; drafts close their own.

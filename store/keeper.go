@@ -175,6 +175,7 @@ func (q *Queue) discard(segments []*segment) error {
 		q.shelf.drop(seg.number)
 		if at := seg.where(); at.draft != nil {
 			q.tail.journals.give(at.draft.journal)
+			at.draft.release()
 		} else if err := q.medium.remove(at.path); err != nil {
 			q.ledger.putBack(flush{drained: segments[i : i+1]})
 			failed = errors.Join(failed, fmt.Errorf("remove drained segment: %w", err))

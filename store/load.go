@@ -86,6 +86,7 @@ func (q *Queue) loadSegments(l *loading) (floor uint64, err error) {
 		floor = max(floor, last)
 		if d != nil {
 			q.tail.journals.give(d.journal)
+			d.release()
 		}
 	}
 	for number, sum := range l.catalog { // what is left has no file
@@ -113,13 +114,13 @@ func keys(paths map[uint64]string, drafts map[uint64]*draft) func(func(uint64) b
 // readJournals reads the journals and notes them by the number of the segment
 // that they have, and what they know of lanes. Those that have none are free.
 func (q *Queue) readJournals(l *loading) error {
-	found, content, err := q.tail.journals.adopt()
+	found, err := q.tail.journals.adopt()
 	if err != nil {
 		return err
 	}
-	for i, j := range found {
-		l.evidence.journal(content[i], j.key)
-		d := &draft{journal: j, key: j.key, buf: content[i]}
+	for _, d := range found {
+		j := d.journal
+		l.evidence.journal(d.buf, j.key)
 		if !j.old {
 			d.buf = d.buf[:max(0, len(d.buf)-blockHeader)]
 		}
@@ -127,12 +128,14 @@ func (q *Queue) readJournals(l *loading) error {
 		switch other := l.drafts[r.epoch]; {
 		case r.epoch == 0:
 			q.tail.journals.give(j)
+			d.release()
 			continue
 		case other != nil: // only a disk that lies about flushes does that
 			q.io.damaged.Add(1)
 			q.log.Error("two journals claim the same messages", "file", j.path, "other", other.journal.path)
 			q.tail.journals.fail(j)
 			q.tail.journals.give(j)
+			d.release()
 			continue
 		}
 		l.drafts[r.epoch], l.found[r.epoch] = d, r
@@ -174,6 +177,7 @@ func (q *Queue) loadDraft(l *loading, d *draft, floor uint64) (last uint64) {
 	}
 	if err != nil || len(sum.Lanes) == 0 {
 		q.tail.journals.give(d.journal) // all of it was delivered, or is elsewhere
+		d.release()
 		return max(d.last, r.top)
 	}
 	if r.holes > 0 {

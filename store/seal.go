@@ -75,6 +75,7 @@ func (q *Queue) seal(seg *segment) error {
 		return nil
 	}
 	b := q.binder.bind(d, d.low(cursor), q.ledger.storedSoFar())
+	defer q.binder.release()
 	if err := q.tail.room(int64(len(b))); err != nil {
 		return err
 	}
@@ -95,6 +96,7 @@ func (q *Queue) seal(seg *segment) error {
 		q.log.Error("messages changed in memory and are lost", "file", path, "lost", lost)
 	}
 	q.ledger.release(d)
+	d.release()
 	return nil
 }
 

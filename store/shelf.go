@@ -39,8 +39,14 @@ type handle struct {
 // view runs fn on a segment: on the draft, or on its file in one read transaction. Its error is a *damage if
 // the file is not what was written to it.
 func (s *shelf) view(seg *segment, fn func(r *reader) error) error {
-	if d := seg.where().draft; d != nil {
-		return fn(&reader{content: d, number: d.number})
+	for d := seg.where().draft; d != nil; d = seg.where().draft {
+		if d.enter() {
+			defer d.leave()
+			return fn(&reader{content: d, number: d.number})
+		}
+		if seg.where().draft == d {
+			return nil // every lane has passed it meanwhile
+		}
 	}
 	h, err := s.borrow(seg)
 	if err != nil {

@@ -297,6 +297,7 @@ func (s *Store) Usage() Usage {
 func (q *Queue) closeJournals() error {
 	err := q.tail.journals.close()
 	for _, d := range q.ledger.drafts() {
+		d.release()
 		if cerr := d.journal.Close(); !d.journal.failed {
 			err = errors.Join(err, cerr)
 		}
