@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -114,24 +113,24 @@ func passable(state string) string {
 	return strings.Join(keep, "\n")
 }
 
+// VariableTrial is set for an agent on trial, to a time.Duration: after it the agent
+// says once, by WATCHDOG=1, that it still works.
+const VariableTrial = "SANDPIPER_TRIAL"
+
 // environ is this process's environment with what the agent must see instead:
-// our socket, and a watchdog that is for it and asks at least once in that time.
-func (n *notifier) environ(watchdog time.Duration) []string {
+// our socket, a watchdog that is for it, and how long it is on trial (0: it is not).
+func (n *notifier) environ(trial time.Duration) []string {
 	var env []string
 	for _, e := range os.Environ() {
-		key, value, _ := strings.Cut(e, "=")
-		switch key {
-		case "NOTIFY_SOCKET", "WATCHDOG_PID":
-		case "WATCHDOG_USEC":
-			if theirs, err := strconv.ParseInt(value, 10, 64); err == nil && theirs > 0 {
-				watchdog = min(watchdog, time.Duration(theirs)*time.Microsecond)
-			}
-		default:
+		if !strings.HasPrefix(e, "NOTIFY_SOCKET=") && !strings.HasPrefix(e, "WATCHDOG_PID=") && !strings.HasPrefix(e, VariableTrial+"=") {
 			env = append(env, e)
 		}
 	}
 	if n.conn != nil {
-		env = append(env, "NOTIFY_SOCKET="+n.path, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10))
+		env = append(env, "NOTIFY_SOCKET="+n.path)
+	}
+	if trial > 0 {
+		env = append(env, VariableTrial+"="+trial.String())
 	}
 	return env
 }

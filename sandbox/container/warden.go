@@ -285,10 +285,15 @@ func (w *warden) start() error {
 	w.handover, w.hung = false, false
 	w.notify.forget()
 	args := append([]string(nil), w.cfg.Args...)
-	attr := &syscall.ProcAttr{Env: w.notify.environ(2 * w.cfg.Trial), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Pdeathsig: SignalLeave}}
+	binary := w.binaries.next()
+	trial := time.Duration(0)
+	if w.binaries.onTrial() {
+		trial = w.cfg.Trial
+	}
+	attr := &syscall.ProcAttr{Env: w.notify.environ(trial), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Pdeathsig: SignalLeave}}
 	done := w.inherit(attr)
 	defer done()
-	pid, err := syscall.ForkExec(w.binaries.next(), args, attr)
+	pid, err := syscall.ForkExec(binary, args, attr)
 	if err != nil {
 		return err
 	}
