@@ -77,11 +77,11 @@ func (t *thing) deadline(asked time.Duration) time.Time {
 
 // named puts the name of the resource into an error.
 func named(err error, name string) error {
-	var e *Error
-	if err == nil || errors.As(err, &e) && e.Name != "" {
+	e, ok := errors.AsType[*Error](err)
+	if err == nil || ok && e.Name != "" {
 		return err
 	}
-	if e != nil {
+	if ok {
 		c := *e
 		c.Name = name
 		return &c
@@ -91,8 +91,7 @@ func named(err error, name string) error {
 
 // denied records a refusal.
 func (s *Server) denied(who string, err error) error {
-	var e *Error
-	if errors.As(err, &e) && e.Code == Denied {
+	if e, ok := errors.AsType[*Error](err); ok && e.Code == Denied {
 		s.mu.Lock()
 		s.recordLocked(who, e.Name, "denied: "+e.Detail)
 		s.mu.Unlock()

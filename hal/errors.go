@@ -95,8 +95,7 @@ func Errorf(code Code, format string, args ...any) *Error {
 
 // CodeOf is the code of an error, Broken for one that has none.
 func CodeOf(err error) Code {
-	var c Code
-	if errors.As(err, &c) {
+	if c, ok := errors.AsType[Code](err); ok {
 		return c
 	}
 	return Broken

@@ -102,7 +102,8 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		}
 	}
 	s.fence++
-	out := Lease{ID: rand.Text(), Names: slices.Sorted(slices.Values(names)), Fence: s.fence}
+	out := Lease{ID: rand.Text(), Names: slices.Clone(names), Fence: s.fence}
+	slices.Sort(out.Names)
 	for _, name := range out.Names {
 		t := s.things[name]
 		if t.lease != nil && t.lease.timer != nil {

@@ -21,7 +21,7 @@ const (
 
 // released is known of the drivers that somebody looked at; a release is never a safe state all the same.
 func (h host) released(c chip) release {
-	real, err := filepath.EvalSymlinks(c.dir)
+	real, err := resolved(c.dir)
 	if err != nil {
 		return releaseUnknown
 	}

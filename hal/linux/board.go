@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -155,7 +154,7 @@ func (b *Board) absent(r hal.Resource) bool {
 			}
 		}
 	case KindCAN:
-		_, err = net.InterfaceByName(m.Interface)
+		_, err = interfaceIndex(m.Interface)
 		return err != nil
 	case KindSensor:
 		s, openErr := k.open(translate(r))

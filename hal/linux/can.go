@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"unsafe"
 
@@ -46,16 +45,16 @@ type canSocket struct {
 
 // openCAN opens a raw socket on an interface; without filters it receives nothing.
 func openCAN(name string, filters []canFilter) (*canSocket, error) {
-	ifc, err := net.InterfaceByName(name)
+	index, err := interfaceIndex(name)
 	if err != nil {
-		return nil, fmt.Errorf("CAN interface %s: %w", name, unix.ENODEV)
+		return nil, fmt.Errorf("CAN interface %s: %w", name, err)
 	}
 	fd, err := unix.Socket(unix.AF_CAN, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.CAN_RAW)
 	if err != nil {
 		return nil, fmt.Errorf("CAN socket: %w", err)
 	}
 	c := &canSocket{name: name}
-	if err := c.setup(fd, ifc.Index, filters); err != nil {
+	if err := c.setup(fd, index, filters); err != nil {
 		return nil, errors.Join(fmt.Errorf("CAN interface %s: %w", name, err), unix.Close(fd))
 	}
 	c.file = os.NewFile(uintptr(fd), "can:"+name)
@@ -173,8 +172,8 @@ func (c *canSocket) receive() (canReceived, error) {
 		var n, oobn int
 		var inner error
 		err := raw.Read(func(fd uintptr) bool {
-			n, oobn, _, _, inner = unix.Recvmsg(int(fd), c.buf[:], c.oob[:], 0)
-			return inner != unix.EAGAIN && inner != unix.EINTR
+			n, oobn, inner = receive(fd, c.buf[:], c.oob[:], nil, 0)
+			return !again(inner)
 		})
 		if err != nil {
 			return canReceived{}, err
@@ -191,24 +190,26 @@ func (c *canSocket) receive() (canReceived, error) {
 
 // control reads the time and the loss counter beside a frame.
 func (c *canSocket) control(oob []byte) (wall int64) {
-	list, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return 0
-	}
-	for _, m := range list {
-		if m.Header.Level != unix.SOL_SOCKET {
-			continue
+	const head = int(unsafe.Sizeof(unix.Cmsghdr{}))
+	for len(oob) >= head {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(oob)))
+		n := int(h.Len)
+		if n < head || n > len(oob) {
+			return wall
 		}
+		data := oob[head:n]
 		switch {
-		case m.Header.Type == unix.SO_RXQ_OVFL && len(m.Data) >= 4:
-			c.lost = binary.NativeEndian.Uint32(m.Data)
-		case m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= int(unsafe.Sizeof(unix.Timespec{})):
-			if len(m.Data) >= 16 && unsafe.Sizeof(unix.Timespec{}) == 16 {
-				wall = int64(binary.NativeEndian.Uint64(m.Data))*1e9 + int64(binary.NativeEndian.Uint64(m.Data[8:]))
+		case h.Level != unix.SOL_SOCKET:
+		case h.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
+			c.lost = binary.NativeEndian.Uint32(data)
+		case h.Type == unix.SO_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
+			if unsafe.Sizeof(unix.Timespec{}) == 16 {
+				wall = int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:]))
 			} else {
-				wall = int64(int32(binary.NativeEndian.Uint32(m.Data)))*1e9 + int64(binary.NativeEndian.Uint32(m.Data[4:]))
+				wall = int64(int32(binary.NativeEndian.Uint32(data)))*1e9 + int64(binary.NativeEndian.Uint32(data[4:]))
 			}
 		}
+		oob = oob[min(unix.CmsgSpace(n-head), len(oob)):]
 	}
 	return wall
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 )
@@ -118,7 +117,7 @@ func deviceOf(dir string, up bool) device {
 	if up {
 		behind = dir
 	}
-	real, err := filepath.EvalSymlinks(behind)
+	real, err := resolved(behind)
 	if err != nil {
 		return d
 	}
@@ -127,7 +126,7 @@ func deviceOf(dir string, up bool) device {
 	}
 	d.parent = busName(real)
 	for _, at := range [...]string{dir, real} {
-		if node, err := filepath.EvalSymlinks(filepath.Join(at, "of_node")); err == nil {
+		if node, err := resolved(filepath.Join(at, "of_node")); err == nil {
 			d.of = filepath.Base(node)
 			break
 		}
@@ -137,14 +136,23 @@ func deviceOf(dir string, up bool) device {
 
 // sorted orders devices by their nodes or folders, "gpiochip2" before "gpiochip10".
 func sorted(list []device) []device {
-	key := func(d device) string {
+	key := func(d *device) string {
 		if d.node != "" {
 			return d.node
 		}
 		return d.dir
 	}
-	sort.Slice(list, func(i, j int) bool { return naturalLess(key(list[i]), key(list[j])) })
+	inOrder(list, func(a, b *device) bool { return naturalLess(key(a), key(b)) })
 	return list
+}
+
+// inOrder sorts a short list by insertion: a few hundred bytes of code, where the library's sort is several thousand.
+func inOrder[T any](list []T, less func(a, b *T) bool) {
+	for i := range list {
+		for k := i; k > 0 && less(&list[k], &list[k-1]); k-- {
+			list[k], list[k-1] = list[k-1], list[k]
+		}
+	}
 }
 
 func naturalLess(a, b string) bool {

@@ -38,8 +38,7 @@ func coded(k Kind, err error) error {
 	if err == nil {
 		return nil
 	}
-	var have *Error
-	if errors.As(err, &have) || errors.Is(err, os.ErrClosed) {
+	if _, have := errors.AsType[*Error](err); have || errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return &Error{Code: codeOf(k, err), Err: err}
@@ -47,20 +46,19 @@ func coded(k Kind, err error) error {
 
 // codeOfAny is the code that an error has, or else what its number means.
 func codeOfAny(k Kind, err error) Code {
-	var have *Error
-	if errors.As(err, &have) {
+	if have, ok := errors.AsType[*Error](err); ok {
 		return have.Code
 	}
 	return codeOf(k, err)
 }
 
 func codeOf(k Kind, err error) Code {
-	var busy *busyError
-	var refused *modbusException
+	_, busy := errors.AsType[*busyError](err)
+	_, refused := errors.AsType[*modbusException](err)
 	switch {
-	case errors.As(err, &busy):
+	case busy:
 		return CodeBusy
-	case errors.As(err, &refused), errors.Is(err, errModbusAnswer):
+	case refused, errors.Is(err, errModbusAnswer):
 		return CodeNACK
 	case errors.Is(err, errModbusRange), errors.Is(err, errNoLine):
 		return CodeRange

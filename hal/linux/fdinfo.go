@@ -16,7 +16,9 @@ func baseName(path string) string { return filepath.Base(path) }
 // and "gpio-line:\t17".
 func fdinfoLine(text string) (chip string, line uint32, ok bool) {
 	found := 0
-	for s := range strings.Lines(text) {
+	for text != "" {
+		var s string
+		s, text, _ = strings.Cut(text, "\n")
 		key, value, _ := strings.Cut(s, ":")
 		value = strings.TrimSpace(value)
 		switch key {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,12 +28,12 @@ type chip struct{ device }
 // chips lists the board's controllers in the order of their nodes. A chip that vanishes meanwhile is left out;
 // an error is one that would hide all of them, as a missing right does.
 func (h host) chips() ([]device, error) {
-	nodes, err := filepath.Glob(h.dev("gpiochip*"))
-	if err != nil {
-		return nil, err
-	}
 	var list []device
-	for _, node := range nodes {
+	for _, name := range names(h.dev("")) {
+		if !strings.HasPrefix(name, "gpiochip") {
+			continue
+		}
+		node := h.dev(name)
 		fd, err := openChip(node)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 			continue

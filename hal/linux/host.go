@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // host is where the kernel's files are seen from: "/" on a device, a folder with a made tree in a test.
@@ -82,6 +84,16 @@ func setAttr(value string, elem ...string) error {
 		return errors.Join(err, f.Close())
 	}
 	return f.Close()
+}
+
+// resolved is a path without links, as the kernel sees it.
+func resolved(path string) (string, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer closeFD(fd)
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 }
 
 func exists(elem ...string) bool {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -105,7 +104,7 @@ func (c *capture) choose(channels []string) error {
 	if found != len(channels) || found == 0 {
 		return fmt.Errorf("channels %s of %s: %w in its buffer; there are: %s", strings.Join(channels, ", "), c.dev, fs.ErrNotExist, strings.Join(known, ", "))
 	}
-	sort.Slice(c.list, func(i, j int) bool { return c.list[i].index < c.list[j].index })
+	inOrder(c.list, func(a, b *element) bool { return a.index < b.index })
 	var err error
 	if c.sample, err = layout(c.list); err != nil {
 		return err

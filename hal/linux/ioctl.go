@@ -35,11 +35,8 @@ func ioctlInt(fd int, request uint, arg uintptr) error {
 
 // errnoOf is the kernel's number inside an error, 0 when there is none.
 func errnoOf(err error) unix.Errno {
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return 0
+	errno, _ := errors.AsType[unix.Errno](err)
+	return errno
 }
 
 // ctext is the text of a C array up to its end mark.

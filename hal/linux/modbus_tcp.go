@@ -42,8 +42,7 @@ func (m *modbusTCP) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 		}
 	}
 	answer, err := m.exchange(ctx, unit, r, pdu)
-	var refused *modbusException
-	if err != nil && !errors.As(err, &refused) {
+	if _, refused := errors.AsType[*modbusException](err); err != nil && !refused {
 		err = joinClose(err, m.conn)
 		m.conn = nil
 	}

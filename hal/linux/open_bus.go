@@ -311,8 +311,7 @@ func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
 		}
 		if err != nil {
 			err = portError("unit "+strconv.Itoa(int(u.unit))+" on "+u.where, err)
-			var e *Error
-			if u.gone != nil && errors.As(err, &e) && e.Code == CodeGone {
+			if e, ok := errors.AsType[*Error](err); u.gone != nil && ok && e.Code == CodeGone {
 				u.gone()
 			}
 			return err

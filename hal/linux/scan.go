@@ -3,7 +3,6 @@ package linux
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -176,13 +175,9 @@ func (s *scanner) buses() {
 		}
 		s.add("serial", d.String(), match...)
 	}
-	list, err := net.Interfaces()
-	if err != nil {
-		return
-	}
-	for _, i := range list {
-		if attrOr(s.path("sys/class/net", i.Name, "type")) == "280" { // ARPHRD_CAN
-			s.add("can", i.Flags.String(), "interface", i.Name)
+	for _, name := range s.class("net") {
+		if dir := s.path("sys/class/net", name); attrOr(dir, "type") == "280" { // ARPHRD_CAN
+			s.add("can", attrOr(dir, "operstate"), "interface", name)
 		}
 	}
 }

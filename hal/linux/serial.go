@@ -68,7 +68,7 @@ func (h host) ttys() []device {
 	var list []device
 	for _, n := range h.class("tty") {
 		dir := h.path("sys/class/tty", n)
-		up, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+		up, err := resolved(filepath.Join(dir, "device"))
 		if err != nil || attrOr(dir, "type") == "0" {
 			continue // consoles, ptys, and places for a port that is not there
 		}

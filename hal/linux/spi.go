@@ -50,7 +50,7 @@ func (h host) spiDevices() []device {
 		}
 		d := device{}
 		dir := h.path("sys/class/spidev", name)
-		if dev, err := filepath.EvalSymlinks(filepath.Join(dir, "device")); err == nil {
+		if dev, err := resolved(filepath.Join(dir, "device")); err == nil {
 			up := filepath.Dir(dev) // …/CONTROLLER/spi_master/spi0/spi0.0 or …/CONTROLLER/spi0/spi0.0
 			if filepath.Base(filepath.Dir(up)) == "spi_master" {
 				up = filepath.Dir(up)

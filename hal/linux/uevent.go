@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -82,11 +83,11 @@ func (s *ueventSocket) read() (uevent, error) {
 	}
 	for {
 		var n int
-		var from unix.Sockaddr
+		var from unix.RawSockaddrNetlink
 		var inner error
 		err := raw.Read(func(fd uintptr) bool {
-			n, from, inner = unix.Recvfrom(int(fd), s.buf[:], 0)
-			return inner != unix.EAGAIN && inner != unix.EINTR
+			n, _, inner = receive(fd, s.buf[:], nil, unsafe.Pointer(&from), unix.SizeofSockaddrNetlink)
+			return !again(inner)
 		})
 		if err != nil {
 			return uevent{}, err
@@ -97,7 +98,7 @@ func (s *ueventSocket) read() (uevent, error) {
 		if inner != nil {
 			return uevent{}, inner
 		}
-		if a, ok := from.(*unix.SockaddrNetlink); !ok || a.Pid != 0 {
+		if from.Family != unix.AF_NETLINK || from.Pid != 0 {
 			continue
 		}
 		if u, err := parseUevent(s.buf[:n]); err == nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +39,6 @@ func (h host) w1Devices() []w1Device {
 		dir := h.path("sys/bus/w1/devices", n)
 		list = append(list, w1Device{id: n, dir: dir, master: h.w1Master(n), temperature: exists(dir, "temperature")})
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].id < list[j].id })
 	return list
 }
 
