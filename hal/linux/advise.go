@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // release is what a controller does to an output when the last descriptor of its request closes: the kernel's document
@@ -39,15 +41,15 @@ func (h host) released(c chip) release {
 
 // Advise looks at an output line without moving it and says, one line each, what about the board disagrees with its
 // safe level: how the pin stands before anybody drives it, and what the controller does when nobody does any more.
-func (b *Backend) Advise(r Resource) ([]string, error) {
-	if r.Kind != KindLine || !r.Wiring.Out {
+func (b *Board) Advise(r hal.Resource) ([]string, error) {
+	if r.Kind != KindLine || r.Line.Direction != hal.Out {
 		return nil, nil
 	}
-	c, l, err := b.findLine(r)
+	c, l, err := b.findLine(r.Line)
 	if err != nil {
 		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
 	}
-	high := (r.Safe != 0) != r.Wiring.ActiveLow // the safe level on the pin
+	high := (r.Safe != nil && *r.Safe != 0) != r.Line.ActiveLow // the safe level on the pin
 	var list []string
 	say := func(format string, args ...any) {
 		list = append(list, r.Name+" ("+c.where(l)+"): "+fmt.Sprintf(format, args...))

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-func newBackend(t *testing.T, root string) *Backend {
+func newBackend(t *testing.T, root string) *Board {
 	t.Helper()
-	b, err := New(Config{Root: root})
+	b, err := NewBoard(Config{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,9 +22,9 @@ func newBackend(t *testing.T, root string) *Backend {
 }
 
 // opened opens a resource as the type that its kind promises and closes it at the end.
-func opened[T interface{ Close() error }](t *testing.T, b *Backend, r Resource) T {
+func opened[T hal.Device](t *testing.T, b *Board, r hal.Resource) T {
 	t.Helper()
-	got, err := b.Open(r)
+	got, err := b.Open(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,27 +41,57 @@ func codeIs(err error, want Code) bool {
 	return errors.As(err, &e) && e.Code == want
 }
 
-func TestSensorsOfEachSubsystemReadAndSayTheirUnit(t *testing.T) {
+// What follows is a resource of each kind, as far as the kernel's side looks at it.
+
+func sensorAt(s hal.Source) hal.Resource {
+	return hal.Resource{Name: "sensor", Kind: KindSensor, Sensor: &hal.SensorPart{Source: s}}
+}
+
+func driverAt(driver, quantity, adapter string) hal.Resource {
+	r := sensorAt(hal.Source{Driver: driver, Attr: quantity})
+	via := i2cAt(adapter, 0x76)
+	r.Sensor.Via = &via
+	return r
+}
+
+func i2cAt(adapter string, addr uint8) hal.Resource {
+	return hal.Resource{Name: "chip", Kind: KindI2C, I2C: &hal.I2CPart{Adapter: adapter, Addr: addr, Timeout: 50 * time.Millisecond}}
+}
+
+func outputAt(chip, line string, safe float64) hal.Resource {
+	return hal.Resource{Name: "relay", Kind: KindLine, Safe: &safe, Line: &hal.LinePart{Chip: chip, Line: line, Direction: hal.Out}}
+}
+
+func inputAt(chip, line string) hal.Resource {
+	return hal.Resource{Name: "door", Kind: KindLine, Line: &hal.LinePart{Chip: chip, Line: line, Direction: hal.In}}
+}
+
+func serialAt(t *testing.T, path, mode string) *hal.SerialPart {
+	t.Helper()
+	p := &hal.SerialPart{Port: hal.Port{Path: path}}
+	if err := p.ParseMode(mode); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestSensorsOfEachSubsystemRead(t *testing.T) {
 	t.Parallel()
 	b := newBackend(t, board(t).root)
 	iio := newBackend(t, adc(t).root)
 	for name, c := range map[string]struct {
-		b     *Backend
-		m     Match
-		v     float64
-		scale float64
-		unit  string
+		b *Board
+		s hal.Source
+		v float64
 	}{
-		"hwmon":   {b, Match{Source: "hwmon", Device: "lm75", Path: "i2c-1-0048", Channel: "temp1_input"}, 21500, 1e-3, "Cel"},
-		"thermal": {b, Match{Source: "thermal", Device: "cpu-thermal"}, 48312, 1e-3, "Cel"},
-		"power":   {b, Match{Source: "power", Device: "BAT0", Channel: "voltage_now"}, 12340000, 1e-6, "V"},
-		"w1":      {b, Match{Source: "w1", Device: "28-0316a279d4ff"}, 23187, 1e-3, "Cel"},
-		"iio":     {iio, Match{Source: "iio", Device: "tank", Channel: "voltage0"}, 2970, 1e-3, "V"},
+		"hwmon":   {b, hal.Source{Hwmon: "lm75", Parent: "i2c-1-0048", Attr: "temp1_input"}, 21500},
+		"thermal": {b, hal.Source{Thermal: "cpu-thermal"}, 48312},
+		"power":   {b, hal.Source{Power: "BAT0", Attr: "voltage_now"}, 12340000},
+		"w1":      {b, hal.Source{W1: "28-0316a279d4ff"}, 23187},
+		"iio":     {iio, hal.Source{IIO: "tank", Attr: "voltage0"}, 2970},
 	} {
-		s := opened[Sensor](t, c.b, Resource{Name: name, Kind: KindSensor, Match: c.m})
-		v, err := s.Read(t.Context())
-		if scale, unit := s.Unit(); v != c.v || scale != c.scale || unit != c.unit || err != nil {
-			t.Errorf("%s: got %v times %v %s, %v, want %v times %v %s", name, v, scale, unit, err, c.v, c.scale, c.unit)
+		if v, err := opened[hal.Sensor](t, c.b, sensorAt(c.s)).Read(t.Context()); v.Num != c.v || v.Time.IsZero() || v.Mono == 0 || err != nil {
+			t.Errorf("%s: got %+v, %v, want %v with both times", name, v, err, c.v)
 		}
 	}
 }
@@ -67,38 +99,41 @@ func TestSensorsOfEachSubsystemReadAndSayTheirUnit(t *testing.T) {
 func TestWhatTheBoardLacksIsSaidByNameWithItsCode(t *testing.T) {
 	t.Parallel()
 	b := newBackend(t, board(t).root)
+	lm75 := sensorAt(hal.Source{Hwmon: "lm75", Attr: "temp1_input"})
+	hydraulic, scale := outputAt("", "", 0), serialAt(t, "", "9600-8N1")
+	hydraulic.Line.Drive = "hydraulic"
+	scale.Port.USBPort = "1-1.3"
 	for name, c := range map[string]struct {
-		r    Resource
+		r    hal.Resource
 		code Code
 		says string
 	}{
-		"two sensors of one name":  {Resource{Kind: KindSensor, Match: Match{Source: "hwmon", Device: "lm75", Channel: "temp1_input"}}, CodeGone, "ambiguous"},
-		"no such sensor":           {Resource{Kind: KindSensor, Match: Match{Source: "thermal", Device: "gpu"}}, CodeGone, "cpu-thermal"},
-		"a way out of the folder":  {Resource{Kind: KindSensor, Match: Match{Source: "power", Device: "BAT0", Channel: "../x"}}, CodeRange, "no name"},
-		"no such source":           {Resource{Kind: KindSensor, Match: Match{Source: "guess"}}, CodeUnsupported, "guess"},
-		"no such driver":           {Resource{Kind: KindSensor, Match: Match{Source: "driver", Device: "bme999"}}, CodeGone, "bme280"},
-		"no such quantity":         {Resource{Kind: KindSensor, Match: Match{Source: "driver", Device: "bme280", Channel: "taste"}}, CodeRange, "humidity"},
-		"no GPIO chip":             {Resource{Kind: KindLine, Match: Match{Chip: "pinctrl-bcm2711", Line: "GPIO17"}}, CodeGone, "no GPIO chip"},
-		"no such drive":            {Resource{Kind: KindLine, Wiring: Wiring{Drive: "hydraulic"}}, CodeUnsupported, "hydraulic"},
-		"no I2C adapter":           {Resource{Kind: KindI2C, Match: Match{Adapter: "main", Addr: 0x40}}, CodeGone, "no I2C adapter"},
-		"a reserved I2C address":   {Resource{Kind: KindI2C, Match: Match{Addr: 0x03}}, CodeRange, "0x03"},
-		"a 10-bit I2C address":     {Resource{Kind: KindI2C, Match: Match{Addr: 0x178}}, CodeRange, "0x178"},
-		"no SPI device":            {Resource{Kind: KindSPI, Match: Match{Controller: "spi@7e204000"}}, CodeGone, "no SPI device"},
-		"no serial port":           {Resource{Kind: KindSerial, Match: Match{USBPort: "1-1.3"}, Wiring: Wiring{Mode: "9600-8N1"}}, CodeGone, "1-1.3"},
-		"no serial mode":           {Resource{Kind: KindSerial, Wiring: Wiring{Mode: "fast"}}, CodeRange, "9600-8N1"},
-		"no CAN interface":         {Resource{Kind: KindCAN, Match: Match{Interface: "can77"}}, CodeGone, "can77"},
-		"a Modbus address of none": {Resource{Kind: KindModbus, Match: Match{Address: "meter"}}, CodeRange, "meter"},
-		"no LED":                   {Resource{Kind: KindLED, Match: Match{Channel: "power"}}, CodeGone, "status"},
-		"no PWM":                   {Resource{Kind: KindPWM, Match: Match{Chip: "pwm@1"}}, CodeGone, "pwm@1"},
-		"no kind":                  {Resource{Kind: "watchdog"}, CodeUnsupported, "watchdog"},
+		"two sensors of one name":  {lm75, CodeGone, "ambiguous"},
+		"no such sensor":           {sensorAt(hal.Source{Thermal: "gpu"}), CodeGone, "cpu-thermal"},
+		"a way out of the folder":  {sensorAt(hal.Source{Power: "BAT0", Attr: "../x"}), CodeRange, "no name"},
+		"no source":                {sensorAt(hal.Source{}), CodeUnsupported, "source"},
+		"no such driver":           {driverAt("bme999", "temperature", "main"), CodeGone, "bme280"},
+		"no such quantity":         {driverAt("bme280", "taste", "main"), CodeRange, "humidity"},
+		"no adapter of a driver":   {driverAt("bme280", "humidity", "main"), CodeGone, "no I2C adapter"},
+		"no GPIO chip":             {outputAt("pinctrl-bcm2711", "GPIO17", 0), CodeGone, "no GPIO chip"},
+		"no such drive":            {hydraulic, CodeUnsupported, "hydraulic"},
+		"no I2C adapter":           {i2cAt("main", 0x40), CodeGone, "no I2C adapter"},
+		"a reserved I2C address":   {i2cAt("main", 0x03), CodeRange, "0x03"},
+		"no SPI device":            {hal.Resource{Kind: KindSPI, SPI: &hal.SPIPart{Controller: "spi@7e204000"}}, CodeGone, "no SPI device"},
+		"no serial port":           {hal.Resource{Kind: KindSerial, Serial: scale}, CodeGone, "1-1.3"},
+		"no CAN interface":         {hal.Resource{Kind: KindCAN, CAN: &hal.CANPart{Interface: "can77"}}, CodeGone, "can77"},
+		"a Modbus address of none": {hal.Resource{Kind: KindModbus, Modbus: &hal.ModbusPart{TCP: "meter"}}, CodeRange, "meter"},
+		"no LED":                   {hal.Resource{Kind: KindLED, LED: &hal.LEDPart{Name: "power"}}, CodeGone, "status"},
+		"no PWM":                   {hal.Resource{Kind: KindPWM, PWM: &hal.PWMPart{Chip: "pwm@1"}}, CodeGone, "pwm@1"},
+		"no kind":                  {hal.Resource{Kind: "watchdog"}, CodeUnsupported, "watchdog"},
 	} {
 		c.r.Name = "probe"
-		_, err := b.Open(c.r)
+		_, err := b.Open(t.Context(), c.r)
 		if !codeIs(err, c.code) || !strings.HasPrefix(err.Error(), "probe: ") || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: got %v, want code %s and %q", name, err, c.code, c.says)
 		}
 	}
-	if _, err := b.Open(Resource{Kind: KindSensor, Match: Match{Source: "hwmon", Device: "lm75", Channel: "temp1_input"}}); !errors.Is(err, ErrAmbiguous) {
+	if _, err := b.Open(t.Context(), lm75); !errors.Is(err, ErrAmbiguous) {
 		t.Errorf("got %v, want the ambiguity to be told from a missing device", err)
 	}
 }
@@ -108,16 +143,17 @@ func TestOutputsBeginSafeAndCarryTheirSafeAction(t *testing.T) {
 	h := board(t)
 	b := newBackend(t, h.root)
 	write(t, h.path("sys/class/leds/status/brightness"), "9\n")
-	l := opened[Level](t, b, Resource{Name: "lamp", Kind: KindLED, Match: Match{Channel: "status"}, Safe: 0.2})
+	dim := 0.2
+	l := opened[hal.Output](t, b, hal.Resource{Name: "lamp", Kind: KindLED, LED: &hal.LEDPart{Name: "status"}, Safe: &dim})
 	if got, err := l.Get(t.Context()); got != 0.2 || err != nil {
 		t.Errorf("at the start: got %v, %v, want the safe 0.2", got, err)
 	}
 	if err := l.Set(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	fd, safe, err := l.(Holder).FD(0.2)
-	if err != nil || fd < 0 || string(safe.Bytes) != "3\n" {
-		t.Errorf("got descriptor %d, %q, %v, want 3 of 15 to be written", fd, safe.Bytes, err)
+	fd, safe := l.(hal.Holder).FD(0.2)
+	if fd < 0 || string(safe.Bytes) != "3\n" {
+		t.Errorf("got descriptor %d, %q, want 3 of 15 to be written", fd, safe.Bytes)
 	}
 	if err := MakeSafe(fd, safe); err != nil {
 		t.Fatal(err)
@@ -140,40 +176,39 @@ func TestModbusUnitsShareOnePort(t *testing.T) {
 		}
 		return framed(frame[0], "\x03\x02\x00"+string(frame[:1]))
 	})
-	r := Resource{Name: "meter", Kind: KindModbus, Match: Match{Path: path, Unit: 3}, Wiring: Wiring{Mode: "19200-8E1"}}
-	meter := opened[Bus](t, b, r)
-	r.Match.Unit = 4
-	other := opened[Bus](t, b, r)
-	for want, u := range map[byte]Bus{3: meter, 4: other} {
-		ops := []Op{{Fn: "read-holding", Addr: 1, N: 1}}
-		if err := u.Do(t.Context(), ops); err != nil || string(ops[0].Got) != string([]byte{0, want}) {
-			t.Errorf("unit %d: got %x, %v", want, ops[0].Got, err)
+	unitAt := func(mode string, unit uint8) hal.Resource {
+		return hal.Resource{Name: "meter", Kind: KindModbus, Modbus: &hal.ModbusPart{Serial: serialAt(t, path, mode), Unit: unit}}
+	}
+	meter := opened[hal.Bus](t, b, unitAt("19200-8E1", 3))
+	other := opened[hal.Bus](t, b, unitAt("19200-8E1", 4))
+	for want, u := range map[byte]hal.Bus{3: meter, 4: other} {
+		ops := []hal.Op{{Fn: hal.ReadHolding, Addr: 1, N: 1}}
+		if err := u.Do(t.Context(), ops); err != nil || string(ops[0].Data) != string([]byte{0, want}) {
+			t.Errorf("unit %d: got %x, %v", want, ops[0].Data, err)
 		}
 	}
 	for name, c := range map[string]struct {
-		op   Op
+		op   hal.Op
 		code Code
 	}{
-		"a register past the end":  {Op{Fn: "read-holding", Addr: 65535, N: 2}, CodeRange},
-		"a function of the future": {Op{Fn: "reboot"}, CodeUnsupported},
+		"a register past the end":  {hal.Op{Fn: hal.ReadHolding, Addr: 65535, N: 2}, CodeRange},
+		"a function of the future": {hal.Op{Fn: "reboot"}, CodeUnsupported},
 	} {
-		if err := meter.Do(t.Context(), []Op{c.op}); !codeIs(err, c.code) {
+		if err := meter.Do(t.Context(), []hal.Op{c.op}); !codeIs(err, c.code) {
 			t.Errorf("%s: got %v, want %s", name, err, c.code)
 		}
 	}
-	r.Match.Unit, r.Wiring.Mode = 5, "9600-8E1"
-	if _, err := b.Open(r); !codeIs(err, CodeBusy) {
+	if _, err := b.Open(t.Context(), unitAt("9600-8E1", 5)); !codeIs(err, CodeBusy) {
 		t.Errorf("another mode on one port: got %v, want busy", err)
 	}
-	r.Match.Unit, r.Wiring.Mode = 9, "19200-8E1"
-	silent := opened[Bus](t, b, r)
+	silent := opened[hal.Bus](t, b, unitAt("19200-8E1", 9))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := silent.Do(ctx, []Op{{Fn: "read-holding", N: 1}}); !codeIs(err, CodeTimeout) {
+	if err := silent.Do(ctx, []hal.Op{{Fn: hal.ReadHolding, N: 1}}); !codeIs(err, CodeTimeout) {
 		t.Errorf("no answer: got %v, want timeout", err)
 	}
 	far.Close()
-	if err := meter.Do(t.Context(), []Op{{Fn: "read-holding", N: 1}}); !codeIs(err, CodeGone) {
+	if err := meter.Do(t.Context(), []hal.Op{{Fn: hal.ReadHolding, N: 1}}); !codeIs(err, CodeGone) {
 		t.Errorf("plugged out: got %v, want gone", err)
 	}
 }
@@ -182,25 +217,25 @@ func TestSerialPortOfAnotherUserIsBusyAndPluggedOutIsGone(t *testing.T) {
 	t.Parallel()
 	far, path := newPTY(t)
 	b := newBackend(t, "")
-	r := Resource{Name: "scale", Kind: KindSerial, Match: Match{Path: path}, Wiring: Wiring{Mode: "9600-8N1"}}
-	p := opened[Bus](t, b, r)
-	if _, err := b.Open(r); !codeIs(err, CodeBusy) {
+	r := hal.Resource{Name: "scale", Kind: KindSerial, Serial: serialAt(t, path, "9600-8N1")}
+	p := opened[hal.Bus](t, b, r)
+	if _, err := b.Open(t.Context(), r); !codeIs(err, CodeBusy) {
 		t.Errorf("second user: got %v, want busy", err)
 	}
-	r.Wiring.RS485 = &RS485{RTSOnSend: true}
-	if _, err := b.Open(r); err == nil {
+	r.Serial.RS485, r.Serial.RTSOnSend = true, true
+	if _, err := b.Open(t.Context(), r); err == nil {
 		t.Error("second user with RS-485 passed")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := p.Do(ctx, []Op{{W: []byte("?"), Until: []byte("\n")}}); !codeIs(err, CodeTimeout) {
+	if err := p.Do(ctx, []hal.Op{{Write: []byte("?"), Until: '\n'}}); !codeIs(err, CodeTimeout) {
 		t.Errorf("no answer: got %v, want timeout", err)
 	}
 	far.Close()
-	if err := p.Do(t.Context(), []Op{{R: 1}}); !codeIs(err, CodeGone) {
+	if err := p.Do(t.Context(), []hal.Op{{Read: 1}}); !codeIs(err, CodeGone) {
 		t.Errorf("plugged out: got %v, want gone", err)
 	}
-	if err := p.Do(t.Context(), []Op{{R: maxRead + 1}}); !codeIs(err, CodeRange) {
+	if err := p.Do(t.Context(), []hal.Op{{Read: maxRead + 1}}); !codeIs(err, CodeRange) {
 		t.Errorf("too much: got %v, want range", err)
 	}
 }

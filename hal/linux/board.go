@@ -4,72 +4,100 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// Board is the kernel as package hal's contract has it: a [Backend] that speaks of the owner's resources.
-type Board struct{ kernel *Backend }
+// Config of a Board. The zero value is the device's own kernel.
+type Config struct {
+	Root   string       // where /sys and /dev lie; default "/"
+	Logger *slog.Logger // default: discard
+}
+
+// Board is the kernel as a hal.Backend. Its methods may be called by any goroutine. What it opens is for one goroutine at a time, except
+// that Close and the wait of a reader of events may run beside the others; resources on one adapter, port or chip take turns.
+type Board struct {
+	host
+	log *slog.Logger
+
+	rtus  pool // of *modbusRTU
+	tcps  pool // of *modbusTCP
+	i2cs  pool // of *i2cBus
+	chips pool // of *chipSensor
+
+	mu    sync.Mutex // guards lines
+	lines map[*lineResource]struct{}
+}
 
 // NewBoard makes a Board; it opens nothing.
 func NewBoard(cfg Config) (*Board, error) {
-	b, err := New(cfg)
-	return &Board{kernel: b}, err
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Board{host: host{root: cfg.Root}, log: cfg.Logger, lines: map[*lineResource]struct{}{}}, nil
 }
 
-// Open opens a resource; see hal.Backend.
+// Open finds and takes a resource; see hal.Backend. The error is an *Error and names the resource.
 func (b *Board) Open(_ context.Context, r hal.Resource) (hal.Device, error) {
-	if s := r.Sensor; s != nil && s.Via != nil && s.Source.Driver == "" {
-		return b.openRegister(r)
+	dev, err := b.open(&r)
+	if e, ok := err.(*Error); ok && e.Name == "" { //nolint:errorlint // one that says all by itself gets the name, a wrapped one keeps its path
+		e.Name = r.Name
+		return nil, e
 	}
-	own := translate(r)
-	got, err := b.kernel.Open(own)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: codeOfAny(r.Kind, err), Name: r.Name, Err: err}
 	}
-	switch dev := got.(type) {
-	case *lineResource:
-		return &boardLine{lineResource: dev, held: held{dev}}, nil
-	case *levelResource:
-		return &boardOutput{levelResource: dev, held: held{dev}}, nil
-	case *canUnit:
-		return &boardCAN{dev}, nil
-	case Bus:
-		return &boardBus{bus: dev, kind: r.Kind}, nil
-	case Sensor:
-		return &boardSensor{dev}, nil
+	return dev, nil
+}
+
+func (b *Board) open(r *hal.Resource) (hal.Device, error) {
+	switch r.Kind {
+	case KindLine:
+		return b.openLine(r)
+	case KindPWM, KindLED:
+		return b.openSafe(r)
+	case KindI2C:
+		return b.openI2CDevice(r.I2C)
+	case KindSPI:
+		return b.openSPIDevice(r.SPI)
+	case KindSerial:
+		return b.openSerial(r.Serial)
+	case KindModbus:
+		return b.openModbus(r.Modbus)
+	case KindCAN:
+		return b.openCAN(r.CAN)
+	case KindSensor:
+		return b.openSensor(r)
+	case hal.KindNode: // nothing of it is opened here
 	}
-	return nil, &Error{Code: CodeUnsupported, Name: r.Name}
+	return nil, fmt.Errorf("kind %q: %w", r.Kind, errors.ErrUnsupported)
 }
 
 // Adopt takes an output back that a keeper held; see hal.Backend. PWM channels and LEDs are found again by the file behind fd.
 func (b *Board) Adopt(_ context.Context, r hal.Resource, fd int) (hal.Device, error) {
-	own := translate(r)
 	switch r.Kind {
 	case KindLine:
-		l, err := b.kernel.adopt(own, fd)
+		l, err := b.adopt(&r, fd)
 		if err != nil {
 			return nil, coded(r.Kind, fmt.Errorf("adopt %s: %w", r.Name, err))
 		}
-		return &boardLine{lineResource: l, held: held{l}}, nil
+		return l, nil
 	case KindPWM, KindLED:
-		own.Wiring.Keep = true
-		got, err := b.kernel.Open(own)
+		l, err := b.openLevel(&r)
 		if err != nil {
-			return nil, err
+			return nil, coded(r.Kind, err)
 		}
-		l, _ := got.(*levelResource)
-		if l == nil || !sameFile(fd, l.file) {
-			return nil, errors.Join(&Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}, got.(hal.Device).Close())
+		if !sameFile(fd, l.file) {
+			return nil, joinClose(&Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}, l)
 		}
 		_ = unix.Close(fd) // the fresh one is of the same file
-		return &boardOutput{levelResource: l, held: held{l}}, nil
+		return l, nil
 	case KindI2C, KindSPI, KindSerial, KindModbus, KindCAN, KindSensor, hal.KindNode:
 	}
 	return nil, &Error{Code: CodeUnsupported, Name: r.Name, Detail: "only outputs are kept"}
@@ -81,186 +109,162 @@ func sameFile(fd int, f *os.File) bool {
 	return err == nil && unix.Fstat(fd, &a) == nil && unix.Fstat(n, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
 }
 
-// Scan lists what the board has; see hal.Backend.
-func (b *Board) Scan(ctx context.Context, probe hal.Probe) ([]hal.Found, error) {
-	return b.kernel.Scan(ctx, probe)
+// subsystems are those whose changes can matter to resources, and the kinds to which.
+var subsystems = [...]struct {
+	name  string
+	kinds [2]Kind
+}{
+	{"gpio", [2]Kind{KindLine}},
+	{"pwm", [2]Kind{KindPWM}},
+	{"leds", [2]Kind{KindLED}},
+	{"tty", [2]Kind{KindSerial, KindModbus}},
+	{"net", [2]Kind{KindCAN}},
+	{"spi", [2]Kind{KindSPI}},
+	{"spidev", [2]Kind{KindSPI}},
+	{"i2c", [2]Kind{KindI2C, KindSensor}},
+	{"i2c-dev", [2]Kind{KindI2C, KindSensor}},
+	{"iio", [2]Kind{KindSensor}},
+	{"hwmon", [2]Kind{KindSensor}},
+	{"thermal", [2]Kind{KindSensor}},
+	{"power_supply", [2]Kind{KindSensor}},
+	{"w1", [2]Kind{KindSensor}},
+	{"usb", [2]Kind{}}, // its parts say more
 }
 
-// Changes tells of hot-plug; see hal.Backend. A departure matches what cannot be found any more.
+// Changes listens to the kernel until the context ends and then closes the channel; see hal.Backend. A departure matches what cannot be
+// found any more. A receiver that is late, and one whom the kernel could not tell all, finds a Change that matches anything. Without
+// uevents (a container) the channel is closed at once.
 func (b *Board) Changes(ctx context.Context) <-chan hal.Change {
-	out := make(chan hal.Change)
-	in := b.kernel.Changes(ctx)
-	go func() { // ends with the kernel's channel, which ends with ctx
+	out := make(chan hal.Change, 64)
+	s, err := openUevents()
+	if err != nil {
+		b.log.Warn("hot-plug is not seen", "err", err)
+		close(out)
+		return out
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	go func() { // ends with the socket, which ends with ctx
 		defer close(out)
-		for c := range in {
-			here := hal.Change{Present: c.Action != "remove" || c.Lost, Node: c.Path}
-			if !here.Present {
-				here.Match = func(r hal.Resource) bool { return concerns(c.Subsystem, r.Kind) && b.absent(r) }
-			}
-			select {
-			case out <- here:
-			case <-ctx.Done():
-			}
-		}
+		defer stop()
+		b.follow(s, out)
 	}()
 	return out
 }
 
-// concerns says whether a departure in a subsystem may be one of a resource of a kind.
-func concerns(subsystem string, k Kind) bool {
-	switch subsystem {
-	case "gpio":
-		return k == KindLine
-	case "pwm":
-		return k == KindPWM
-	case "leds":
-		return k == KindLED
-	case "tty":
-		return k == KindSerial || k == KindModbus
-	case "net":
-		return k == KindCAN
-	case "spi", "spidev":
-		return k == KindSPI
-	case "i2c", "i2c-dev":
-		return k == KindI2C || k == KindSensor
-	case "iio", "hwmon", "thermal", "power_supply", "w1":
-		return k == KindSensor
+func (b *Board) follow(s *ueventSocket, out chan hal.Change) {
+	missed := false
+	for {
+		u, err := s.read()
+		switch {
+		case errors.Is(err, errMissed):
+			u, missed = uevent{}, true
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			b.log.Warn("hot-plug is not seen any more", "err", err)
+			return
+		}
+		kinds, matters := kindsOf(u.subsystem)
+		if !matters && !missed {
+			continue
+		}
+		c := hal.Change{Present: u.action != "remove" || missed, Node: u.devpath}
+		if !c.Present || missed {
+			b.dropGone()
+		}
+		if !c.Present {
+			c.Match = func(r hal.Resource) bool { return (r.Kind == kinds[0] || r.Kind == kinds[1]) && b.absent(&r) }
+		}
+		select {
+		case out <- c:
+			missed = false
+		default:
+			missed = true
+		}
 	}
-	return false
+}
+
+func kindsOf(subsystem string) (kinds [2]Kind, matters bool) {
+	for _, s := range subsystems {
+		if s.name == subsystem {
+			return s.kinds, true
+		}
+	}
+	return kinds, false
 }
 
 // absent says whether a resource is not to be found, without touching it.
-func (b *Board) absent(r hal.Resource) bool {
-	k, m := b.kernel, translate(r).Match
+func (b *Board) absent(r *hal.Resource) bool {
 	var err error
 	switch r.Kind {
 	case KindLine:
-		_, err = k.findChip(m.Chip, m.Path)
+		_, err = b.findChip(r.Line.Chip, r.Line.Path)
 	case KindPWM:
-		_, err = k.findPWM(m.Chip, m.Path)
+		_, err = b.findPWM(r.PWM.Chip, "")
 	case KindLED:
-		if !exists(k.path("sys/class/leds", m.Channel)) {
-			return true
-		}
+		return !exists(b.path("sys/class/leds", r.LED.Name))
 	case KindI2C:
-		_, err = k.findAdapter(m.Adapter, m.Path)
+		_, err = b.findAdapter(r.I2C.Adapter, r.I2C.Path)
 	case KindSPI:
-		_, err = k.findSPI(m.Controller, m.Path, m.CS)
-	case KindSerial, KindModbus:
-		if m.Address == "" {
-			var d device
-			if d, err = k.findTTY(m.Path, m.USBPort, m.USBSerial); err == nil && !exists(d.node) {
-				return true
-			}
+		_, err = b.findSPI(r.SPI.Controller, r.SPI.Path, r.SPI.CS)
+	case KindSerial:
+		err = b.noPort(r.Serial)
+	case KindModbus:
+		if r.Modbus.Serial != nil {
+			err = b.noPort(r.Modbus.Serial)
 		}
 	case KindCAN:
-		_, err = interfaceIndex(m.Interface)
+		_, err = interfaceIndex(r.CAN.Interface)
 		return err != nil
 	case KindSensor:
-		s, openErr := k.open(translate(r))
-		if openErr != nil {
-			err = openErr
-		} else if c, ok := s.(hal.Device); ok {
-			_ = c.Close() // it was opened to see that it is there
+		var dev hal.Device
+		if dev, err = b.open(r); err == nil {
+			_ = dev.Close() // it was opened to see that it is there
 		}
 	case hal.KindNode:
 	}
-	return err != nil && codeOf(r.Kind, err) == CodeGone
+	return err != nil && codeOfAny(r.Kind, err) == CodeGone
 }
 
-// translate says in this room's words what the owner named.
-func translate(r hal.Resource) Resource {
-	own := Resource{Name: r.Name, Kind: r.Kind, Who: ":" + r.Name}
-	if r.Safe != nil {
-		own.Safe = *r.Safe
+func (b *Board) noPort(p *hal.SerialPart) error {
+	d, err := b.findTTY(p.Port)
+	if err == nil && !exists(d.node) {
+		err = unix.ENODEV
 	}
-	m, w := &own.Match, &own.Wiring
-	switch r.Kind {
-	case KindLine:
-		p := r.Line
-		m.Chip, m.Path, m.Line, m.Offset = p.Chip, p.Path, p.Line, p.Offset
-		*w = Wiring{Out: p.Direction == hal.Out, Keep: p.Initial == "keep", ActiveLow: p.ActiveLow, Drive: p.Drive, Bias: p.Bias, Edges: p.Edges, Debounce: p.Debounce, Buffer: p.Buffer}
-		if p.Direction == hal.In && w.Edges == "" {
-			w.Edges = "both"
-		}
-		if p.Consumer != "" {
-			own.Who = strings.TrimPrefix(p.Consumer, "sp:")
-		}
-	case KindPWM:
-		m.Chip, m.Channel = r.PWM.Chip, strconv.Itoa(r.PWM.Channel)
-		w.Period, w.ActiveLow = r.PWM.Period, r.PWM.Inverted
-	case KindLED:
-		m.Channel = r.LED.Name
-	case KindI2C:
-		m.Adapter, m.Path, m.Addr, w.Timeout = r.I2C.Adapter, r.I2C.Path, uint16(r.I2C.Addr), r.I2C.Timeout
-	case KindSPI:
-		m.Controller, m.Path, m.CS = r.SPI.Controller, r.SPI.Path, r.SPI.CS
-		w.SPIMode, w.Bits, w.Speed = uint32(r.SPI.Mode), r.SPI.Bits, r.SPI.Hz
-	case KindSerial:
-		port(&own, r.Serial)
-	case KindModbus:
-		m.Address, m.Unit = r.Modbus.TCP, r.Modbus.Unit
-		if r.Modbus.Serial != nil {
-			port(&own, r.Modbus.Serial)
-		}
-	case KindCAN:
-		m.Interface = r.CAN.Interface
-		for _, id := range r.CAN.RX {
-			w.Receive = append(w.Receive, IDMask{ID: id.ID &^ hal.CANExtended, Mask: id.Mask &^ hal.CANExtended, Extended: id.ID&hal.CANExtended != 0})
-		}
-	case KindSensor:
-		sensor(&own, r.Sensor)
-	case hal.KindNode:
-	}
-	return own
+	return err
 }
 
-func port(own *Resource, p *hal.SerialPart) {
-	m, w := &own.Match, &own.Wiring
-	m.Path, m.USBPort, m.USBSerial = p.Port.Path, p.Port.USBPort, p.Port.USBSerial
-	w.Mode, w.Gap = p.Mode(), p.Gap
-	if p.RS485 {
-		w.RS485 = &RS485{RTSOnSend: p.RTSOnSend, RTSAfterSend: !p.RTSOnSend}
+// dropGone ends the readers of lines whose chip was plugged out: Linux 6.1 does not wake them, 6.12 does.
+func (b *Board) dropGone() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for l := range b.lines {
+		if _, err := l.req.get(); err != nil && codeOf(KindLine, err) == CodeGone {
+			l.gone.Store(true)
+			_ = l.req.Close()
+			delete(b.lines, l)
+		}
 	}
 }
 
-func sensor(own *Resource, p *hal.SensorPart) {
-	s, m := p.Source, &own.Match
-	m.Channel, m.Path = s.Attr, s.Parent
-	for _, one := range [...][2]string{{"hwmon", s.Hwmon}, {"thermal", s.Thermal}, {"power", s.Power}, {"w1", s.W1}, {"iio", s.IIO}, {"driver", s.Driver}} {
-		if one[1] != "" {
-			m.Source, m.Device = one[0], one[1]
-		}
-	}
-	if p.Via != nil && p.Via.I2C != nil {
-		m.Adapter, m.Path, m.Addr, own.Wiring.Timeout = p.Via.I2C.Adapter, p.Via.I2C.Path, uint16(p.Via.I2C.Addr), p.Via.I2C.Timeout
-	}
-}
-
-// held gives the descriptor of an output to a keeper.
-type held struct{ of Holder }
-
-// FD is -1 when there is nothing to keep.
-func (h held) FD(safe float64) (int, hal.SafeAction) {
-	fd, action, err := h.of.FD(safe)
+// fdOf is a file's descriptor without changing how it waits, as Fd would.
+func fdOf(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
 	if err != nil {
-		return -1, hal.SafeAction{}
+		return -1, err
 	}
-	return fd, action
+	n := -1
+	err = raw.Control(func(fd uintptr) { n = int(fd) })
+	return n, err
 }
 
-// boardSensor gives the number as the kernel does: the owner's configuration says what is made of it.
-type boardSensor struct{ Sensor }
-
-func (s *boardSensor) Read(ctx context.Context) (hal.Value, error) {
-	n, err := s.Sensor.Read(ctx)
-	return hal.Value{Num: n, Time: time.Now(), Mono: monotonic()}, err
+// short keeps a label within the kernel's 31 bytes and one line.
+func short(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+	return s[:min(len(s), 31)]
 }
-
-type boardOutput struct {
-	*levelResource
-	held
-}
-
-// FD is the held one's.
-func (o *boardOutput) FD(safe float64) (int, hal.SafeAction) { return o.held.FD(safe) }

@@ -3,12 +3,14 @@ package linux
 import (
 	"strings"
 	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func TestBoardAdviceAgreesWithWhatThePinDoes(t *testing.T) {
 	s := newSimChip(t, "advise", "RELAY")
 	b := newBackend(t, "")
-	r := Resource{Name: "relay", Kind: KindLine, Match: Match{Chip: "advise", Line: "RELAY"}, Wiring: Wiring{Out: true}}
+	r := outputAt("advise", "RELAY", 0)
 	tr := s.trace(t)
 	for _, up := range []bool{true, false} {
 		s.pull(t, 0, up)
@@ -30,7 +32,7 @@ func TestBoardAdviceAgreesWithWhatThePinDoes(t *testing.T) {
 		}
 	}
 	s.pull(t, 0, true)
-	l := opened[Line](t, b, r)
+	l := opened[hal.Line](t, b, r)
 	if s.level(t, 0) {
 		t.Error("requested safe: the pin is high")
 	}
@@ -38,11 +40,11 @@ func TestBoardAdviceAgreesWithWhatThePinDoes(t *testing.T) {
 	if !s.level(t, 0) {
 		t.Error("released: the pin stays low, so the advice is wrong")
 	}
-	r.Wiring.ActiveLow = true
+	r.Line.ActiveLow = true
 	if got, err := b.Advise(r); err != nil || strings.Contains(strings.Join(got, "\n"), "stands") {
 		t.Errorf("active low and pulled up: got %v, %v, want no word about the pull", got, err)
 	}
-	r.Wiring.Out = false
+	r.Line.Direction = hal.In
 	if got, err := b.Advise(r); err != nil || got != nil {
 		t.Errorf("an input: got %v, %v, want nothing", got, err)
 	}

@@ -19,8 +19,9 @@ func TestBoardLineOfTheContract(t *testing.T) {
 	s := newSimChip(t, "contract", "RELAY", "DOOR")
 	b := newBackend(t, "")
 	tr := s.trace(t)
-	relay := Resource{Name: "relay-1", Who: "pump:relay-1", Kind: KindLine, Match: Match{Chip: "contract", Line: "RELAY"}, Wiring: Wiring{Out: true, ActiveLow: true}, Safe: 0}
-	out := opened[Line](t, b, relay)
+	relay := outputAt("contract", "RELAY", 0)
+	relay.Line.ActiveLow, relay.Line.Consumer = true, "sp:pump:relay-1"
+	out := opened[hal.Line](t, b, relay)
 	if !s.level(t, 0) {
 		t.Error("active low and off: the pin is low")
 	}
@@ -33,13 +34,15 @@ func TestBoardLineOfTheContract(t *testing.T) {
 	if got := strings.Join(tr.of(t, 0), ","); got != "set 1,out,set 0" {
 		t.Errorf("trace: got %s", got)
 	}
-	if _, err := b.Open(relay); !codeIs(err, CodeBusy) || !strings.Contains(err.Error(), "sp:pump:relay-1") {
+	if _, err := b.Open(t.Context(), relay); !codeIs(err, CodeBusy) || !strings.Contains(err.Error(), "sp:pump:relay-1") {
 		t.Errorf("second request: got %v, want busy by the consumer", err)
 	}
 	if _, err := out.Edges(t.Context()); !codeIs(err, CodeUnsupported) {
 		t.Errorf("edges of an output: got %v", err)
 	}
-	door := opened[Line](t, b, Resource{Name: "door", Kind: KindLine, Match: Match{Chip: "contract", Line: "DOOR"}, Wiring: Wiring{Bias: "pull-up", Edges: "both", Debounce: time.Millisecond}})
+	in := inputAt("contract", "DOOR")
+	in.Line.Bias, in.Line.Debounce = "pull-up", time.Millisecond
+	door := opened[hal.Line](t, b, in)
 	if on, err := door.Get(t.Context()); !on || err != nil {
 		t.Errorf("pulled up: got %v, %v", on, err)
 	}
@@ -51,21 +54,21 @@ func TestBoardLineOfTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.pull(t, 1, false)
-	var got [8]Edge
-	if n, err := edges.Read(got[:]); n != 1 || got[0].Rising || got[0].Seq != 1 || got[0].Mono == 0 || err != nil {
+	var got [8]hal.Event
+	if n, err := edges.Read(t.Context(), got[:]); n != 1 || got[0].Edge != hal.Falling || got[0].Seq != 1 || got[0].Mono == 0 || err != nil {
 		t.Errorf("got %d %+v, %v, want one falling edge", n, got[0], err)
 	}
 	if err := edges.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := edges.Read(got[:]); !errors.Is(err, os.ErrClosed) {
+	if _, err := edges.Read(t.Context(), got[:]); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("after Close: got %v", err)
 	}
 	if again, err := door.Edges(t.Context()); err != nil {
 		t.Errorf("a second reader after the first: %v", err)
 	} else {
 		s.pull(t, 1, true)
-		if n, err := again.Read(got[:]); n != 1 || !got[0].Rising || err != nil {
+		if n, err := again.Read(t.Context(), got[:]); n != 1 || got[0].Edge != hal.Rising || err != nil {
 			t.Errorf("second reader: got %d %+v, %v", n, got[0], err)
 		}
 	}
@@ -76,16 +79,16 @@ func TestBoardPluggedOutChipIsGoneAndComesBackUnderItsName(t *testing.T) {
 	b := newBackend(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	changes := b.Changes(ctx)
-	r := Resource{Name: "door", Kind: KindLine, Match: Match{Chip: "hotplug", Line: "DOOR"}, Wiring: Wiring{Edges: "both"}}
-	door := opened[Line](t, b, r)
+	r := inputAt("hotplug", "DOOR")
+	door := opened[hal.Line](t, b, r)
 	edges, err := door.Edges(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() {
-		var got [8]Edge
-		_, err := edges.Read(got[:])
+		var got [8]hal.Event
+		_, err := edges.Read(context.Background(), got[:])
 		ended <- err
 	}()
 	put(t, s.config+"/live", "0")
@@ -100,17 +103,17 @@ func TestBoardPluggedOutChipIsGoneAndComesBackUnderItsName(t *testing.T) {
 	if _, err := door.Get(t.Context()); !codeIs(err, CodeGone) {
 		t.Errorf("get: got %v, want gone", err)
 	}
-	if _, err := b.Open(r); !codeIs(err, CodeGone) {
+	if _, err := b.Open(t.Context(), r); !codeIs(err, CodeGone) {
 		t.Errorf("open: got %v, want gone", err)
 	}
 	door.Close()
 	put(t, s.config+"/live", "1")
 	for c := range changes {
-		if c.Subsystem == "gpio" && c.Action == "add" {
+		if c.Present && strings.Contains(c.Node, "gpiochip") {
 			break
 		}
 	}
-	opened[Line](t, b, r)
+	opened[hal.Line](t, b, r)
 	cancel()
 	for range changes { // ends with the context
 	}
@@ -119,11 +122,11 @@ func TestBoardPluggedOutChipIsGoneAndComesBackUnderItsName(t *testing.T) {
 func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1", "lm75")
 	b := newBackend(t, "")
-	r := Resource{Name: "air", Kind: KindI2C, Match: Match{Adapter: labI2C, Addr: 0x48}, Wiring: Wiring{Timeout: 50 * time.Millisecond}}
-	chip := opened[Bus](t, b, r)
-	ops := []Op{{W: []byte{0x10, 7, 8}}, {W: []byte{0x10}, R: 2}}
-	if err := chip.Do(t.Context(), ops); err != nil || !bytes.Equal(ops[1].Got, []byte{7, 8}) {
-		t.Errorf("got %x, %v, want 0708 in one transfer", ops[1].Got, err)
+	r := i2cAt(labI2C, 0x48)
+	chip := opened[hal.Bus](t, b, r)
+	ops := []hal.Op{{Write: []byte{0x10, 7, 8}}, {Write: []byte{0x10}, Read: 2}}
+	if err := chip.Do(t.Context(), ops); err != nil || !bytes.Equal(ops[1].Data, []byte{7, 8}) {
+		t.Errorf("got %x, %v, want 0708 in one transfer", ops[1].Data, err)
 	}
 	a, err := b.findAdapter(labI2C, "")
 	if err != nil {
@@ -134,35 +137,15 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 	if err := chip.Do(t.Context(), ops); !codeIs(err, CodeBusy) || !strings.Contains(err.Error(), "lm75") {
 		t.Errorf("while granted: got %v, want busy by lm75", err)
 	}
-	if _, err := b.Open(r); !codeIs(err, CodeBusy) {
+	if _, err := b.Open(t.Context(), r); !codeIs(err, CodeBusy) {
 		t.Errorf("open: got %v, want busy", err)
 	}
 	put(t, bus+"/delete_device", "0x48")
 	if err := chip.Do(t.Context(), ops); err != nil {
 		t.Errorf("driver gone again: got %v", err)
 	}
-	safe := r
-	safe.Match.Addr, safe.SafeWrite = 0x50, []byte{0x20, 0x55}
-	out := opened[Bus](t, b, safe)
-	fd, action, err := out.(Holder).FD(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reg := []Op{{W: []byte{0x20, 0x99}}, {W: []byte{0x20}, R: 1}}
-	if err := out.Do(t.Context(), reg); err != nil || reg[1].Got[0] != 0x99 {
-		t.Errorf("before the safe action: got %x, %v", reg[1].Got, err)
-	}
-	if err := MakeSafe(fd, action); err != nil {
-		t.Errorf("safe action: %v", err)
-	}
-	if err := out.Do(t.Context(), reg[1:]); err != nil || reg[1].Got[0] != 0x55 {
-		t.Errorf("after the safe action: got %x, %v, want 55", reg[1].Got, err)
-	}
-	if _, _, err := chip.(Holder).FD(0); !codeIs(err, CodeUnsupported) {
-		t.Errorf("a chip without safe bytes: got %v", err)
-	}
-	r.Match.Addr = 0x22
-	nobody := opened[Bus](t, b, r)
+	r.I2C.Addr = 0x22
+	nobody := opened[hal.Bus](t, b, r)
 	if err := nobody.Do(t.Context(), ops); !codeIs(err, CodeNACK) {
 		t.Errorf("nobody there: got %v, want nack", err)
 	}
@@ -178,23 +161,23 @@ func TestBoardI2COfTheContractRefusesAnAddressThatADriverTakes(t *testing.T) {
 func TestBoardSMBusAdapterAndCombinedTransfersAgree(t *testing.T) {
 	onBoard(t, "i2c_dev", "i2c_stub chip_addr=0x51", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1")
 	b := newBackend(t, "")
-	stub := opened[Bus](t, b, Resource{Name: "stub", Kind: KindI2C, Match: Match{Adapter: stubI2C, Addr: 0x51}})
-	full := opened[Bus](t, b, Resource{Name: "full", Kind: KindI2C, Match: Match{Adapter: labI2C, Addr: 0x50}})
+	stub := opened[hal.Bus](t, b, i2cAt(stubI2C, 0x51))
+	full := opened[hal.Bus](t, b, i2cAt(labI2C, 0x50))
 	for _, n := range []int{1, 3, 8, 32} {
 		w := append([]byte{0x40}, bytes.Repeat([]byte{byte(n), 0xa5}, 16)[:n]...)
 		var got [2][]byte
-		for i, u := range []Bus{stub, full} {
-			ops := []Op{{W: w}, {W: w[:1], R: n}}
+		for i, u := range []hal.Bus{stub, full} {
+			ops := []hal.Op{{Write: w}, {Write: w[:1], Read: n}}
 			if err := u.Do(t.Context(), ops); err != nil {
 				t.Fatalf("%d bytes on bus %d: %v", n, i, err)
 			}
-			got[i] = ops[1].Got
+			got[i] = ops[1].Data
 		}
 		if !bytes.Equal(got[0], got[1]) || !bytes.Equal(got[0], w[1:]) {
 			t.Errorf("%d bytes: SMBus %x, I2C %x, want %x", n, got[0], got[1], w[1:])
 		}
 	}
-	if err := stub.Do(t.Context(), []Op{{W: []byte{1, 2}, R: 4}}); !codeIs(err, CodeUnsupported) {
+	if err := stub.Do(t.Context(), []hal.Op{{Write: []byte{1, 2}, Read: 4}}); !codeIs(err, CodeUnsupported) {
 		t.Errorf("a shape without a call: got %v, want unsupported", err)
 	}
 }
@@ -202,19 +185,19 @@ func TestBoardSMBusAdapterAndCombinedTransfersAgree(t *testing.T) {
 func TestBoardUnmodifiedDriverReadsAChipOnItsGrantedAddress(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1")
 	b := newBackend(t, "")
-	chip := opened[Bus](t, b, Resource{Name: "raw", Kind: KindI2C, Match: Match{Adapter: labI2C, Addr: 0x76}})
+	chip := opened[hal.Bus](t, b, i2cAt(labI2C, 0x76))
 	model := bmp280()
 	for at := 0x80; at < 0x100; at += 16 {
-		if err := chip.Do(t.Context(), []Op{{W: append([]byte{byte(at)}, model.b[at:at+16]...)}}); err != nil {
+		if err := chip.Do(t.Context(), []hal.Op{{Write: append([]byte{byte(at)}, model.b[at:at+16]...)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// The fixture writes on where the pointer stands, so the driver's pairs land beside their registers: only what
 	// it reads before that is compared.
-	s := opened[Sensor](t, b, Resource{Name: "air", Kind: KindSensor, Match: Match{Source: "driver", Device: "bmp280", Adapter: labI2C, Addr: 0x76, Channel: "temperature"}})
+	s := opened[hal.Sensor](t, b, driverAt("bmp280", "temperature", labI2C))
 	v, err := s.Read(t.Context())
-	if _, unit := s.Unit(); err != nil || unit != "Cel" || v < -300 || v > 300 {
-		t.Errorf("got %v %s, %v, want a temperature", v, unit, err)
+	if err != nil || v.Num < -300 || v.Num > 300 {
+		t.Errorf("got %+v, %v, want a temperature", v, err)
 	}
 }
 
@@ -225,32 +208,29 @@ func TestBoardCANOfTheContract(t *testing.T) {
 	}
 	t.Cleanup(func() { command(t, "ip", "link", "del", "vcan8") })
 	b := newBackend(t, "")
-	r := Resource{Name: "body", Kind: KindCAN, Match: Match{Interface: "vcan8"}, Wiring: Wiring{Receive: []IDMask{{ID: 0x100, Mask: 0x700}}}}
-	rx := opened[Bus](t, b, r)
-	if err := rx.Do(t.Context(), []Op{{Frame: Frame{ID: 1}}}); !codeIs(err, CodeGone) {
+	r := hal.Resource{Name: "body", Kind: KindCAN, CAN: &hal.CANPart{Interface: "vcan8", RX: []hal.IDMask{{ID: 0x100, Mask: 0x700}}}}
+	rx := opened[hal.Bus](t, b, r)
+	if err := rx.Do(t.Context(), []hal.Op{{ID: 1}}); !codeIs(err, CodeGone) {
 		t.Errorf("interface down: got %v, want gone", err)
 	}
 	if out, err := command(t, "ip", "link", "set", "vcan8", "up"); err != nil {
 		t.Fatal(out)
 	}
-	r.Wiring.Receive = nil
-	tx := opened[Bus](t, b, r)
-	frames := []Op{{Frame: Frame{ID: 0x123, Extended: true}}, {Frame: Frame{ID: 0x101, Remote: true}}, {Frame: Frame{ID: 0x700}}, {Frame: Frame{ID: 0x1f0, Data: []byte("ok")}}}
+	tx := opened[hal.Bus](t, b, hal.Resource{Name: "all", Kind: KindCAN, CAN: &hal.CANPart{Interface: "vcan8"}})
+	frames := []hal.Op{{ID: 0x123 | hal.CANExtended}, {ID: 0x101 | hal.CANRemote}, {ID: 0x700}, {ID: 0x1f0, Write: []byte("ok")}}
 	if err := tx.Do(t.Context(), frames); err != nil {
 		t.Fatal(err)
 	}
-	for {
-		f, err := rx.(Receiver).Receive()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if f.ID == 0x1f0 && string(f.Data) == "ok" && !f.Extended {
-			break
-		}
-		t.Errorf("got %+v, want only the standard data frame that the filter lets pass", f)
+	hears, err := rx.(hal.FrameSource).Frames(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := tx.Do(t.Context(), []Op{{Frame: Frame{ID: 0x80000123, Extended: true}}}); !codeIs(err, CodeRange) {
-		t.Errorf("flag bits in an identifier: got %v, want range", err)
+	var f [1]hal.Event
+	if _, err := hears.Read(t.Context(), f[:]); err != nil || f[0].ID != 0x1f0 || string(f[0].Data) != "ok" {
+		t.Errorf("got %+v, %v, want only the standard data frame that the filter lets pass", f[0], err)
+	}
+	if err := tx.Do(t.Context(), []hal.Op{{ID: 0x800}}); !codeIs(err, CodeRange) {
+		t.Errorf("an identifier of 12 bits: got %v, want range", err)
 	}
 }
 
@@ -291,11 +271,11 @@ func TestBoardScanShowsTheSimulatorsAndProbesOnlyWhenAsked(t *testing.T) {
 func TestBoardAdoptedLineIsTheSameLineAndNotAnother(t *testing.T) {
 	s := newSimChip(t, "adopt", "RELAY", "OTHER")
 	b := newBackend(t, "")
-	r := Resource{Name: "relay", Kind: KindLine, Match: Match{Chip: "adopt", Line: "RELAY"}, Wiring: Wiring{Out: true}, Safe: 1}
-	first := opened[Line](t, b, r)
-	fd, safe, err := first.(Holder).FD(1)
-	if err != nil || safe.Bits != 1 || safe.Mask != 1 {
-		t.Fatalf("got %+v, %v, want the safe level in the action", safe, err)
+	r := outputAt("adopt", "RELAY", 1)
+	first := opened[hal.Line](t, b, r)
+	fd, safe := first.(hal.Holder).FD(1)
+	if fd < 0 || safe.Bits != 1 || safe.Mask != 1 {
+		t.Fatalf("got %d, %+v, want the safe level in the action", fd, safe)
 	}
 	dup := func() int {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -307,21 +287,25 @@ func TestBoardAdoptedLineIsTheSameLineAndNotAnother(t *testing.T) {
 	kept, spare, third := dup(), dup(), dup()
 	tr := s.trace(t)
 	first.Close()
-	wrong := r
-	wrong.Match.Line = "OTHER"
-	if _, err := b.Adopt(wrong, spare); err == nil {
+	wrong := outputAt("adopt", "OTHER", 1)
+	if _, err := b.Adopt(t.Context(), wrong, spare); err == nil {
 		t.Error("a descriptor of RELAY was adopted as OTHER")
 	}
-	wrong = r
-	wrong.Wiring.ActiveLow = true
-	if _, err := b.Adopt(wrong, third); !codeIs(err, CodeBusy) {
+	wrong = outputAt("adopt", "RELAY", 1)
+	wrong.Line.ActiveLow = true
+	if _, err := b.Adopt(t.Context(), wrong, third); !codeIs(err, CodeBusy) {
 		t.Errorf("another polarity: got %v, want a refusal", err)
 	}
-	again, err := b.Adopt(r, kept)
+	for _, fd := range []int{spare, third} { // a refusal leaves them to their holder
+		if err := unix.Close(fd); err != nil {
+			t.Error(err)
+		}
+	}
+	again, err := b.Adopt(t.Context(), r, kept)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if on, err := again.Get(t.Context()); !on || err != nil {
+	if on, err := again.(hal.Line).Get(t.Context()); !on || err != nil {
 		t.Errorf("adopted: got %v, %v, want on", on, err)
 	}
 	if got := tr.of(t, 0); len(got) != 0 {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func boardI2C(t *testing.T, name string) *i2cBus {
@@ -212,10 +214,10 @@ func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
 	}
 	t.Cleanup(func() { os.Remove(dummy) })
 	b := newBackend(t, "")
-	level := opened[Sensor](t, b, Resource{Name: "level", Kind: KindSensor, Match: Match{Source: "iio", Device: "tank", Channel: "voltage0"}})
+	level := opened[hal.Sensor](t, b, sensorAt(hal.Source{IIO: "tank", Attr: "voltage0"}))
 	v, err := level.Read(t.Context())
-	if _, unit := level.Unit(); err != nil || v == 0 || unit != "V" {
-		t.Errorf("got %v %s, %v, want millivolts", v, unit, err)
+	if err != nil || v.Num == 0 {
+		t.Errorf("got %+v, %v, want millivolts", v, err)
 	}
 	const trigger = "/sys/kernel/config/iio/triggers/hrtimer/beat"
 	if err := os.Mkdir(trigger, 0o755); err != nil {

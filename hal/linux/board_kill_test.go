@@ -37,22 +37,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var killRelay = Resource{Name: "relay", Kind: KindLine, Match: Match{Chip: "kill", Line: "RELAY"}, Wiring: Wiring{Out: true}}
+var killRelay = outputAt("kill", "RELAY", 0)
 
 func hold(mode string) error {
 	const socket = 3
-	b, err := New(Config{})
+	b, err := NewBoard(Config{})
 	if err != nil {
 		return err
 	}
-	var l Line
+	var got hal.Device
 	if mode == "first" {
-		got, err := b.Open(killRelay)
-		if err != nil {
+		if got, err = b.Open(context.Background(), killRelay); err != nil {
 			return err
 		}
-		l = got.(Line)
-		if err := l.Set(context.Background(), true); err != nil {
+		if err := got.(hal.Line).Set(context.Background(), true); err != nil {
 			return err
 		}
 	} else {
@@ -60,17 +58,15 @@ func hold(mode string) error {
 		if err != nil {
 			return err
 		}
-		if l, err = b.Adopt(killRelay, fd); err != nil {
+		if got, err = b.Adopt(context.Background(), killRelay, fd); err != nil {
 			return err
 		}
 	}
+	l := got.(hal.Line)
 	if on, err := l.Get(context.Background()); !on || err != nil {
 		return fmt.Errorf("the relay is %v: %w", on, err)
 	}
-	fd, _, err := l.(Holder).FD(0)
-	if err != nil {
-		return err
-	}
+	fd, _ := l.(hal.Holder).FD(0)
 	if err := unix.Sendmsg(socket, []byte("held"), unix.UnixRights(fd), nil, 0); err != nil {
 		return err
 	}

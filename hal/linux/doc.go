@@ -6,10 +6,9 @@
 // and never by the kernel's numbers, which change at each start. A name that fits two things is an error that names
 // both. Descriptors are kept open: a device that is plugged out answers ENODEV, and uevents tell when it is back.
 //
-// A Board is the kernel as the contract of package hal has it, for resources as their owner named them. Below it a Backend opens a
-// Resource, found by its Match and wired as its Wiring says, as a Line, Level, Bus, Receiver or Sensor.
-// Each error has a Code of the module API. An output is a Holder: its descriptor and its SafeAction are what a process
-// that outlives the agent needs to keep it, and Adopt takes it back without a move on the pin.
+// A Board is the kernel as the contract of package hal has it: a hal.Backend that opens resources as their owner named them. Each error
+// has a Code of the module API. An output is a hal.Holder: its descriptor and its SafeAction are what a process that outlives the agent
+// needs to keep it, a Vault there and a Keeper here, and Adopt takes it back without a move on the pin.
 //
 // Nothing here starts a goroutine of its own except the one behind Changes; each bus is driven by one
 // worker of package hal, so a call that hangs in the kernel costs that bus and no other.

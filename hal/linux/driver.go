@@ -44,7 +44,7 @@ func (b *chipBus) wait(reg byte, r []byte, done func() bool) error {
 	}
 }
 
-// sense reads a quantity of a chip, and what comes with it, each in the unit of its name in senseUnits.
+// sense reads a quantity of a chip, and what comes with it, each in its unit: Cel, Pa, %, A, W, and V for the rest.
 type sense func(quantity string) (map[string]float64, error)
 
 // chipDriver is a sensor driver that the agent brings along: for chips without a driver in the kernel at hand.
@@ -53,18 +53,6 @@ type chipDriver struct {
 	quantities []string
 	// start sets the chip up; option is the owner's word after the name ("ina219:0.1" for a shunt of 0.1 Ω).
 	start func(b *chipBus, option string) (sense, error)
-}
-
-// senseUnits are the UCUM codes of the quantities; those that are not listed are volts.
-var senseUnits = [...][2]string{{"temperature", "Cel"}, {"pressure", "Pa"}, {"humidity", "%"}, {"current", "A"}, {"power", "W"}}
-
-func senseUnit(quantity string) string {
-	for _, u := range senseUnits {
-		if u[0] == quantity {
-			return u[1]
-		}
-	}
-	return "V"
 }
 
 // chipDrivers is the short list; the kernel's own hwmon and IIO drivers come first for every other chip, and a module may bring

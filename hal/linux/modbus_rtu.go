@@ -24,10 +24,10 @@ type modbusRTU struct {
 
 // t35 is the silence that ends a frame: 3.5 characters, 1.75 ms above 19200 baud (Modbus over serial line V1.02).
 func (m *modbusRTU) t35() time.Duration {
-	if m.port.mode.baud > 19200 {
+	if m.port.mode.Baud > 19200 {
 		return 1750 * time.Microsecond
 	}
-	return m.port.mode.character() * 7 / 2
+	return character(m.port.mode) * 7 / 2
 }
 
 // modbusAnswerTime is how long a unit may think when the caller sets no deadline of its own.
@@ -55,7 +55,7 @@ func (m *modbusRTU) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 	if err := m.port.write(ctx, frame); err != nil {
 		return nil, err
 	}
-	wire := time.Duration(len(frame)) * m.port.mode.character()
+	wire := time.Duration(len(frame)) * character(m.port.mode)
 	m.last = time.Now().Add(wire)
 	if unit == 0 {
 		return nil, nil

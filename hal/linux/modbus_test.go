@@ -121,11 +121,7 @@ func FuzzModbusAnswer(f *testing.F) {
 func ptyPair(t *testing.T, mode string) (*tty, *os.File) {
 	t.Helper()
 	far, path := newPTY(t)
-	m, err := parseSerialMode(mode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := host{}.openTTY(device{node: path, name: path}, m, nil)
+	port, err := host{}.openTTY(device{node: path, name: path}, serialAt(t, path, mode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,36 +239,23 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	t.Parallel()
 	_, path := newPTY(t)
 	d := device{node: path, name: path}
-	m, err := parseSerialMode("9600-7E2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := host{}.openTTY(d, m, nil)
+	m := serialAt(t, path, "9600-7E2")
+	first, err := host{}.openTTY(d, m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var busy *busyError
-	if second, err := (host{}).openTTY(d, m, nil); !errors.As(err, &busy) {
+	if second, err := (host{}).openTTY(d, m); !errors.As(err, &busy) {
 		t.Errorf("second user: got %v, %v, want busy", second, err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
 	_, path = newPTY(t) // the first stays taken for as long as its other end is open, except for root
-	if _, err := (host{}).openTTY(device{node: path, name: path}, m, &rs485{flags: rs485Enabled}); !errors.Is(err, unix.ENOTTY) {
+	half := *m
+	half.RS485 = true
+	if _, err := (host{}).openTTY(device{node: path, name: path}, &half); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("RS-485 on a pseudo terminal: got %v, want ENOTTY", err)
-	}
-}
-
-func TestSerialModes(t *testing.T) {
-	t.Parallel()
-	if m, err := parseSerialMode("9600-8E1"); m != (serialMode{9600, 8, 'E', 1}) || err != nil {
-		t.Errorf("got %+v, %v", m, err)
-	}
-	for _, s := range []string{"", "9600", "9600-8X1", "9600-9N1", "9600-8N3", "49-8N1", "9600-8N", "x-8N1", "99999999-8N1"} {
-		if m, err := parseSerialMode(s); err == nil {
-			t.Errorf("%q passed as %+v", s, m)
-		}
 	}
 }
 
@@ -308,7 +291,7 @@ func TestModbusOverTCPReadsOverAnswersThatWereGivenUp(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := m.do(ctx, 1, modbusRequest{fn: readInput, addr: 500, count: 1}); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := m.do(ctx, 2, modbusRequest{fn: readInput, addr: 500, count: 1}); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("no answer: got %v, want the deadline", err)
 	}
 	if len(conns) != 1 {

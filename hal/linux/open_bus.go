@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,13 +14,13 @@ import (
 )
 
 // pieces makes room for what each step reads.
-func pieces(ops []Op) []piece {
+func pieces(ops []hal.Op) []piece {
 	list := make([]piece, len(ops))
 	for i := range ops {
-		if ops[i].R > 0 {
-			ops[i].Got = make([]byte, ops[i].R)
+		if ops[i].Read > 0 {
+			ops[i].Data = make([]byte, ops[i].Read)
 		}
-		list[i] = piece{w: ops[i].W, r: ops[i].Got}
+		list[i] = piece{w: ops[i].Write, r: ops[i].Data}
 	}
 	return list
 }
@@ -30,13 +28,14 @@ func pieces(ops []Op) []piece {
 // maxRead bounds what one call reads from a bus: the limit of one message times the most messages is far above it.
 const maxRead = 64 << 10
 
-func bounded(ops []Op) error {
+func bounded(ops []hal.Op) error {
 	total := 0
-	for _, o := range ops {
-		if o.R < 0 || o.R > maxRead || len(o.W) > maxRead {
-			return fmt.Errorf("step of %d and %d bytes: %w", len(o.W), o.R, unix.EMSGSIZE)
+	for i := range ops {
+		o := &ops[i]
+		if o.Read < 0 || o.Read > maxRead || len(o.Write) > maxRead {
+			return fmt.Errorf("step of %d and %d bytes: %w", len(o.Write), o.Read, unix.EMSGSIZE)
 		}
-		total += o.R + len(o.W)
+		total += o.Read + len(o.Write)
 	}
 	if total > maxRead {
 		return fmt.Errorf("%d bytes in one call, at most %d: %w", total, maxRead, unix.EMSGSIZE)
@@ -45,79 +44,61 @@ func bounded(ops []Op) error {
 }
 
 type i2cDevice struct {
-	bus  *share[*i2cBus]
-	addr uint16
-	safe []byte
-	own  int // a descriptor of its own that speaks to this address only, for the safe action; -1 without
+	share *share
+	addr  uint16
 }
 
-func (b *Backend) shareI2C(r Resource) (*share[*i2cBus], error) {
-	a, err := b.findAdapter(r.Match.Adapter, r.Match.Path)
+// busOf is the adapter behind a share of one.
+func busOf(s *share) *i2cBus { return s.it().(*i2cBus) }
+
+func (b *Board) shareI2C(p *hal.I2CPart) (*share, error) {
+	a, err := b.findAdapter(p.Adapter, p.Path)
 	if err != nil {
 		return nil, err
 	}
-	return b.i2cs.get(a.node, "", func() (*i2cBus, error) {
-		bus, err := b.host.openI2C(a)
-		if err != nil || r.Wiring.Timeout <= 0 {
-			return bus, err
+	return b.i2cs.get(a.node, "", func() (io.Closer, error) {
+		bus, err := b.openI2C(a)
+		if err != nil {
+			return nil, err
 		}
-		if err := bus.setTimeout(r.Wiring.Timeout); err != nil {
+		if p.Timeout <= 0 {
+			return bus, nil
+		}
+		if err := bus.setTimeout(p.Timeout); err != nil {
 			return nil, joinClose(err, bus)
 		}
 		return bus, nil
 	})
 }
 
-func (b *Backend) openI2CDevice(r Resource) (*i2cDevice, error) {
-	if r.Match.Addr < 0x08 || r.Match.Addr > 0x77 {
-		return nil, fmt.Errorf("address %#02x: want 0x08 to 0x77: %w", r.Match.Addr, unix.ERANGE)
-	}
-	s, err := b.shareI2C(r)
+// freeAddr takes a share of the adapter, on which no driver of the kernel has the address.
+func (b *Board) freeAddr(p *hal.I2CPart) (*share, error) {
+	s, err := b.shareI2C(p)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.it().free(r.Match.Addr); err != nil {
+	if err := busOf(s).free(uint16(p.Addr)); err != nil {
 		return nil, joinClose(err, s)
 	}
-	d := &i2cDevice{bus: s, addr: r.Match.Addr, safe: r.SafeWrite, own: -1}
-	if d.safe == nil {
-		return d, nil
-	}
-	if d.own, err = s.it().alone(d.addr); err != nil {
-		return nil, joinClose(err, s)
-	}
-	return d, nil
+	return s, nil
 }
 
-// alone opens the adapter once more for one address: plain writes to that descriptor reach it.
-func (b *i2cBus) alone(addr uint16) (int, error) {
-	if b.funcs&funcI2C == 0 {
-		return -1, fmt.Errorf("safe bytes for address %#02x on %s: %w", addr, b, errShape)
+func (b *Board) openI2CDevice(p *hal.I2CPart) (hal.Device, error) {
+	if p.Addr < 0x08 || p.Addr > 0x77 {
+		return nil, fmt.Errorf("address %#02x: want 0x08 to 0x77: %w", p.Addr, unix.ERANGE)
 	}
-	fd, err := unix.Open(b.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	s, err := b.freeAddr(p)
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: b.node, Err: err}
+		return nil, err
 	}
-	if err := ioctlInt(fd, i2cSlave, uintptr(addr)); err != nil {
-		closeFD(fd)
-		return -1, fmt.Errorf("take address %#02x on %s: %w", addr, b, err)
-	}
-	return fd, nil
+	return &i2cDevice{s, uint16(p.Addr)}, nil
 }
 
-// FD is refused for a chip without safe bytes: there is nothing to keep of it.
-func (d *i2cDevice) FD(float64) (int, hal.SafeAction, error) {
-	if d.own < 0 {
-		return -1, hal.SafeAction{}, coded(KindI2C, fmt.Errorf("address %#02x: no safe bytes: %w", d.addr, errors.ErrUnsupported))
-	}
-	return d.own, hal.SafeAction{Bytes: d.safe}, nil
-}
-
-func (d *i2cDevice) Do(ctx context.Context, ops []Op) error {
+func (d *i2cDevice) Do(ctx context.Context, ops []hal.Op) error {
 	if err := errors.Join(ctx.Err(), bounded(ops)); err != nil {
 		return coded(KindI2C, err)
 	}
-	return i2cError(d.bus, d.addr, d.bus.it().guarded(d.addr, pieces(ops)))
+	return i2cError(d.share, d.addr, busOf(d.share).guarded(d.addr, pieces(ops)))
 }
 
 // guarded is do unless a driver of the kernel has come for the address meanwhile.
@@ -131,11 +112,11 @@ func (b *i2cBus) guarded(addr uint16, p []piece) error {
 }
 
 // i2cError tells a chip that does not answer from an adapter that is gone: some drivers say ENODEV for both.
-func i2cError(s *share[*i2cBus], addr uint16, err error) error {
+func i2cError(s *share, addr uint16, err error) error {
 	if err == nil {
 		return nil
 	}
-	bus := s.it()
+	bus := busOf(s)
 	err = fmt.Errorf("address %#02x on %s: %w", addr, bus, err)
 	if errnoOf(err) != unix.ENODEV {
 		return coded(KindI2C, err)
@@ -147,29 +128,23 @@ func i2cError(s *share[*i2cBus], addr uint16, err error) error {
 	return &Error{Code: CodeGone, Err: err}
 }
 
-func (d *i2cDevice) Close() error {
-	if d.own >= 0 {
-		closeFD(d.own)
-		d.own = -1
-	}
-	return d.bus.Close()
-}
+func (d *i2cDevice) Close() error { return d.share.Close() }
 
 type spiUnit struct{ port *spiPort }
 
-func (b *Backend) openSPIDevice(r Resource) (*spiUnit, error) {
-	d, err := b.findSPI(r.Match.Controller, r.Match.Path, r.Match.CS)
+func (b *Board) openSPIDevice(p *hal.SPIPart) (hal.Device, error) {
+	d, err := b.findSPI(p.Controller, p.Path, p.CS)
 	if err != nil {
 		return nil, err
 	}
-	p, err := b.host.openSPI(d, spiConfig{mode: r.Wiring.SPIMode, bits: r.Wiring.Bits, speed: r.Wiring.Speed})
+	port, err := b.openSPI(d, spiConfig{mode: uint32(p.Mode), bits: p.Bits, speed: p.Hz})
 	if err != nil {
 		return nil, err
 	}
-	return &spiUnit{p}, nil
+	return &spiUnit{port}, nil
 }
 
-func (u *spiUnit) Do(ctx context.Context, ops []Op) error {
+func (u *spiUnit) Do(ctx context.Context, ops []hal.Op) error {
 	if err := errors.Join(ctx.Err(), bounded(ops)); err != nil {
 		return coded(KindSPI, err)
 	}
@@ -181,54 +156,33 @@ func (u *spiUnit) Do(ctx context.Context, ops []Op) error {
 
 func (u *spiUnit) Close() error { return u.port.Close() }
 
-func (b *Backend) openPort(r Resource) (*tty, error) {
-	mode, err := parseSerialMode(r.Wiring.Mode)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", err, unix.EINVAL)
-	}
-	d, err := b.findTTY(r.Match.Path, r.Match.USBPort, r.Match.USBSerial)
+func (b *Board) openPort(p *hal.SerialPart) (*tty, error) {
+	d, err := b.findTTY(p.Port)
 	if err != nil {
 		return nil, err
 	}
-	return b.openTTY(d, mode, r.Wiring.RS485.kernel())
-}
-
-func (r *RS485) kernel() *rs485 {
-	if r == nil {
-		return nil
-	}
-	k := &rs485{flags: rs485Enabled, before: uint32(r.Before.Milliseconds()), after: uint32(r.After.Milliseconds())}
-	if r.RTSOnSend {
-		k.flags |= rs485RTSOnSend
-	}
-	if r.RTSAfterSend {
-		k.flags |= rs485RTSAfterSend
-	}
-	if r.ReceiveWhileSending {
-		k.flags |= rs485RXDuringTX
-	}
-	return k
+	return b.openTTY(d, p)
 }
 
 type serialPort struct{ port *tty }
 
-func (b *Backend) openSerial(r Resource) (*serialPort, error) {
-	p, err := b.openPort(r)
+func (b *Board) openSerial(p *hal.SerialPart) (hal.Device, error) {
+	port, err := b.openPort(p)
 	if err != nil {
 		return nil, err
 	}
-	return &serialPort{p}, nil
+	return &serialPort{port}, nil
 }
 
-// Do writes and reads each step; what came before a deadline is in Got beside the error.
-func (s *serialPort) Do(ctx context.Context, ops []Op) error {
+// Do writes and reads each step; what came before a deadline is in Data beside the error.
+func (s *serialPort) Do(ctx context.Context, ops []hal.Op) error {
 	if err := bounded(ops); err != nil {
 		return coded(KindSerial, err)
 	}
 	for i := range ops {
-		got, err := s.port.exchange(ctx, ops[i].W, ops[i].Until, ops[i].R)
-		ops[i].Got = got
-		if err != nil {
+		o := &ops[i]
+		var err error
+		if o.Data, err = s.port.exchange(ctx, o.Write, o.Until, o.Read); err != nil {
 			return portError(s.port.where, err)
 		}
 	}
@@ -245,74 +199,79 @@ func portError(where string, err error) error {
 
 func (s *serialPort) Close() error { return s.port.Close() }
 
-type modbusUnit struct {
-	share io.Closer
-	line  func(context.Context, byte, modbusRequest) ([]byte, error)
-	where string
-	unit  byte
-	gone  func()
+// modbusLine is a port or a connection that carries requests to units.
+type modbusLine interface {
+	do(ctx context.Context, unit byte, r modbusRequest) ([]byte, error)
 }
 
-func (b *Backend) openModbus(r Resource) (*modbusUnit, error) {
-	if r.Match.Address != "" {
-		if _, _, err := net.SplitHostPort(r.Match.Address); err != nil {
-			return nil, fmt.Errorf("address %q: %w", clip(r.Match.Address), unix.EINVAL)
+type modbusUnit struct {
+	share *share
+	where string
+	unit  byte
+	tcp   bool
+}
+
+func (b *Board) openModbus(p *hal.ModbusPart) (hal.Device, error) {
+	u := &modbusUnit{where: p.TCP, unit: p.Unit, tcp: p.TCP != ""}
+	var err error
+	if u.tcp {
+		if _, _, err := net.SplitHostPort(p.TCP); err != nil {
+			return nil, fmt.Errorf("address %q: %w", clip(p.TCP), unix.EINVAL)
 		}
-		s, err := b.tcps.get(r.Match.Address, "", func() (*modbusTCP, error) { return &modbusTCP{address: r.Match.Address}, nil })
-		if err != nil {
-			return nil, err
-		}
-		return &modbusUnit{share: s, line: s.it().do, where: r.Match.Address, unit: r.Match.Unit}, nil
+		u.share, err = b.tcps.get(p.TCP, "", func() (io.Closer, error) { return &modbusTCP{address: p.TCP}, nil })
+	} else {
+		s := p.Serial
+		u.where = s.Port.Path + s.Port.USBPort + s.Port.USBSerial
+		u.share, err = b.rtus.get(u.where, s.Mode(), func() (io.Closer, error) {
+			port, err := b.openPort(s)
+			if err != nil {
+				return nil, err
+			}
+			return &modbusRTU{port: port, gap: s.Gap}, nil
+		})
 	}
-	key := r.Match.Path + r.Match.USBPort + r.Match.USBSerial
-	s, err := b.rtus.get(key, r.Wiring.Mode, func() (*modbusRTU, error) {
-		p, err := b.openPort(r)
-		if err != nil {
-			return nil, err
-		}
-		return &modbusRTU{port: p, gap: r.Wiring.Gap}, nil
-	})
 	if err != nil {
 		return nil, err
 	}
-	return &modbusUnit{share: s, line: s.it().do, where: s.it().port.where, unit: r.Match.Unit, gone: s.forget}, nil
+	return u, nil
 }
 
-func modbusOp(o Op) (modbusRequest, error) {
-	r := modbusRequest{addr: o.Addr, count: o.N, data: o.W}
+func modbusOp(o *hal.Op) (modbusRequest, error) {
+	r := modbusRequest{addr: o.Addr, count: int(o.N), data: o.Write}
 	switch o.Fn {
-	case "read-coil":
+	case hal.ReadCoils:
 		r.fn = readCoils
-	case "read-discrete":
+	case hal.ReadDiscrete:
 		r.fn = readDiscrete
-	case "read-holding":
+	case hal.ReadHolding:
 		r.fn = readHolding
-	case "read-input":
+	case hal.ReadInput:
 		r.fn = readInput
-	case "write-coil":
-		if r.fn = writeCoils; len(o.W) == 1 {
+	case hal.WriteCoils:
+		if r.fn = writeCoils; len(o.Write) == 1 {
 			r.fn = writeCoil
 		}
-	case "write-holding":
-		if r.fn = writeRegisters; len(o.W) == 2 {
+	case hal.WriteHoldings:
+		if r.fn = writeRegisters; len(o.Write) == 2 {
 			r.fn = writeRegister
 		}
 	default:
-		return r, fmt.Errorf("modbus function %q: %w", clip(o.Fn), errors.ErrUnsupported)
+		return r, fmt.Errorf("modbus function %q: %w", clip(string(o.Fn)), errors.ErrUnsupported)
 	}
 	return r, nil
 }
 
-func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
+func (u *modbusUnit) Do(ctx context.Context, ops []hal.Op) error {
+	line := u.share.it().(modbusLine)
 	for i := range ops {
-		r, err := modbusOp(ops[i])
+		r, err := modbusOp(&ops[i])
 		if err == nil {
-			ops[i].Got, err = u.line(ctx, u.unit, r)
+			ops[i].Data, err = line.do(ctx, u.unit, r)
 		}
 		if err != nil {
 			err = portError("unit "+strconv.Itoa(int(u.unit))+" on "+u.where, err)
-			if e, ok := errors.AsType[*Error](err); u.gone != nil && ok && e.Code == CodeGone {
-				u.gone()
+			if !u.tcp && codeOfAny(KindSerial, err) == CodeGone {
+				u.share.forget()
 			}
 			return err
 		}
@@ -321,49 +280,3 @@ func (u *modbusUnit) Do(ctx context.Context, ops []Op) error {
 }
 
 func (u *modbusUnit) Close() error { return u.share.Close() }
-
-type canUnit struct{ sock *canSocket }
-
-func (b *Backend) openCAN(r Resource) (*canUnit, error) {
-	var list []canFilter
-	for _, m := range r.Wiring.Receive {
-		f := canFilter{id: m.ID, mask: m.Mask | canEFF | canRTR}
-		if m.Extended {
-			f.id |= canEFF
-		}
-		list = append(list, f)
-	}
-	s, err := openCAN(r.Match.Interface, list)
-	if err != nil {
-		return nil, err
-	}
-	return &canUnit{s}, nil
-}
-
-func (u *canUnit) Do(ctx context.Context, ops []Op) error {
-	for _, o := range ops {
-		f := canFrame{id: o.Frame.ID, extended: o.Frame.Extended, remote: o.Frame.Remote, fd: o.Frame.FD, data: o.Frame.Data}
-		err := ctx.Err()
-		if err == nil {
-			err = u.sock.send(f)
-		}
-		if err != nil {
-			return coded(KindCAN, fmt.Errorf("send on %s: %w", u.sock.name, err))
-		}
-	}
-	return nil
-}
-
-// Receive waits for a frame that the wiring lets pass; Close ends it with os.ErrClosed.
-func (u *canUnit) Receive() (Frame, error) {
-	f, err := u.sock.receive()
-	if err != nil {
-		if errors.Is(err, os.ErrClosed) {
-			return Frame{}, err
-		}
-		return Frame{}, coded(KindCAN, fmt.Errorf("receive on %s: %w", u.sock.name, err))
-	}
-	return Frame{ID: f.id, Extended: f.extended, Remote: f.remote, FD: f.fd, Data: f.data, Time: time.Unix(0, f.wall), Lost: f.lost}, nil
-}
-
-func (u *canUnit) Close() error { return u.sock.Close() }

@@ -2,12 +2,8 @@ package linux
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"strconv"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
@@ -24,50 +20,58 @@ type levelResource struct {
 	safe func(float64) []byte
 }
 
+// Get is the share of the period, or the brightness, now.
 func (l *levelResource) Get(context.Context) (float64, error) {
 	v, err := l.dev.get()
 	return v, coded(l.kind, err)
 }
 
+// Set drives it.
 func (l *levelResource) Set(_ context.Context, v float64) error { return coded(l.kind, l.dev.set(v)) }
-func (l *levelResource) Close() error                           { return l.dev.Close() }
+
+// Close lets go of it; it stays as it is.
+func (l *levelResource) Close() error { return l.dev.Close() }
 
 // FD is what a keeper needs to hold the output and to make it safe.
-func (l *levelResource) FD(safe float64) (int, hal.SafeAction, error) {
+func (l *levelResource) FD(safe float64) (int, hal.SafeAction) {
 	fd, err := fdOf(l.file)
-	return fd, hal.SafeAction{Bytes: l.safe(safe)}, err
+	if err != nil {
+		return -1, hal.SafeAction{}
+	}
+	return fd, hal.SafeAction{Bytes: l.safe(safe)}
 }
 
-func (b *Backend) openPWM(r Resource) (*levelResource, error) {
-	c, err := b.findPWM(r.Match.Chip, r.Match.Path)
+// openLevel finds the output and leaves it as it is.
+func (b *Board) openLevel(r *hal.Resource) (*levelResource, error) {
+	if r.Kind == KindLED {
+		l, err := b.openLED(r.LED.Name)
+		if err != nil {
+			return nil, err
+		}
+		return &levelResource{kind: r.Kind, dev: l, file: l.file, safe: l.bytes}, nil
+	}
+	c, err := b.findPWM(r.PWM.Chip, "")
 	if err != nil {
 		return nil, err
 	}
-	n, err := strconv.Atoi(r.Match.Channel)
-	if err != nil {
-		return nil, fmt.Errorf("channel %q of %s: want a number: %w", clip(r.Match.Channel), c, unix.EINVAL)
-	}
-	p, err := c.openPWM(n, r.Wiring.Period, r.Wiring.ActiveLow)
+	p, err := c.openPWM(r.PWM.Channel, r.PWM.Period, r.PWM.Inverted)
 	if err != nil {
 		return nil, err
 	}
-	return (&levelResource{kind: KindPWM, dev: p, file: p.duty, safe: p.dutyBytes}).begin(r)
+	return &levelResource{kind: r.Kind, dev: p, file: p.duty, safe: p.dutyBytes}, nil
 }
 
-func (b *Backend) openLight(r Resource) (*levelResource, error) {
-	l, err := b.openLED(r.Match.Channel)
+// openSafe makes a fresh output safe; one whose safe value the deployment is to say is zero until then.
+func (b *Board) openSafe(r *hal.Resource) (hal.Device, error) {
+	l, err := b.openLevel(r)
 	if err != nil {
 		return nil, err
 	}
-	return (&levelResource{kind: KindLED, dev: l, file: l.file, safe: l.bytes}).begin(r)
-}
-
-// begin makes a fresh output safe unless its owner wants it as it is.
-func (l *levelResource) begin(r Resource) (*levelResource, error) {
-	if r.Wiring.Keep {
-		return l, nil
+	safe := 0.0
+	if r.Safe != nil {
+		safe = *r.Safe
 	}
-	if err := l.dev.set(r.Safe); err != nil {
+	if err := l.dev.set(safe); err != nil {
 		return nil, joinClose(err, l)
 	}
 	return l, nil

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,9 +16,10 @@ import (
 
 // lineResource is a requested line as the contract has it.
 type lineResource struct {
-	b    *Backend
-	req  *requested
-	gone atomic.Bool
+	b       *Board
+	req     *requested
+	gone    atomic.Bool
+	reading atomic.Bool // somebody has its edges
 }
 
 // flagWord is one word of the configuration and its bits.
@@ -39,41 +40,42 @@ func word(what, s string, words []flagWord) (uint64, error) {
 var (
 	driveWords = []flagWord{{"", 0}, {"push-pull", 0}, {"open-drain", flagOpenDrain}, {"open-source", flagOpenSource}}
 	biasWords  = []flagWord{{"", 0}, {"as-is", 0}, {"disabled", flagBiasDisabled}, {"pull-up", flagBiasPullUp}, {"pull-down", flagBiasPullDown}}
-	edgeWords  = []flagWord{{"", 0}, {"rising", flagEdgeRising}, {"falling", flagEdgeFalling}, {"both", flagsEdges}}
+	edgeWords  = []flagWord{{"", flagsEdges}, {"rising", flagEdgeRising}, {"falling", flagEdgeFalling}, {"both", flagsEdges}}
 )
 
-func (r Resource) lineConfig() (cfg lineConfig, err error) {
-	w := r.Wiring
-	who := r.Who
+func lineConfigOf(r *hal.Resource) (cfg lineConfig, err error) {
+	p := r.Line
+	who := p.Consumer
 	if who == "" {
-		who = r.Name
+		who = ":" + r.Name
 	}
-	cfg = lineConfig{consumer: short("sp:" + who), out: w.Out, keep: w.Keep, value: r.Safe != 0, activeLow: w.ActiveLow, debounce: w.Debounce, fifo: w.Buffer}
-	if cfg.drive, err = word("drive", w.Drive, driveWords); err != nil {
+	cfg = lineConfig{consumer: short("sp:" + strings.TrimPrefix(who, "sp:")), out: p.Direction == hal.Out, keep: p.Initial == "keep", value: r.Safe != nil && *r.Safe != 0,
+		activeLow: p.ActiveLow, debounce: p.Debounce, fifo: p.Buffer}
+	if cfg.drive, err = word("drive", p.Drive, driveWords); err != nil {
 		return cfg, err
 	}
-	if cfg.bias, err = word("bias", w.Bias, biasWords); err != nil {
+	if cfg.bias, err = word("bias", p.Bias, biasWords); err != nil || cfg.out {
 		return cfg, err
 	}
-	cfg.edges, err = word("edges", w.Edges, edgeWords)
+	cfg.edges, err = word("edges", p.Edges, edgeWords)
 	return cfg, err
 }
 
-func (b *Backend) findLine(r Resource) (chip, lineInfo, error) {
-	c, err := b.findChip(r.Match.Chip, r.Match.Path)
+func (b *Board) findLine(p *hal.LinePart) (chip, lineInfo, error) {
+	c, err := b.findChip(p.Chip, p.Path)
 	if err != nil {
 		return c, lineInfo{}, err
 	}
-	l, err := c.findLine(r.Match.Line, r.Match.Offset)
+	l, err := c.findLine(p.Line, p.Offset)
 	return c, l, err
 }
 
-func (b *Backend) openLine(r Resource) (*lineResource, error) {
-	cfg, err := r.lineConfig()
+func (b *Board) openLine(r *hal.Resource) (hal.Device, error) {
+	cfg, err := lineConfigOf(r)
 	if err != nil {
 		return nil, err
 	}
-	c, l, err := b.findLine(r)
+	c, l, err := b.findLine(r.Line)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (b *Backend) openLine(r Resource) (*lineResource, error) {
 	return b.keepLine(req), nil
 }
 
-func (b *Backend) keepLine(req *requested) *lineResource {
+func (b *Board) keepLine(req *requested) *lineResource {
 	l := &lineResource{b: b, req: req}
 	b.mu.Lock()
 	b.lines[l] = struct{}{}
@@ -92,25 +94,14 @@ func (b *Backend) keepLine(req *requested) *lineResource {
 	return l
 }
 
-// Adopt takes a line back whose descriptor was kept elsewhere: nothing reaches the pin. It refuses, and closes the
-// descriptor, when the kernel's line is not wired as the resource is now; the caller makes it safe before that.
-func (b *Backend) Adopt(r Resource, fd int) (Line, error) {
-	l, err := b.adopt(r, fd)
-	if err != nil {
-		return nil, coded(r.Kind, errors.Join(fmt.Errorf("adopt %s: %w", r.Name, err), unix.Close(fd)))
-	}
-	return l, nil
-}
-
-func (b *Backend) adopt(r Resource, fd int) (*lineResource, error) {
-	if r.Kind != KindLine {
-		return nil, fmt.Errorf("kind %q: %w", r.Kind, errors.ErrUnsupported)
-	}
-	cfg, err := r.lineConfig()
+// adopt takes a line back whose descriptor was kept elsewhere: nothing reaches the pin. It refuses when the kernel's line is not wired as
+// the resource is now; the descriptor is the caller's then.
+func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
+	cfg, err := lineConfigOf(r)
 	if err != nil {
 		return nil, err
 	}
-	c, l, err := b.findLine(r)
+	c, l, err := b.findLine(r.Line)
 	if err != nil {
 		return nil, err
 	}
@@ -159,11 +150,13 @@ func (l *lineResource) fail(err error) error {
 	return coded(KindLine, err)
 }
 
+// Get reads the level; of an output too, which changes nothing.
 func (l *lineResource) Get(context.Context) (bool, error) {
 	on, err := l.req.get()
 	return on, l.fail(err)
 }
 
+// Set drives an output.
 func (l *lineResource) Set(_ context.Context, on bool) error {
 	if !l.req.config.out {
 		return coded(KindLine, fmt.Errorf("%s is an input: %w", l.req.where, os.ErrPermission))
@@ -171,19 +164,11 @@ func (l *lineResource) Set(_ context.Context, on bool) error {
 	return l.fail(l.req.set(on))
 }
 
-// Edges gives the line's one reader: the events are of the request, whoever reads them.
-func (l *lineResource) Edges(context.Context) (EdgeReader, error) {
-	if l.req.config.edges == 0 {
-		return nil, coded(KindLine, fmt.Errorf("edges of %s: the owner configured none: %w", l.req.where, errors.ErrUnsupported))
-	}
-	if err := l.req.file.SetReadDeadline(time.Time{}); err != nil { // after an earlier reader's Close
-		return nil, l.fail(err)
-	}
-	return &lineEdges{line: l, reader: edgeReader{file: l.req.file}}, nil
-}
+// Prompt is true of a controller in the processor's own memory; one behind I2C, SPI or USB makes its callers wait.
+func (l *lineResource) Prompt() bool { return l.req.prompt }
 
 // FD is what a keeper needs to hold the line and to make it safe.
-func (l *lineResource) FD(safe float64) (int, hal.SafeAction, error) {
+func (l *lineResource) FD(safe float64) (int, hal.SafeAction) {
 	s := hal.SafeAction{Set: true, Mask: 1}
 	if safe != 0 {
 		s.Bits = 1
@@ -192,7 +177,10 @@ func (l *lineResource) FD(safe float64) (int, hal.SafeAction, error) {
 		s = hal.SafeAction{} // an input is kept for its events and has nothing to make safe
 	}
 	fd, err := l.req.fd()
-	return fd, s, l.fail(err)
+	if err != nil {
+		return -1, hal.SafeAction{}
+	}
+	return fd, s
 }
 
 // Close releases the line: what the pin does then is the controller's choice.
@@ -205,23 +193,3 @@ func (l *lineResource) Close() error {
 	}
 	return nil
 }
-
-type lineEdges struct {
-	line   *lineResource
-	reader edgeReader
-	raw    [edgeBatch]edge
-}
-
-func (e *lineEdges) Read(out []Edge) (int, error) {
-	n, err := e.reader.read(e.raw[:min(len(out), edgeBatch)])
-	for i, r := range e.raw[:n] {
-		out[i] = Edge{Mono: r.mono, Seq: r.seq, Rising: r.rising}
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, os.ErrClosed
-	}
-	return n, e.line.fail(err)
-}
-
-// Close makes a waiting Read end; the line stays requested.
-func (e *lineEdges) Close() error { return e.line.req.file.SetReadDeadline(pastTime) }

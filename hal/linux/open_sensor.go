@@ -6,40 +6,42 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// sensorResource is a number from one of the kernel's subsystems or from a driver of ours.
+// sensorResource is a number from one of the kernel's subsystems or from a driver of ours, as the kernel gives it: the owner's configuration
+// says what is made of it.
 type sensorResource struct {
 	read  func(context.Context) (float64, error)
-	scale float64
-	unit  string
-	close []io.Closer
+	close [2]io.Closer // the second may be nil
 }
 
-func (s *sensorResource) Read(ctx context.Context) (float64, error) {
-	v, err := s.read(ctx)
+// Read gives the raw number.
+func (s *sensorResource) Read(ctx context.Context) (hal.Value, error) {
+	v := hal.Value{Time: time.Now(), Mono: monotonic()}
+	err := ctx.Err()
+	if err == nil {
+		v.Num, err = s.read(ctx)
+	}
 	return v, coded(KindSensor, err)
 }
 
-func (s *sensorResource) Unit() (scale float64, unit string) { return s.scale, s.unit }
-
+// Close lets go of it.
 func (s *sensorResource) Close() error {
-	var err error
-	for _, c := range s.close {
-		err = errors.Join(err, c.Close())
+	err := s.close[0].Close()
+	if s.close[1] != nil {
+		err = joinClose(err, s.close[1])
 	}
 	return err
 }
 
-func plain(f func() (float64, error)) func(context.Context) (float64, error) {
-	return func(ctx context.Context) (float64, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return f()
-	}
+// plain is a sensor that has a file of its own.
+func plain(read func() (float64, error), file io.Closer) *sensorResource {
+	return &sensorResource{read: func(context.Context) (float64, error) { return read() }, close: [2]io.Closer{file}}
 }
 
 // iioSensor is a channel that can be captured too.
@@ -71,42 +73,41 @@ func (c *captured) Read() ([]Sample, error) {
 
 func (c *captured) Close() error { return c.run.Close() }
 
-func (b *Backend) openSensor(r Resource) (Sensor, error) {
-	m := r.Match
-	switch m.Source {
-	case "hwmon":
-		scale, unit := hwmonScale(m.Channel)
-		return b.classSensor(hwmonClass, m, m.Channel, scale, unit)
-	case "thermal":
-		return b.classSensor(thermalClass, m, "temp", 1e-3, "Cel")
-	case "power":
-		scale, unit := powerScale(m.Channel)
-		return b.classSensor(powerClass, m, m.Channel, scale, unit)
-	case "w1":
-		t, err := b.openW1(m.Device)
+func (b *Board) openSensor(r *hal.Resource) (hal.Device, error) {
+	s := &r.Sensor.Source
+	switch {
+	case s.Driver != "":
+		return b.driverSensor(r.Sensor)
+	case r.Sensor.Via != nil:
+		return b.openRegister(r.Sensor)
+	case s.IIO != "":
+		d, err := b.findIIO(s.IIO, s.Parent)
 		if err != nil {
 			return nil, err
 		}
-		return &sensorResource{read: plain(t.read), scale: 1e-3, unit: "Cel", close: []io.Closer{t}}, nil
-	case "iio":
-		d, err := b.findIIO(m.Device, m.Path)
+		c, err := d.openChannel(s.Attr)
 		if err != nil {
 			return nil, err
 		}
-		c, err := d.openChannel(m.Channel)
+		return &iioSensor{plain(c.read, c), d, s.Attr}, nil
+	case s.W1 != "":
+		t, err := b.openW1(s.W1)
 		if err != nil {
 			return nil, err
 		}
-		s := &sensorResource{read: plain(c.read), scale: c.milli, unit: c.unit, close: []io.Closer{c}}
-		return &iioSensor{s, d, m.Channel}, nil
-	case "driver":
-		return b.driverSensor(r)
+		return plain(t.read, t), nil
+	case s.Power != "":
+		return b.classSensor(powerClass, s.Power, s.Parent, s.Attr)
+	case s.Thermal != "":
+		return b.classSensor(thermalClass, s.Thermal, s.Parent, "temp")
+	case s.Hwmon != "":
+		return b.classSensor(hwmonClass, s.Hwmon, s.Parent, s.Attr)
 	}
-	return nil, fmt.Errorf("source %q: %w", clip(m.Source), errors.ErrUnsupported)
+	return nil, fmt.Errorf("a sensor without a source: %w", errors.ErrUnsupported)
 }
 
-func (b *Backend) classSensor(k classKind, m Match, attribute string, scale float64, unit string) (Sensor, error) {
-	d, err := b.findClass(k, m.Device, m.Path)
+func (b *Board) classSensor(k classKind, name, parent, attribute string) (hal.Device, error) {
+	d, err := b.findClass(k, name, parent)
 	if err != nil {
 		return nil, err
 	}
@@ -118,42 +119,43 @@ func (b *Backend) classSensor(k classKind, m Match, attribute string, scale floa
 	if err != nil {
 		return nil, err
 	}
-	return &sensorResource{read: plain(a.number), scale: scale, unit: unit, close: []io.Closer{a}}, nil
+	return plain(a.number, a), nil
 }
 
 // driverSensor shares one chip between the resources that name its quantities.
-func (b *Backend) driverSensor(r Resource) (Sensor, error) {
-	d, option, err := findDriver(r.Match.Device)
+func (b *Board) driverSensor(p *hal.SensorPart) (hal.Device, error) {
+	quantity := p.Source.Attr
+	d, option, err := findDriver(p.Source.Driver)
 	if err != nil {
 		return nil, err
 	}
 	known := false
 	for _, q := range d.quantities {
-		known = known || q == r.Match.Channel
+		known = known || q == quantity
 	}
 	if !known {
-		return nil, fmt.Errorf("quantity %q of %s: want one of %v: %w", clip(r.Match.Channel), d.name, d.quantities, unix.EINVAL)
+		return nil, fmt.Errorf("quantity %q of %s: want one of %v: %w", clip(quantity), d.name, d.quantities, unix.EINVAL)
 	}
-	bus, err := b.shareI2C(r)
+	if p.Via == nil || p.Via.I2C == nil {
+		return nil, fmt.Errorf("driver %s without an i2c device: %w", d.name, unix.EINVAL)
+	}
+	bus, err := b.freeAddr(p.Via.I2C)
 	if err != nil {
 		return nil, err
 	}
-	addr := r.Match.Addr
-	if err := bus.it().free(addr); err != nil {
-		return nil, joinClose(err, bus)
-	}
-	key := bus.it().node + " " + strconv.Itoa(int(addr))
-	c, err := b.chips.get(key, r.Match.Device, func() (*chipSensor, error) {
-		return &chipSensor{driver: d, option: option, bus: &chipBus{addr: addr, do: bus.it().guarded}}, nil
+	addr := uint16(p.Via.I2C.Addr)
+	key := busOf(bus).node + " " + strconv.Itoa(int(addr))
+	c, err := b.chips.get(key, p.Source.Driver, func() (io.Closer, error) {
+		return &chipSensor{driver: d, option: option, bus: &chipBus{addr: addr, do: busOf(bus).guarded}}, nil
 	})
 	if err != nil {
 		return nil, joinClose(err, bus)
 	}
 	return &sensorResource{
 		read: func(ctx context.Context) (float64, error) {
-			v, err := c.it().value(ctx, r.Match.Channel)
+			v, err := c.it().(*chipSensor).value(ctx, quantity)
 			return v, i2cError(bus, addr, err)
 		},
-		scale: 1, unit: senseUnit(r.Match.Channel), close: []io.Closer{c, bus},
+		close: [2]io.Closer{c, bus},
 	}, nil
 }

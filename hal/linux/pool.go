@@ -6,20 +6,21 @@ import (
 )
 
 // pool shares one open adapter, port or connection between the resources that sit on it: the first opens it, the
-// last closes it. The zero value is empty.
-type pool[T io.Closer] struct {
+// last closes it. The zero value is empty. It knows of what it holds that it can be closed: a pool for each type would be four
+// times the code.
+type pool struct {
 	mu   sync.Mutex
-	open map[string]*pooled[T] // by the device's node or address
+	open map[string]*pooled // by the device's node or address
 }
 
-type pooled[T io.Closer] struct {
-	it    T
+type pooled struct {
+	it    io.Closer
 	users int
 	set   string // how it was opened; others must want the same
 }
 
 // get opens key with f unless it is open already, and refuses to share what was opened in another way.
-func (p *pool[T]) get(key, set string, f func() (T, error)) (*share[T], error) {
+func (p *pool) get(key, set string, f func() (io.Closer, error)) (*share, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.open[key]
@@ -31,28 +32,28 @@ func (p *pool[T]) get(key, set string, f func() (T, error)) (*share[T], error) {
 		if err != nil {
 			return nil, err
 		}
-		e = &pooled[T]{it: it, set: set}
+		e = &pooled{it: it, set: set}
 		if p.open == nil {
-			p.open = map[string]*pooled[T]{}
+			p.open = map[string]*pooled{}
 		}
 		p.open[key] = e
 	}
 	e.users++
-	return &share[T]{pool: p, key: key, entry: e}, nil
+	return &share{pool: p, key: key, entry: e}, nil
 }
 
 // share is one user's part of an open thing.
-type share[T io.Closer] struct {
-	pool  *pool[T]
+type share struct {
+	pool  *pool
 	key   string
-	entry *pooled[T]
+	entry *pooled
 	once  sync.Once
 }
 
-func (s *share[T]) it() T { return s.entry.it }
+func (s *share) it() io.Closer { return s.entry.it }
 
 // Close gives the part back; closing twice does nothing.
-func (s *share[T]) Close() (err error) {
+func (s *share) Close() (err error) {
 	s.once.Do(func() {
 		s.pool.mu.Lock()
 		defer s.pool.mu.Unlock()
@@ -68,7 +69,7 @@ func (s *share[T]) Close() (err error) {
 }
 
 // forget makes the next get open the thing anew, as after its device was plugged out; present users keep theirs.
-func (s *share[T]) forget() {
+func (s *share) forget() {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
 	if s.pool.open[s.key] == s.entry {

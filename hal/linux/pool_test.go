@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"io"
 	"testing"
 )
 
@@ -11,9 +12,9 @@ func (c closer) Close() error { *c.closed++; return nil }
 
 func TestOneDeviceIsOpenedOnceAndClosedByItsLastUser(t *testing.T) {
 	t.Parallel()
-	var p pool[closer]
+	var p pool
 	opened, closed := 0, 0
-	open := func() (closer, error) { opened++; return closer{&closed}, nil }
+	open := func() (io.Closer, error) { opened++; return closer{&closed}, nil }
 	a, err := p.get("/dev/ttyS1", "9600-8N1", open)
 	if err != nil {
 		t.Fatal(err)
@@ -50,11 +51,11 @@ func TestSerialExchangeReadsUpToItsEndMark(t *testing.T) {
 	t.Parallel()
 	port, far := ptyPair(t, "9600-8N1")
 	unit(t, far, func(got []byte) []byte { return []byte("21.5 C\nrest") })
-	got, err := port.exchange(t.Context(), []byte("T?\n"), []byte("\n"), 0)
+	got, err := port.exchange(t.Context(), []byte("T?\n"), '\n', 0)
 	if string(got) != "21.5 C\n" || err != nil {
 		t.Errorf("got %q, %v, want the line", got, err)
 	}
-	if got, err := port.exchange(t.Context(), []byte("T?\n"), nil, 4); string(got) != "21.5" || err != nil {
+	if got, err := port.exchange(t.Context(), []byte("T?\n"), 0, 4); string(got) != "21.5" || err != nil {
 		t.Errorf("got %q, %v, want four bytes", got, err)
 	}
 }

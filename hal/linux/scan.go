@@ -28,7 +28,7 @@ func (s *scanner) add(kind hal.Kind, detail string, match ...string) *hal.Found 
 }
 
 // Scan looks at everything that can be looked at without touching a bus; probe also asks each free I2C address.
-func (b *Backend) Scan(ctx context.Context, probe hal.Probe) ([]hal.Found, error) {
+func (b *Board) Scan(ctx context.Context, probe hal.Probe) ([]hal.Found, error) {
 	s := &scanner{host: b.host}
 	if err := s.lines(); err != nil {
 		return nil, coded(KindLine, fmt.Errorf("scan: %w", err))

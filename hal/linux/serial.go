@@ -7,58 +7,34 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// serialMode is "9600-8E1": baud, data bits, parity N E O, stop bits.
-type serialMode struct {
-	baud   uint32
-	bits   int
-	parity byte
-	stop   int
-}
-
-func parseSerialMode(s string) (serialMode, error) {
-	bad := fmt.Errorf("mode %q: want baud, bits, parity and stop bits, as in 9600-8N1", clip(s))
-	baud, frame, ok := strings.Cut(s, "-")
-	n, err := strconv.ParseUint(baud, 10, 32)
-	if !ok || err != nil || n < 50 || n > 4_000_000 || len(frame) != 3 {
-		return serialMode{}, bad
-	}
-	m := serialMode{baud: uint32(n), bits: int(frame[0] - '0'), parity: frame[1], stop: int(frame[2] - '0')}
-	if m.bits < 5 || m.bits > 8 || strings.IndexByte("NEO", m.parity) < 0 || m.stop < 1 || m.stop > 2 {
-		return serialMode{}, bad
-	}
-	return m, nil
-}
-
 // character is the time of one character on the line: start bit, data, parity, stop.
-func (m serialMode) character() time.Duration {
-	n := 1 + m.bits + m.stop
-	if m.parity != 'N' {
+func character(p *hal.SerialPart) time.Duration {
+	n := 1 + p.Data + p.Stop
+	if p.Parity != 'N' {
 		n++
 	}
-	return time.Duration(n) * time.Second / time.Duration(m.baud)
+	return time.Duration(n) * time.Second / time.Duration(p.Baud)
 }
 
-// rs485 is struct serial_rs485 (linux/serial.h).
+// rs485 is struct serial_rs485 (linux/serial.h): how a port switches the direction of its line.
 type rs485 struct {
-	flags  uint32
-	before uint32 // ms
-	after  uint32 // ms
-	_      [5]uint32
+	flags uint32
+	_     [7]uint32 // no delays
 }
 
 const (
 	rs485Enabled      = 1 << 0
 	rs485RTSOnSend    = 1 << 1
 	rs485RTSAfterSend = 1 << 2
-	rs485RXDuringTX   = 1 << 4
 
 	tiocSRS485 = 0x542f
 )
@@ -89,7 +65,8 @@ func (h host) ttys() []device {
 }
 
 // findTTY is the port at that node or device, USB port or USB serial number.
-func (h host) findTTY(path, usbPort, usbSerial string) (device, error) {
+func (h host) findTTY(p hal.Port) (device, error) {
+	path, usbPort, usbSerial := p.Path, p.USBPort, p.USBSerial
 	if strings.HasPrefix(path, "/dev/") {
 		return device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
 	}
@@ -107,10 +84,10 @@ func (h host) findTTY(path, usbPort, usbSerial string) (device, error) {
 type tty struct {
 	file  *os.File
 	where string
-	mode  serialMode
+	mode  *hal.SerialPart
 }
 
-func (h host) openTTY(d device, mode serialMode, half *rs485) (*tty, error) {
+func (h host) openTTY(d device, mode *hal.SerialPart) (*tty, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if err == unix.EBUSY {
@@ -118,13 +95,13 @@ func (h host) openTTY(d device, mode serialMode, half *rs485) (*tty, error) {
 		}
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
-	if err := setupTTY(fd, d, mode, half); err != nil {
+	if err := setupTTY(fd, d, mode); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}, nil
 }
 
-func setupTTY(fd int, d device, mode serialMode, half *rs485) error {
+func setupTTY(fd int, d device, mode *hal.SerialPart) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return &busyError{what: d.String(), holder: "another program that locks it", err: unix.EBUSY}
 	}
@@ -133,10 +110,14 @@ func setupTTY(fd int, d device, mode serialMode, half *rs485) error {
 	}
 	t := termios(mode)
 	if err := ioctl(fd, unix.TCSETS2, unsafe.Pointer(&t)); err != nil {
-		return fmt.Errorf("set %s to %d baud: %w", d, mode.baud, err)
+		return fmt.Errorf("set %s to %d baud: %w", d, mode.Baud, err)
 	}
-	if half != nil {
-		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(half)); err != nil {
+	if mode.RS485 {
+		half := rs485{flags: rs485Enabled | rs485RTSAfterSend}
+		if mode.RTSOnSend {
+			half.flags = rs485Enabled | rs485RTSOnSend
+		}
+		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(&half)); err != nil {
 			return fmt.Errorf("RS-485 on %s: %w: this driver cannot switch the direction", d, err)
 		}
 	}
@@ -144,10 +125,10 @@ func setupTTY(fd int, d device, mode serialMode, half *rs485) error {
 }
 
 // termios is a raw line with any baud rate, no flow control, and no echo.
-func termios(m serialMode) unix.Termios {
-	t := unix.Termios{Cflag: unix.CREAD | unix.CLOCAL | unix.BOTHER, Ispeed: m.baud, Ospeed: m.baud}
-	t.Cflag |= []uint32{unix.CS5, unix.CS6, unix.CS7, unix.CS8}[m.bits-5]
-	switch m.parity {
+func termios(p *hal.SerialPart) unix.Termios {
+	t := unix.Termios{Cflag: unix.CREAD | unix.CLOCAL | unix.BOTHER, Ispeed: uint32(p.Baud), Ospeed: uint32(p.Baud)}
+	t.Cflag |= [...]uint32{unix.CS5, unix.CS6, unix.CS7, unix.CS8}[p.Data-5]
+	switch p.Parity {
 	case 'E':
 		t.Cflag |= unix.PARENB
 		t.Iflag |= unix.INPCK
@@ -155,7 +136,7 @@ func termios(m serialMode) unix.Termios {
 		t.Cflag |= unix.PARENB | unix.PARODD
 		t.Iflag |= unix.INPCK
 	}
-	if m.stop == 2 {
+	if p.Stop == 2 {
 		t.Cflag |= unix.CSTOPB
 	}
 	t.Cc[unix.VMIN] = 1
@@ -185,9 +166,9 @@ const maxExchange = 64 << 10
 // serialTime is how long an exchange may take when the caller sets no deadline of its own.
 const serialTime = time.Second
 
-// exchange writes w and then reads n bytes, or up to and with until when that is not empty. What came before the
+// exchange writes w and then reads n bytes, or up to and with the byte until when that is not zero. What came before the
 // deadline is returned with it.
-func (t *tty) exchange(ctx context.Context, w, until []byte, n int) ([]byte, error) {
+func (t *tty) exchange(ctx context.Context, w []byte, until, n int) ([]byte, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, serialTime)
@@ -202,7 +183,7 @@ func (t *tty) exchange(ctx context.Context, w, until []byte, n int) ([]byte, err
 		}
 	}
 	if n <= 0 || n > maxExchange {
-		if n = maxExchange; len(until) == 0 {
+		if n = maxExchange; until <= 0 {
 			return nil, nil
 		}
 	}
@@ -214,9 +195,9 @@ func (t *tty) exchange(ctx context.Context, w, until []byte, n int) ([]byte, err
 		if err != nil {
 			return got, err
 		}
-		if len(until) > 0 {
-			if at := bytes.Index(got, until); at >= 0 {
-				return got[:at+len(until)], nil
+		if until > 0 {
+			if at := bytes.IndexByte(got, byte(until)); at >= 0 {
+				return got[:at+1], nil
 			}
 		}
 	}

@@ -92,7 +92,7 @@ func (s *ueventSocket) read() (uevent, error) {
 		if err != nil {
 			return uevent{}, err
 		}
-		if inner == unix.ENOBUFS {
+		if errors.Is(inner, unix.ENOBUFS) {
 			return uevent{}, errMissed
 		}
 		if inner != nil {
