@@ -66,6 +66,10 @@ func delta(ctx context.Context, oldPath, newPath, out string, stderr io.Writer) 
 	if from.Digest == to.Digest {
 		return made{}, fmt.Errorf("%s and %s hold the same image: a device that has the one needs no byte of the other", oldPath, newPath)
 	}
+	index, err := indexOf(newPath)
+	if err != nil {
+		return made{}, fmt.Errorf("%s: %w", newPath, err)
+	}
 	name := bundle.DeltaName(from.Digest, to.Digest)
 	if out == "" {
 		out = filepath.Join(filepath.Dir(newPath), name)
@@ -74,7 +78,7 @@ func delta(ctx context.Context, oldPath, newPath, out string, stderr io.Writer) 
 	}
 	h := bundle.DeltaHeader{From: from.Digest, To: to.Digest, Size: to.Size}
 	n, err := writeFile(out, func(w io.Writer) error {
-		if err := bundle.WriteDelta(w, h, oldImage, nextImage); err != nil {
+		if err := bundle.WriteDelta(w, h, oldImage, nextImage, index); err != nil {
 			return err
 		}
 		return ctx.Err()
@@ -82,21 +86,39 @@ func delta(ctx context.Context, oldPath, newPath, out string, stderr io.Writer) 
 	if err != nil {
 		return made{}, err
 	}
-	return made{File: out, From: from.Digest, To: to.Digest, Size: n, Full: next.Manifest.Index.Payload}, proveDelta(out, h, oldImage, nextImage)
+	return made{File: out, From: from.Digest, To: to.Digest, Size: n, Full: next.Manifest.Index.Payload}, proveDelta(out, h, oldImage, nextImage, next.Manifest)
 }
 
 // proveDelta applies what was written, as a device will.
-func proveDelta(path string, h bundle.DeltaHeader, old, next []byte) error {
+func proveDelta(path string, h bundle.DeltaHeader, old, next []byte, m bundle.Manifest) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
 	c := &comparer{want: next}
-	if err := bundle.ApplyDelta(c, f, bytes.NewReader(old), int64(len(old)), h); err != nil {
+	stored, err := bundle.ApplyDelta(c, f, bytes.NewReader(old), int64(len(old)), h)
+	if err == nil {
+		_, err = bundle.MakeIndex(bytes.NewReader(next), stored, m)
+	}
+	if err != nil {
 		return fmt.Errorf("%s does not make the new image, which is a fault of this tool: %w", path, err)
 	}
 	return nil
+}
+
+// indexOf reads a bundle's index.
+func indexOf(path string) (bundle.Index, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	head, err := bundle.ReadHeadUnverified(f)
+	if err != nil {
+		return nil, err
+	}
+	return head.ReadIndex(f)
 }
 
 // comparer takes only the bytes that it wants.

@@ -87,7 +87,7 @@ func (t *transfer) deltaFrom(ctx context.Context, old bundle.ImageInfo, most int
 	}()
 	sink := &imageSink{transfer: t}
 	want := bundle.DeltaHeader{From: old.Digest, To: next.Digest, Size: next.Size}
-	if err := bundle.ApplyDelta(sink, file, base, int64(old.Size), want); err != nil {
+	if _, err := bundle.ApplyDelta(sink, file, base, int64(old.Size), want); err != nil {
 		return err
 	}
 	if !t.part.whole() {
@@ -108,7 +108,7 @@ func (t *transfer) download(ctx context.Context, name, path string, most int64) 
 	if v, ok := strings.CutPrefix(t.resume.Delta, name+" "); ok {
 		src.validate(v)
 		if info, err := file.Stat(); err == nil {
-			at = info.Size()
+			at = max(0, info.Size()-1) // a byte that is there is asked for again: nothing may be left to ask for
 		}
 	}
 	if err := t.downloadTo(ctx, file, src, at, most); err != nil {

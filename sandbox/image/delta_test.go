@@ -100,7 +100,7 @@ func TestG4G5DeltasThatAreNotRightCostTheirBytesAndNothingElse(t *testing.T) {
 	wrong := clone(nextImage)
 	wrong[len(wrong)-1] ^= 1 // right but for its last byte
 	var lying bytes.Buffer
-	if err := bundle.WriteDelta(&lying, h, oldImage, wrong); err != nil {
+	if err := bundle.WriteDelta(&lying, h, oldImage, wrong, nil); err != nil {
 		t.Fatal(err)
 	}
 	for what, b := range map[string][]byte{
@@ -158,14 +158,18 @@ func TestCutsAtRandomBytesOverRestartsCostATenth(t *testing.T) {
 	t.Parallel()
 	r := three(t)
 	old, next := r.of[1], r.of[2]
-	name, spd := r.deltas[[2]int{1, 2}].name, r.deltas[[2]int{1, 2}].spd
+	large := bundletest.Build(t, bundletest.Options{ // whose delta is more than what a connection costs
+		Files:    map[string]string{"b/data": string(noise(600<<10, 5)), "new": string(noise(150<<10, 9))},
+		Manifest: func(m *bundle.Manifest) { m.Sequence = 2 },
+	})
+	name, spd := deltaBetween(t, old, large)
 	for what, tc := range map[string]struct {
 		before []byte
 		files  map[string][]byte
 	}{
 		"whole": {nil, map[string][]byte{"2.spb": next}},
 		"tier1": {old, map[string][]byte{"2.spb": next}},
-		"tier2": {old, map[string][]byte{"2.spb": next, name: spd}},
+		"tier2": {old, map[string][]byte{"2.spb": large, name: spd}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
@@ -220,19 +224,11 @@ func TestCutsAtRandomBytesOverRestartsCostATenth(t *testing.T) {
 				sum += run(1+random.Int64N(whole*9/10), i%2 == 0)
 			}
 			t.Logf("%d bytes in one run, %d on average with a cut", whole, sum/rounds)
-			if sum > whole*rounds*11/10+rounds*chunkAllowance(whole) {
+			if sum > whole*rounds*11/10 {
 				t.Errorf("%d bytes on average with a cut, want at most a tenth more than %d", sum/rounds, whole)
 			}
 		})
 	}
-}
-
-// chunkAllowance is for transfers so small that the chunk in which the cut is would be more than a tenth of them.
-func chunkAllowance(whole int64) int64 {
-	if whole > 10*bundle.MaxChunk {
-		return 0
-	}
-	return bundle.AverageChunk
 }
 
 func TestA7WrongChunkIsFetchedFromAnotherMirrorFirst(t *testing.T) {
@@ -379,10 +375,11 @@ func FuzzParseResume(f *testing.F) {
 	spb := bundletest.Build(f, bundletest.Options{})
 	head, _ := imageOf(f, spb)
 	f.Add(append([]byte(`{"version":1,"reference":"https://a/b","validator":"\"1\""}`+"\n"), spb[:head.Header.PayloadOffset()]...))
+	f.Add(append([]byte(`{"version":1,"reference":"https://a/b","bare":true}`+"\n"), spb[:head.Header.IndexOffset()]...))
 	f.Add([]byte("{}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseResume(newReader(b))
-		if err == nil && (len(r.index) == 0 || r.head.Digest.IsZero()) {
+		if err == nil && (len(r.index) == 0 != r.Bare || r.head.Digest.IsZero()) {
 			t.Errorf("accepted %q as %v", b, r)
 		}
 	})

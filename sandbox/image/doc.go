@@ -27,6 +27,7 @@
 //	{dir}/blobs/<i>.img      an image, 0400; i is the SHA-256 of its content
 //	{dir}/stage/<i>.part     an image being fetched: chunks in order from the start, as many as arrived
 //	{dir}/stage/<i>.head     what precedes the payload of the bundle that is being fetched, and where from
+//	{dir}/stage/<i>.tail     the start of a chunk that was cut
 //	{dir}/stage/<a>-<b>.spd  a delta that arrives
 //	{dir}/stage/<i>.repair   chunks for an installed image that lost them
 //	{dir}/stage/<l>.blob     a layer of an OCI image that arrives; l is its digest

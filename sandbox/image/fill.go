@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,12 +76,17 @@ func (t *transfer) ranged(ctx context.Context, first, last int) error {
 	if first == last {
 		return nil
 	}
+	var came []byte
+	if t.tail.chunk == first {
+		came = t.tail.bytes
+	}
 	src := t.src.current()
 	checked := src.validator() != ""
-	body, fromStart, err := src.open(ctx, start+p.stored[first], to)
+	body, fromStart, err := src.open(ctx, start+p.stored[first]+int64(len(came)), to)
 	if err != nil {
 		return err
 	}
+	t.tail = tail{}
 	defer func() { _ = body.Close() }()
 	if size, known := sizeOf(body); known && size != t.head.Header.FileSize() {
 		return bundle.Reject(bundle.ErrChanged, "the bundle on the server has %d bytes now, not %d: it is fetched again from its start", size, t.head.Header.FileSize())
@@ -92,9 +98,12 @@ func (t *transfer) ranged(ctx context.Context, first, last int) error {
 		}
 		return t.stream(body, first)
 	case last == len(p.index):
-		err = t.stream(body, first)
+		err = t.stream(io.MultiReader(bytes.NewReader(came), body), first)
 	default:
-		err = t.receive(body, first, last)
+		err = t.receive(io.MultiReader(bytes.NewReader(came), body), first, last)
+	}
+	if errors.Is(err, bundle.ErrChunk) && len(came) > 0 && !p.have[first] { // it was the start of something else
+		return t.ranged(ctx, first, last)
 	}
 	if errors.Is(err, bundle.ErrChunk) && !checked {
 		if same, serr := t.sameFile(ctx); serr == nil && !same {
@@ -121,6 +130,7 @@ func (t *transfer) receive(body io.Reader, first, last int) error {
 	for i := first; i < last; i++ {
 		plain, err := chunks.Next()
 		if err != nil {
+			t.keepTail(chunks.Cut())
 			return err
 		}
 		t.meter.wire += int64(t.part.index[i].Stored)

@@ -154,8 +154,8 @@ func TestConnectionsThatBringNothingEndTheFetchAndKeepThePart(t *testing.T) {
 	if _, err := s.Fetch(t.Context(), url, "", nil); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Fatalf("fetch from a server that is down: got %v, want its answer", err)
 	}
-	if len(names(t, s.stage())) != 2 {
-		t.Fatalf("stage: %v, want the part file and its head", names(t, s.stage()))
+	if len(names(t, s.stage())) != 3 {
+		t.Fatalf("stage: %v, want the part file, its head and the start of the chunk that was cut", names(t, s.stage()))
 	}
 	cfg := s.cfg
 	if err := s.Close(); err != nil {

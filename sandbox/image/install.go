@@ -80,6 +80,7 @@ func (t *transfer) install(ctx context.Context) (Image, error) {
 	img, err := s.keepLocked(*t.head, p.index)
 	if err == nil {
 		_ = os.Remove(s.resumePath(info.Digest))
+		t.dropTail()
 		s.cameFromLocked(img.Digest, t.reference)
 	}
 	return img, err

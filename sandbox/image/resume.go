@@ -23,6 +23,7 @@ type resume struct {
 	Validator string `json:"validator,omitempty"` // of the file there
 	Delta     string `json:"delta,omitempty"`     // name and validator of the delta that is in the stage
 	NoDelta   bool   `json:"noDelta,omitempty"`   // a delta was there and did not do
+	Bare      bool   `json:"bare,omitempty"`      // the index was not fetched: a delta may bring what it says
 
 	head  bundle.Head
 	index bundle.Index
@@ -44,7 +45,13 @@ func (s *Store) writeResume(r *resume) error {
 	if err != nil || len(line) >= resumeLine {
 		return err // a reference of 4 KiB: the start is read again
 	}
-	return s.replaceFile("resume", s.resumePath(r.head.Manifest.Image.Digest), bundle.AppendPrefix(append(line, '\n'), r.head.Envelope, r.index))
+	text := append(line, '\n')
+	if r.Bare {
+		text = append(r.head.Header.Append(text), r.head.Envelope.Encode()...)
+	} else {
+		text = bundle.AppendPrefix(text, r.head.Envelope, r.index)
+	}
+	return s.replaceFile("resume", s.resumePath(r.head.Manifest.Image.Digest), text)
 }
 
 // readResume reads one file. What it holds is not checked yet.
@@ -74,7 +81,9 @@ func parseResume(in *bufio.Reader) (*resume, error) {
 	if r.head, err = bundle.ReadHeadUnverified(in); err != nil {
 		return nil, err
 	}
-	r.index, err = r.head.ReadIndex(in)
+	if !r.Bare {
+		r.index, err = r.head.ReadIndex(in)
+	}
 	return r, err
 }
 

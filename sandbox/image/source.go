@@ -102,11 +102,18 @@ type prefixReader struct {
 	limit int64 // where the payload starts, once the header has passed
 	head  []byte
 	body  io.ReadCloser
-	whole bool  // the source gives the file from its start, and to its end
-	total int64 // length of the file, once known
+	kept  []byte // came and was not asked for yet
+	whole bool   // the source gives the file from its start, and to its end
+	total int64  // length of the file, once known
 }
 
 func (p *prefixReader) Read(b []byte) (int, error) {
+	if len(p.kept) > 0 {
+		n := copy(b, p.kept)
+		p.kept = p.kept[n:]
+		p.note(b[:n])
+		return n, nil
+	}
 	for {
 		if p.body == nil {
 			if err := p.next(); err != nil {
@@ -160,6 +167,15 @@ func (p *prefixReader) note(b []byte) {
 			p.limit = h.PayloadOffset()
 		}
 	}
+}
+
+// keep takes the rest of the first answer, so that no connection waits while something else is fetched.
+func (p *prefixReader) keep() {
+	if p.body == nil {
+		return
+	}
+	p.kept, _ = io.ReadAll(io.LimitReader(p.body, firstBytes)) // what does not come is asked for again
+	p.close()
 }
 
 func (p *prefixReader) size() (int64, bool) { return p.total, p.total > 0 }

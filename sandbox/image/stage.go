@@ -122,11 +122,12 @@ func (p *part) blocks() int64 {
 
 // reserve takes the disk blocks of the whole image, so that a full disk shows before the transfer. File systems that cannot are
 // left alone.
-func (p *part) reserve() error {
-	size := p.plain[len(p.index)]
-	err := p.step("reserve part")
+func (p *part) reserve() error { return reserve(p.file, p.plain[len(p.index)], p.step) }
+
+func reserve(f *os.File, size int64, step func(string) error) error {
+	err := step("reserve part")
 	if err == nil {
-		err = unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
 	}
 	switch {
 	case errors.Is(err, unix.ENOSPC):

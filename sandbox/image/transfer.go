@@ -25,6 +25,8 @@ type transfer struct {
 	fetch   []bool  // chunks that come over the network
 	resume  *resume // never nil once there is a part
 	delta   bool    // whether a delta was tried
+	made    int64   // bytes of the image that a delta made so far, before there is a part
+	tail    tail    // of a chunk that was cut
 	strikes int     // chunks that were not what they should be
 
 	repairing bool // an installed image: no delta, and no other place has its chunks
@@ -103,6 +105,7 @@ func (t *transfer) abandon() {
 		t.part.discard()
 		_ = removeIfThere(t.store.resumePath(t.head.Manifest.Image.Digest))
 	}
+	t.dropTail()
 	t.donors.close()
 	t.part, t.donors, t.fetch, t.head, t.resume, t.delta = nil, nil, nil, nil, nil, false
 }
@@ -127,7 +130,8 @@ func (t *transfer) try(ctx context.Context) (Image, error) {
 // something on this device may have its chunks; and else begins to read the whole, of which body is the rest. done means that the
 // bundle is installed already.
 func (t *transfer) start(ctx context.Context) (img Image, body io.ReadCloser, done bool, err error) {
-	if r, err := t.store.findResume(t.reference, t.want); err == nil {
+	begun, err := t.store.findResume(t.reference, t.want)
+	if r := begun; err == nil && !r.Bare {
 		t.src.all[0].validate(r.Validator)
 		t.resume = r
 		img, done, err = t.begin(ctx, &r.head, r.index)
@@ -141,7 +145,20 @@ func (t *transfer) start(ctx context.Context) (img Image, body io.ReadCloser, do
 				p.close()
 			}
 		}()
-		head, index, err := t.read(p)
+		head, err := t.readHead(p)
+		if err != nil {
+			return Image{}, nil, false, err
+		}
+		if begun != nil && begun.Bare && begun.head.Digest == head.Digest {
+			begun.Validator, t.resume = src.validator(), begun
+		}
+		if !p.whole && src.transient() {
+			p.keep()
+			if img, done, err = t.deltaFirst(ctx, head); done || err != nil {
+				return img, nil, done, err
+			}
+		}
+		index, err := head.ReadIndex(p)
 		if err != nil {
 			return Image{}, nil, false, err
 		}
@@ -167,29 +184,34 @@ func (t *transfer) start(ctx context.Context) (img Image, body io.ReadCloser, do
 
 // read takes everything before the payload.
 func (t *transfer) read(body io.Reader) (*bundle.Head, bundle.Index, error) {
-	read, err := bundle.ReadHead(body, t.store.cfg.Trusted)
-	head := &read
+	head, err := t.readHead(body)
 	if err != nil {
 		return nil, nil, err
 	}
+	index, err := head.ReadIndex(body)
+	return head, index, err
+}
+
+// readHead takes what says which bundle it is, and decides whether this device may have it.
+func (t *transfer) readHead(body io.Reader) (*bundle.Head, error) {
+	head, err := bundle.ReadHead(body, t.store.cfg.Trusted)
+	if err != nil {
+		return nil, err
+	}
 	if !t.want.IsZero() && head.Digest != t.want {
-		return nil, nil, bundle.Reject(bundle.ErrDigest, "the bundle there is %v, wanted is %v: correct the digest or the URL", head.Digest, t.want)
+		return nil, bundle.Reject(bundle.ErrDigest, "the bundle there is %v, wanted is %v: correct the digest or the URL", head.Digest, t.want)
 	}
 	if size, known := sizeOf(body); known && size != head.Header.FileSize() {
 		code := bundle.ErrTruncated
 		if size > head.Header.FileSize() {
 			code = bundle.ErrLength
 		}
-		return nil, nil, &bundle.Error{
+		return nil, &bundle.Error{
 			Code: code,
 			Why:  fmt.Sprintf("the bundle has %d bytes, its header says %d: copy it to its server or place again", size, head.Header.FileSize()),
 		}
 	}
-	if err := t.store.admit(*head); err != nil {
-		return nil, nil, err
-	}
-	index, err := head.ReadIndex(body)
-	return head, index, err
+	return &head, t.store.admit(head)
 }
 
 // begin decides about a bundle whose signature was checked and makes room for it.
@@ -225,6 +247,8 @@ func (t *transfer) begin(ctx context.Context, head *bundle.Head, index bundle.In
 	if t.resume == nil {
 		t.resume = &resume{Reference: t.reference, Validator: t.src.current().validator(), head: *head, index: index}
 	}
+	t.resume.Bare, t.resume.index = false, index
+	t.findTail()
 	if t.src.current().transient() {
 		err = s.writeResume(t.resume)
 	}
@@ -273,7 +297,7 @@ func (t *transfer) end() {
 
 func (t *transfer) received() int64 {
 	if t.part == nil {
-		return 0
+		return t.made
 	}
 	return t.part.bytes
 }

@@ -167,6 +167,21 @@ func imageOf(t testing.TB, spb []byte) (bundle.Head, []byte) {
 	return head, img.Bytes()
 }
 
+// indexIn is the index in a bundle.
+func indexIn(t testing.TB, spb []byte) bundle.Index {
+	t.Helper()
+	r := bytes.NewReader(spb)
+	head, err := bundle.ReadHeadUnverified(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := head.ReadIndex(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
 // deltaBetween makes the .spd that leads from one bundle to another, and its name.
 func deltaBetween(t testing.TB, old, next []byte) (string, []byte) {
 	t.Helper()
@@ -174,7 +189,7 @@ func deltaBetween(t testing.TB, old, next []byte) (string, []byte) {
 	newHead, newImage := imageOf(t, next)
 	h := bundle.DeltaHeader{From: oldHead.Manifest.Image.Digest, To: newHead.Manifest.Image.Digest, Size: newHead.Manifest.Image.Size}
 	var spd bytes.Buffer
-	if err := bundle.WriteDelta(&spd, h, oldImage, newImage); err != nil {
+	if err := bundle.WriteDelta(&spd, h, oldImage, newImage, indexIn(t, next)); err != nil {
 		t.Fatal(err)
 	}
 	return bundle.DeltaName(h.From, h.To), spd.Bytes()

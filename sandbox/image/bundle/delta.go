@@ -19,6 +19,8 @@ const (
 	deltaVersion = 1
 	deltaWindow  = 1 << 20  // of the zstd stream: what an applying device holds
 	deltaBuffer  = 32 << 10 // bytes of the old image read at once
+
+	flagStored = 1 // of the header
 )
 
 // DeltaHeader names the images that a delta leads from and to.
@@ -26,6 +28,8 @@ type DeltaHeader struct {
 	From Digest // SHA-256 of the old image
 	To   Digest // and of the new
 	Size uint64 // bytes of the new image
+
+	Stored bool // behind the image come the stored lengths of its chunks, so that nobody needs the index to make it
 }
 
 // DeltaName is what a delta is called where the new bundle is: the first 16 digits of both images' digests.
@@ -35,7 +39,11 @@ func DeltaName(from, to Digest) string { return from.Hex()[:16] + "-" + to.Hex()
 func (h DeltaHeader) Append(dst []byte) []byte {
 	dst = append(dst, deltaMagic...)
 	dst = binary.BigEndian.AppendUint16(dst, deltaVersion)
-	dst = binary.BigEndian.AppendUint16(dst, 0) // flags
+	flags := uint16(0)
+	if h.Stored {
+		flags = flagStored
+	}
+	dst = binary.BigEndian.AppendUint16(dst, flags)
 	dst = append(dst, h.From[:]...)
 	dst = append(dst, h.To[:]...)
 	return binary.BigEndian.AppendUint64(dst, h.Size)
@@ -48,11 +56,11 @@ func ParseDeltaHeader(b []byte) (DeltaHeader, error) {
 		return DeltaHeader{}, fmt.Errorf("delta header of %d bytes, want %d", len(b), DeltaHeaderSize)
 	case !bytes.HasPrefix(b, []byte(deltaMagic)):
 		return DeltaHeader{}, Reject(ErrMagic, "not a delta: it starts with %q; make one with sandpiper-bundle delta, and copy it in binary mode", b[:8])
-	case binary.BigEndian.Uint16(b[8:]) != deltaVersion || binary.BigEndian.Uint16(b[10:]) != 0:
+	case binary.BigEndian.Uint16(b[8:]) != deltaVersion || binary.BigEndian.Uint16(b[10:])&^flagStored != 0:
 		return DeltaHeader{}, Reject(ErrVersion, "delta version %d with flags %#x, this build reads version %d: update the agent",
 			binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:]), deltaVersion)
 	}
-	h := DeltaHeader{From: Digest(b[12:44]), To: Digest(b[44:76]), Size: binary.BigEndian.Uint64(b[76:])}
+	h := DeltaHeader{From: Digest(b[12:44]), To: Digest(b[44:76]), Size: binary.BigEndian.Uint64(b[76:]), Stored: b[11]&flagStored != 0}
 	if h.Size > MaxPayload {
 		return DeltaHeader{}, Reject(ErrLength, "delta to an image of %d bytes, up to %d are allowed: the file is damaged", h.Size, uint64(MaxPayload))
 	}
@@ -61,35 +69,42 @@ func ParseDeltaHeader(b []byte) (DeltaHeader, error) {
 
 // ApplyDelta reads a delta from r and writes the image that it makes of old, in order, to w. It is a delta from and to the images
 // of want, or it is refused. Neither the delta nor what it makes can be believed: w compares what it gets with a signed index. It
-// holds about 4 MiB whatever the images' size; it reads old within oldSize and never writes more than want.Size bytes.
-func ApplyDelta(w io.Writer, r io.Reader, old io.ReaderAt, oldSize int64, want DeltaHeader) error {
+// holds about 4 MiB whatever the images' size; it reads old within oldSize and never writes more than want.Size bytes. It returns the
+// stored lengths of the new image's chunks, for [MakeIndex], or nil where the delta has none.
+func ApplyDelta(w io.Writer, r io.Reader, old io.ReaderAt, oldSize int64, want DeltaHeader) (stored []uint32, err error) {
 	var first [DeltaHeaderSize]byte
 	if err := readFull(r, first[:], "delta's header"); err != nil {
-		return err
+		return nil, err
 	}
 	h, err := ParseDeltaHeader(first[:])
 	if err != nil {
-		return err
+		return nil, err
 	}
+	want.Stored = h.Stored
 	if h != want {
-		return Reject(ErrDelta, "the delta leads from %v to %v, wanted is one from %v to %v: put the right file there", h.From, h.To, want.From, want.To)
+		return nil, Reject(ErrDelta, "the delta leads from %v to %v, wanted is one from %v to %v: put the right file there", h.From, h.To, want.From, want.To)
 	}
 	dec, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(deltaWindow))
 	if err != nil {
-		return fmt.Errorf("zstd decoder: %w", err)
+		return nil, fmt.Errorf("zstd decoder: %w", err)
 	}
 	defer dec.Close()
 	a := applier{w: w, in: bufio.NewReaderSize(dec, deltaBuffer), old: old, oldSize: oldSize, left: h.Size}
 	a.diff, a.base = make([]byte, deltaBuffer), make([]byte, deltaBuffer)
 	for a.left > 0 {
 		if err := a.record(); err != nil {
-			return err
+			return nil, err
+		}
+	}
+	if h.Stored {
+		if stored, err = a.lengths(h.Size); err != nil {
+			return nil, err
 		}
 	}
 	if _, err := a.in.ReadByte(); !errors.Is(err, io.EOF) {
-		return Reject(ErrDelta, "the delta goes on after the image's end: make it again")
+		return nil, Reject(ErrDelta, "the delta goes on after its end: make it again")
 	}
-	return nil
+	return stored, nil
 }
 
 // applier is a delta on its way.
@@ -174,6 +189,29 @@ func (a *applier) copied(n int64) error {
 		n -= int64(len(part))
 	}
 	return nil
+}
+
+// lengths reads how many chunks the new image has, and how long each is in the payload.
+func (a *applier) lengths(size uint64) ([]uint32, error) {
+	n, err := binary.ReadUvarint(a.in)
+	if err != nil {
+		return nil, a.damaged(err)
+	}
+	if n > size/MinChunk+1 || n > MaxIndex/entrySize {
+		return nil, Reject(ErrDelta, "the delta holds the lengths of %d chunks for an image of %d bytes: make it again", n, size)
+	}
+	list := make([]uint32, 0, min(n, 4096))
+	for range n {
+		v, err := binary.ReadUvarint(a.in)
+		if err != nil {
+			return nil, a.damaged(err)
+		}
+		if v == 0 || v > MaxChunk {
+			return nil, Reject(ErrDelta, "the delta holds a chunk of %d bytes: make it again", v)
+		}
+		list = append(list, uint32(v))
+	}
+	return list, nil
 }
 
 func (a *applier) damaged(err error) error {

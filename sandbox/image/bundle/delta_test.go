@@ -21,7 +21,7 @@ func headerOf(old, next []byte) bundle.DeltaHeader {
 func deltaOf(tb testing.TB, old, next []byte) []byte {
 	tb.Helper()
 	var spd bytes.Buffer
-	if err := bundle.WriteDelta(&spd, headerOf(old, next), old, next); err != nil {
+	if err := bundle.WriteDelta(&spd, headerOf(old, next), old, next, nil); err != nil {
 		tb.Fatalf("write delta: %v", err)
 	}
 	return spd.Bytes()
@@ -29,7 +29,7 @@ func deltaOf(tb testing.TB, old, next []byte) []byte {
 
 func apply(spd, old []byte, want bundle.DeltaHeader) ([]byte, error) {
 	var out bytes.Buffer
-	err := bundle.ApplyDelta(&out, bytes.NewReader(spd), bytes.NewReader(old), int64(len(old)), want)
+	_, err := bundle.ApplyDelta(&out, bytes.NewReader(spd), bytes.NewReader(old), int64(len(old)), want)
 	return out.Bytes(), err
 }
 
@@ -98,6 +98,43 @@ func TestSuffixArrayIsInOrder(t *testing.T) {
 	}
 }
 
+func withStored(h bundle.DeltaHeader) bundle.DeltaHeader {
+	h.Stored = true
+	return h
+}
+
+func TestDeltaWithTheLengthsOfChunksMakesTheIndexToo(t *testing.T) {
+	t.Parallel()
+	old := noise(200<<10, 3)
+	next := slices.Concat(old[:150<<10], []byte("new"), make([]byte, 90<<10), make([]byte, 4093))
+	packed, err := bundle.Pack(bytes.NewReader(next), bundle.FormatEROFS, io.Discard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spd bytes.Buffer
+	if err := bundle.WriteDelta(&spd, headerOf(old, next), old, next, packed.Index); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	stored, err := bundle.ApplyDelta(&got, bytes.NewReader(spd.Bytes()), bytes.NewReader(old), int64(len(old)), headerOf(old, next))
+	if err != nil || !bytes.Equal(got.Bytes(), next) {
+		t.Fatalf("apply: %d bytes, %v, want the new image of %d", got.Len(), err, len(next))
+	}
+	m := bundle.Manifest{Image: packed.Image, Index: packed.Info}
+	index, err := bundle.MakeIndex(&got, stored, m)
+	if err != nil || !slices.Equal(index, packed.Index) {
+		t.Errorf("index of %d chunks, %v, want the bundle's of %d", len(index), err, len(packed.Index))
+	}
+	for what, wrong := range map[string][]uint32{"one too few": stored[1:], "one changed": append(slices.Clone(stored[1:]), 7), "none": nil} {
+		if _, err := bundle.MakeIndex(bytes.NewReader(next), wrong, m); bundle.CodeOf(err) == "" {
+			t.Errorf("%s: got %v, want a refusal", what, err)
+		}
+	}
+	if _, err := bundle.MakeIndex(bytes.NewReader(old), stored, m); bundle.CodeOf(err) == "" {
+		t.Errorf("another image: got %v, want a refusal", err)
+	}
+}
+
 // records prints the records of a delta.
 type records []byte
 
@@ -126,33 +163,39 @@ func TestG4DeltasThatLieAreRefused(t *testing.T) {
 		spd  []byte
 		want bundle.Code
 	}{
-		"wrong magic":               {edit(0, 'x'), bundle.ErrMagic},
-		"a bundle's magic":          {edit(3, 'B'), bundle.ErrMagic},
-		"version 2":                 {edit(8, 0, 2), bundle.ErrVersion},
-		"flags":                     {edit(10, 0, 1), bundle.ErrVersion},
-		"from another image":        {edit(12, 0, 0), bundle.ErrDelta},
-		"to another image":          {edit(44, 0, 0), bundle.ErrDelta},
-		"size of 2^63":              {edit(76, 0x80), bundle.ErrLength},
-		"another size":              {edit(83, 11), bundle.ErrDelta},
-		"ends in its header":        {whole[:50], bundle.ErrTruncated},
-		"ends behind its header":    {whole[:bundle.DeltaHeaderSize], bundle.ErrDelta},
-		"ends in its stream":        {whole[:len(whole)-3], bundle.ErrDelta},
-		"no zstd":                   {append(bytes.Clone(whole[:bundle.DeltaHeaderSize]), "text"...), bundle.ErrDelta},
-		"second stream":             {append(bytes.Clone(whole), whole[bundle.DeltaHeaderSize:]...), bundle.ErrDelta},
-		"reads behind the old":      {bundle.CompressDelta(h, records{}.add(11, 0, 0, make([]byte, 11)...)), bundle.ErrDelta},
-		"moves before the old":      {bundle.CompressDelta(h, records{}.add(1, 0, -2, 0)), bundle.ErrDelta},
-		"moves behind the old":      {bundle.CompressDelta(h, records{}.add(1, 0, 10, 0)), bundle.ErrDelta},
-		"moves by -2^63":            {bundle.CompressDelta(h, records{}.add(1, 0, -1<<63, 0)), bundle.ErrDelta},
-		"moves by 2^63-1":           {bundle.CompressDelta(h, records{}.add(1, 0, 1<<63-1, 0)), bundle.ErrDelta},
-		"makes too much":            {bundle.CompressDelta(h, records{}.add(10, 3, 0, make([]byte, 13)...)), bundle.ErrDelta},
-		"lengths whose sum wraps":   {bundle.CompressDelta(h, records{}.add(1<<63, 1<<63, 0)), bundle.ErrDelta},
-		"makes too little":          {bundle.CompressDelta(h, records{}.add(10, 1, 0, make([]byte, 11)...)), bundle.ErrDelta},
-		"goes on behind the end":    {bundle.CompressDelta(h, append(bytes.Clone(good), 0)), bundle.ErrDelta},
-		"empty record":              {bundle.CompressDelta(h, records{}.add(0, 0, 0)), bundle.ErrDelta},
-		"endless moves":             {bundle.CompressDelta(h, bytes.Repeat(records{}.add(0, 0, 1), 1<<20)), bundle.ErrDelta},
-		"varint of 11 bytes":        {bundle.CompressDelta(h, append(long, 1)), bundle.ErrDelta},
-		"varint without end":        {bundle.CompressDelta(h, bytes.Repeat([]byte{0x80}, 1<<20)), bundle.ErrDelta},
-		"window larger than it may": {append(h.Append(nil), 0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x70, 0x01, 0x00, 0x00), bundle.ErrDelta},
+		"wrong magic":                {edit(0, 'x'), bundle.ErrMagic},
+		"a bundle's magic":           {edit(3, 'B'), bundle.ErrMagic},
+		"version 2":                  {edit(8, 0, 2), bundle.ErrVersion},
+		"flags":                      {edit(10, 0, 2), bundle.ErrVersion},
+		"lengths that are not there": {edit(10, 0, 1), bundle.ErrDelta},
+		"too many lengths":           {bundle.CompressDelta(withStored(h), append(bytes.Clone(good), 3, 1, 1, 1)), bundle.ErrDelta},
+		"2^63 lengths":               {bundle.CompressDelta(withStored(h), append(bytes.Clone(good), append(long[:8:8], 0x7f)...)), bundle.ErrDelta},
+		"a length of 0":              {bundle.CompressDelta(withStored(h), append(bytes.Clone(good), 1, 0)), bundle.ErrDelta},
+		"a length of 2^28":           {bundle.CompressDelta(withStored(h), append(bytes.Clone(good), 1, 0x80, 0x80, 0x80, 0x80, 1)), bundle.ErrDelta},
+		"more than the lengths":      {bundle.CompressDelta(withStored(h), append(bytes.Clone(good), 1, 5, 5)), bundle.ErrDelta},
+		"from another image":         {edit(12, 0, 0), bundle.ErrDelta},
+		"to another image":           {edit(44, 0, 0), bundle.ErrDelta},
+		"size of 2^63":               {edit(76, 0x80), bundle.ErrLength},
+		"another size":               {edit(83, 11), bundle.ErrDelta},
+		"ends in its header":         {whole[:50], bundle.ErrTruncated},
+		"ends behind its header":     {whole[:bundle.DeltaHeaderSize], bundle.ErrDelta},
+		"ends in its stream":         {whole[:len(whole)-3], bundle.ErrDelta},
+		"no zstd":                    {append(bytes.Clone(whole[:bundle.DeltaHeaderSize]), "text"...), bundle.ErrDelta},
+		"second stream":              {append(bytes.Clone(whole), whole[bundle.DeltaHeaderSize:]...), bundle.ErrDelta},
+		"reads behind the old":       {bundle.CompressDelta(h, records{}.add(11, 0, 0, make([]byte, 11)...)), bundle.ErrDelta},
+		"moves before the old":       {bundle.CompressDelta(h, records{}.add(1, 0, -2, 0)), bundle.ErrDelta},
+		"moves behind the old":       {bundle.CompressDelta(h, records{}.add(1, 0, 10, 0)), bundle.ErrDelta},
+		"moves by -2^63":             {bundle.CompressDelta(h, records{}.add(1, 0, -1<<63, 0)), bundle.ErrDelta},
+		"moves by 2^63-1":            {bundle.CompressDelta(h, records{}.add(1, 0, 1<<63-1, 0)), bundle.ErrDelta},
+		"makes too much":             {bundle.CompressDelta(h, records{}.add(10, 3, 0, make([]byte, 13)...)), bundle.ErrDelta},
+		"lengths whose sum wraps":    {bundle.CompressDelta(h, records{}.add(1<<63, 1<<63, 0)), bundle.ErrDelta},
+		"makes too little":           {bundle.CompressDelta(h, records{}.add(10, 1, 0, make([]byte, 11)...)), bundle.ErrDelta},
+		"goes on behind the end":     {bundle.CompressDelta(h, append(bytes.Clone(good), 0)), bundle.ErrDelta},
+		"empty record":               {bundle.CompressDelta(h, records{}.add(0, 0, 0)), bundle.ErrDelta},
+		"endless moves":              {bundle.CompressDelta(h, bytes.Repeat(records{}.add(0, 0, 1), 1<<20)), bundle.ErrDelta},
+		"varint of 11 bytes":         {bundle.CompressDelta(h, append(long, 1)), bundle.ErrDelta},
+		"varint without end":         {bundle.CompressDelta(h, bytes.Repeat([]byte{0x80}, 1<<20)), bundle.ErrDelta},
+		"window larger than it may":  {append(h.Append(nil), 0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x70, 0x01, 0x00, 0x00), bundle.ErrDelta},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,11 +226,11 @@ func TestErrorsOfTheOldImageAndTheWriterAreTheirOwn(t *testing.T) {
 	h := headerOf(old, old)
 	spd := deltaOf(t, old, old)
 	broken := errors.New("broken disk")
-	err := bundle.ApplyDelta(io.Discard, bytes.NewReader(spd), failing{broken}, int64(len(old)), h)
+	_, err := bundle.ApplyDelta(io.Discard, bytes.NewReader(spd), failing{broken}, int64(len(old)), h)
 	if !errors.Is(err, broken) || bundle.CodeOf(err) != "" {
 		t.Errorf("old image that cannot be read: got %v, want %v", err, broken)
 	}
-	err = bundle.ApplyDelta(failing{broken}, bytes.NewReader(spd), bytes.NewReader(old), int64(len(old)), h)
+	_, err = bundle.ApplyDelta(failing{broken}, bytes.NewReader(spd), bytes.NewReader(old), int64(len(old)), h)
 	if !errors.Is(err, broken) || bundle.CodeOf(err) != "" {
 		t.Errorf("image that cannot be written: got %v, want %v", err, broken)
 	}

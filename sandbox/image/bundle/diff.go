@@ -16,8 +16,10 @@ const (
 )
 
 // WriteDelta writes the delta that makes the image next of the image old. It needs both in memory, and beside them about fifteen
-// times what is in old but not in next, so it is for build hosts. The same images give the same delta on every machine.
-func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte) error {
+// times what is in old but not in next, so it is for build hosts. The same images give the same delta on every machine. index, when
+// not nil, is next's in its bundle: a device that gets its stored lengths with the delta need not fetch it.
+func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte, index Index) error {
+	h.Stored = index != nil
 	found, err := newFinder(old, next)
 	if err != nil {
 		return fmt.Errorf("write delta: %w", err)
@@ -37,6 +39,15 @@ func WriteDelta(w io.Writer, h DeltaHeader, old, next []byte) error {
 	d := differ{finder: found, out: enc}
 	if err := d.run(); err != nil {
 		return fmt.Errorf("write delta: %w", err)
+	}
+	if h.Stored {
+		list := binary.AppendUvarint(nil, uint64(len(index)))
+		for _, c := range index {
+			list = binary.AppendUvarint(list, uint64(c.Stored))
+		}
+		if _, err := enc.Write(list); err != nil {
+			return fmt.Errorf("write delta: %w", err)
+		}
 	}
 	if err := enc.Close(); err != nil {
 		return fmt.Errorf("write delta: %w", err)

@@ -116,16 +116,18 @@
 //	off  len  field
 //	0    8    magic 89 53 50 44 0D 0A 1A 0A
 //	8    2    version, 1
-//	10   2    flags, 0
+//	10   2    flags: bit 0 = stored lengths follow
 //	12   32   SHA-256 of the old image
 //	44   32   SHA-256 of the new image
 //	76   8    bytes of the new image
-//	84   ..   one zstd stream, window up to 1 MiB, no dictionary: records until the image is whole
+//	84   ..   one zstd stream, window up to 1 MiB, no dictionary: records until the image is whole, and then the stored lengths
 //
 //	record = uvarint d | uvarint x | svarint seek | d bytes | x bytes
+//	stored lengths = uvarint number of chunks | for each a uvarint, its length in the payload
 //
 // A record makes d + x bytes, at least one: d of the old image from the present position on, each with the difference added modulo
 // 256, then x that are given. The position moves by d and then by seek, and never leaves the old image. Varints are those of
 // encoding/binary. A delta is not signed: each chunk that it makes is compared with the signed index of the new bundle, and the
-// first that differs ends it.
+// first that differs ends it. Where the index is not there yet, the whole image is compared with the manifest, and its chunks with
+// their stored lengths must be the signed index: a large image's index is many times its delta.
 package bundle

@@ -3,6 +3,9 @@ package bundle
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
 )
 
 // Chunk is one entry of the index.
@@ -39,6 +42,31 @@ func ParseIndex(b []byte, imageSize, payloadSize uint64) (Index, error) {
 		return nil, Reject(ErrIndex, "index: chunks of %d bytes stored in %d, but the image has %d and the payload %d: %s", plain, stored, imageSize, payloadSize, rebuild)
 	}
 	return index, nil
+}
+
+// MakeIndex cuts an image and pairs its chunks with stored lengths that somebody says they have. What comes of it is the index of the
+// manifest, or refused.
+func MakeIndex(image io.Reader, stored []uint32, m Manifest) (Index, error) {
+	if uint64(len(stored))*entrySize != m.Index.Size {
+		return nil, Reject(ErrIndex, "the lengths of %d chunks, the signed index has %d", len(stored), m.Index.Size/entrySize)
+	}
+	chunks := NewChunker(image)
+	index := make(Index, 0, len(stored))
+	for _, n := range stored {
+		plain, err := chunks.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read image: %w", err)
+		}
+		index = append(index, Chunk{Digest: sha256.Sum256(plain), Plain: uint32(len(plain)), Stored: n})
+	}
+	raw := index.Append(nil)
+	if sha256.Sum256(raw) != m.Index.Digest {
+		return nil, Reject(ErrDigest, "the image and the lengths of its chunks are not those of the signed index")
+	}
+	return ParseIndex(raw, m.Image.Size, m.Index.Payload)
 }
 
 // Append prints the index.

@@ -95,6 +95,7 @@ type ChunkReader struct {
 	r      io.Reader
 	index  Index
 	next   int
+	came   int // bytes of it that came before an error
 	stored []byte
 	unpack *Unpacker
 }
@@ -118,15 +119,31 @@ func (c *ChunkReader) Next() ([]byte, error) {
 	}
 	entry := c.index[c.next]
 	stored := c.stored[:entry.Stored]
-	if err := readFull(c.r, stored, "payload"); err != nil {
+	c.came = 0
+	if err := readFull(countReader{c.r, &c.came}, stored, "payload"); err != nil {
 		return nil, err
 	}
+	c.came = 0
 	plain, err := c.unpack.Unpack(entry, stored)
 	if err != nil {
 		return nil, fmt.Errorf("chunk %d: %w", c.next, err)
 	}
 	c.next++
 	return plain, nil
+}
+
+// Cut returns which chunk Next failed to read to its end, and what came of it.
+func (c *ChunkReader) Cut() (chunk int, came []byte) { return c.next, c.stored[:c.came] }
+
+type countReader struct {
+	io.Reader
+	n *int
+}
+
+func (c countReader) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	*c.n += n
+	return n, err
 }
 
 // ExpectEnd checks that nothing follows the payload.
