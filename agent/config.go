@@ -65,6 +65,7 @@ type Modules struct {
 	CPU    float64 `toml:"cpu"`     // cores; default 1.0
 	Pids   int64   `toml:"pids"`    // default 128
 	IDBase uint32  `toml:"id_base"` // first host uid of the modules' ranges of 65536; default 1048576
+	IO     Size    `toml:"io"`      // bytes a second, read and written, on each disk; default 0 = not limited
 	Data   Size    `toml:"data"`    // bytes that each durable directory holds of a module whose manifest says none; default 0 = not bounded
 	Strict bool    `toml:"strict"`  // a module whose sandbox differs from what it was granted is not started; default false
 

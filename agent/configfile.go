@@ -115,7 +115,7 @@ func siblings(key toml.Key) []string {
 		"bundles.mirrors":      {"prefix", "urls"},
 		"bundles.trusted_keys": {"file", "modules"},
 		"store":                {"max_bytes", "max_age", "max_messages", "min_free", "daily_writes", "at_daily_limit"},
-		"modules":              {"memory", "cpu", "pids", "id_base", "data", "strict", "logs", "log_total", "log_rate"},
+		"modules":              {"memory", "cpu", "pids", "id_base", "io", "data", "strict", "logs", "log_total", "log_rate"},
 		"listen":               {"mqtt", "https"},
 		"permissions":          {"host_network", "trace", "io_uring"},
 		"registries":           {"name", "mirrors", "keys", "plain_http", "trusted_ca"},

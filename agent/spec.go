@@ -61,7 +61,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		IDBase:   s.IDBase,
 		Limits: sandbox.Limits{
 			Memory: cmp.Or(limits.Memory, int64(a.cfg.Modules.Memory)), Swap: limits.Swap, Pids: cmp.Or(limits.Pids, a.cfg.Modules.Pids),
-			CPU: cmp.Or(limits.CPU, int64(a.cfg.Modules.CPU*1000)), Files: uint64(limits.Files), Tmp: limits.Tmp,
+			CPU: cmp.Or(limits.CPU, int64(a.cfg.Modules.CPU*1000)), Files: uint64(limits.Files), Tmp: limits.Tmp, IO: cmp.Or(limits.IO, int64(a.cfg.Modules.IO)),
 		},
 		LogPath:    s.Log,
 		ErrPath:    s.ErrLog,

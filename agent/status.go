@@ -66,7 +66,7 @@ func (a *Agent) addSandbox(st *control.Status) {
 		name string
 		have bool
 	}{
-		{"cgroup " + f.Cgroup, f.Cgroup != ""}, {"memory limit", f.Memory}, {"swap limit", f.Swap}, {"pids limit", f.Pids}, {"cpu limit", f.CPU},
+		{"cgroup " + f.Cgroup, f.Cgroup != ""}, {"memory limit", f.Memory}, {"swap limit", f.Swap}, {"pids limit", f.Pids}, {"cpu limit", f.CPU}, {"io limit", f.IO},
 		{"user namespaces", f.UserNamespace}, {"seccomp", f.Seccomp}, {"overlay", f.Overlay}, {"exit codes kept by the kernel", f.ExitInfo},
 	} {
 		st.Sandbox = append(st.Sandbox, control.Capability{Name: c.name, Have: c.have})

@@ -187,9 +187,9 @@ type Features struct {
 	// Cgroup is "v1", "hybrid" or "v2"; empty without any.
 	Cgroup string
 	// What can be limited.
-	Memory, Swap, Pids, CPU bool
-	UserNamespace           bool
-	Seccomp                 bool
+	Memory, Swap, Pids, CPU, IO bool
+	UserNamespace               bool
+	Seccomp                     bool
 	// Overlay: images without the needed mount points can be used, and the
 	// start of a sandbox copies nothing.
 	Overlay bool

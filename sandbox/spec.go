@@ -156,6 +156,10 @@ type Limits struct {
 	// Files is the number of open files of one process; 0 is [DefaultFiles]. It
 	// is lowered to what the agent itself may have.
 	Files uint64
+	// IO is what may be read a second, and as much written, in bytes, on each disk
+	// that a mount or the image lies on; 0 is no limit. On cgroup version 1 writes
+	// that wait in memory are not counted to anybody.
+	IO int64
 	// Tmp is the size in bytes of /tmp, and of /dev/shm; 0 is [DefaultTmp].
 	Tmp int64
 }

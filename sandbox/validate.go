@@ -150,7 +150,7 @@ func (s Spec) hosts() error {
 func (s Spec) limits() error {
 	l := s.Limits
 	switch {
-	case l.Memory < 0 || l.Swap < 0 || l.CPU < 0 || l.Pids < 0 || l.Tmp < 0:
+	case l.Memory < 0 || l.Swap < 0 || l.CPU < 0 || l.Pids < 0 || l.Tmp < 0 || l.IO < 0:
 		return fmt.Errorf("limits: a limit is negative; leave it out for the default")
 	case l.Memory > 0 && l.Memory < MinMemory:
 		return fmt.Errorf("limits.memory: %d bytes is below the floor of %d (1 MiB): the sandbox starts inside its own limit and would die there; raise it", l.Memory, MinMemory)

@@ -146,6 +146,7 @@ type Limits struct {
 	Pids   int64 `json:"pids,omitempty"`   // processes and threads
 	Files  int64 `json:"files,omitempty"`  // open files of a process
 	Tmp    int64 `json:"tmp,omitempty"`    // bytes of /tmp and of /dev/shm
+	IO     int64 `json:"io,omitempty"`     // bytes a second read, and as many written, on each disk
 }
 
 // Health says how a module shows that it is well, and what happens when it is not. Beside what is here it may say so itself on its socket.

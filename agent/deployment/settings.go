@@ -19,6 +19,7 @@ const (
 	maxCPU       = 1024 * 1000     // thousandths of a core
 	maxPids      = 1 << 22         // the kernel's most
 	maxFiles     = 1 << 20         // open files
+	minIO        = 64 << 10        // bytes a second: with less a program takes minutes to start
 	maxStop      = 5 * time.Minute // a technician waits for it
 	maxProbation = time.Hour
 )
@@ -164,6 +165,9 @@ func (p *parser) limits(o object) Limits {
 	}
 	if v := o.get("pids"); v != nil {
 		l.Pids = p.whole(o.at("pids"), v, 1, maxPids)
+	}
+	if v := o.get("io"); v != nil {
+		l.IO = p.size(o.at("io"), v, minIO, maxMemory)
 	}
 	o.onlyThese()
 	return l

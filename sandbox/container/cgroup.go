@@ -143,6 +143,22 @@ func removeGroup(dir string) error {
 	return unix.Rmdir(dir)
 }
 
+// throttles tells whether the bandwidth of disks can be limited. On version 2 only a
+// group below the root shows it: one that is there already, else it is tried.
+func throttles(have map[string]bool) bool {
+	if !cgroups.IsCgroup2UnifiedMode() {
+		for _, h := range hierarchies() {
+			if exists(filepath.Join(h, "blkio.throttle.read_bps_device")) {
+				return true
+			}
+		}
+		return false
+	}
+	io, _ := filepath.Glob(filepath.Join(cgroupRoot, "*", "io.stat")) // the pattern is sound
+	most, _ := filepath.Glob(filepath.Join(cgroupRoot, "*", "io.max"))
+	return have["io"] && (len(most) > 0 || len(io) == 0)
+}
+
 // controllers are those that can be used: on version 2 what the root offers.
 func controllers() map[string]bool {
 	have := map[string]bool{}

@@ -55,6 +55,9 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 func (r *Runtime) cgroup(s sandbox.Spec, g grants) *cgroups.Cgroup {
 	c := &cgroups.Cgroup{Path: r.cgroupOf(s.ID), Resources: resources(s.Limits, r.features)}
 	c.Devices = append(commonRules(), g.rules...)
+	if r.features.IO && s.Limits.IO > 0 {
+		throttle(c.Resources, s)
+	}
 	return c
 }
 

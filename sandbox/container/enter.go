@@ -60,7 +60,7 @@ func (r *Runtime) enter(s sandbox.Spec, u user) (_ *Instance, err error) {
 	}
 	defer owner.Close()
 	furnished := make(chan struct{}) // the root is made meanwhile
-	go func() { defer close(furnished); member.furnish(wanted.Resources) }()
+	go func() { defer close(furnished); member.furnish(wanted.Resources, r.logger(s.ID)) }()
 	defer func() { <-furnished }()
 	root, err := r.makeRoot(s, u, owner)
 	defer undo(func() error { return r.removeRoot(s.ID) })

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
@@ -155,5 +156,28 @@ func notRaced(t *testing.T) {
 	t.Helper()
 	if raced {
 		t.Skip("SKIPPED UNDER THE RACE DETECTOR: it needs more memory than the limit tested")
+	}
+}
+
+func TestDiskBandwidthIsLimited(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	if !r.Probe().IO {
+		t.Skip("SKIPPED FOR LACK OF A LIMIT OF DISK BANDWIDTH: " + announce(r))
+	}
+	took := func(limit int64) time.Duration {
+		s := spec(t, "disk")
+		s.Limits.IO = limit
+		s.Mounts = []sandbox.Mount{{Source: openDir(t), Target: "/data", Writable: true, Own: true}}
+		out := runShell(t, r, s, `set -e; a=$(date +%s%3N); dd if=/dev/zero of=/data/f bs=64k count=32 oflag=direct 2>/dev/null; b=$(date +%s%3N); echo $((b-a))`)
+		n, err := strconv.Atoi(strings.TrimSpace(out))
+		if err != nil {
+			t.Skipf("SKIPPED FOR LACK OF A DISK THAT TAKES DIRECT WRITES below %s: %q", s.Mounts[0].Source, out)
+		}
+		return time.Duration(n) * time.Millisecond
+	}
+	const limit = 1 << 20 // two seconds for what is written
+	if got := took(limit); got < time.Second {
+		t.Errorf("2 MiB at 1 MiB a second: took %s, want about two seconds", got)
 	}
 }

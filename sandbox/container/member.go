@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -53,9 +54,15 @@ func (m *membership) unified() string { return m.group.GetPaths()[""] }
 // furnish makes the rest and sets the limits, before the process enters: on version 1
 // a group denies every device for a moment before it allows the first, and the
 // process opens /dev/null.
-func (m *membership) furnish(r *cgroups.Resources) {
+func (m *membership) furnish(r *cgroups.Resources, log *slog.Logger) {
 	if m.err = m.group.Apply(-1); m.err == nil {
 		m.err = m.group.Set(r)
+	}
+	if less, ok := unthrottled(r); ok && m.err != nil { // a disk, or a kernel, that takes no such limit
+		if why := m.err; m.group.Set(less) == nil {
+			log.Warn("limits.io is not kept", "err", why)
+			m.err = nil
+		}
 	}
 	seen := map[string]bool{m.unified(): true}
 	for _, dir := range m.group.GetPaths() {

@@ -74,7 +74,7 @@ func TestAProcessThatWasNotBornInItsGroupIsMovedThere(t *testing.T) {
 		_ = m.leave()
 		t.Skip("SKIPPED FOR LACK OF CGROUP VERSION 2: no process was moved")
 	}
-	m.furnish(wanted.Resources)
+	m.furnish(wanted.Resources, r.cfg.Logger)
 	defer m.close()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -26,6 +26,7 @@ func probe() sandbox.Features {
 		Swap:          have["memory"] && countsSwap(),
 		Pids:          have["pids"],
 		CPU:           have["cpu"],
+		IO:            throttles(have),
 		UserNamespace: exists("/proc/self/ns/user"),
 		Seccomp:       seccomp.Enabled && exists("/proc/sys/kernel/seccomp/actions_avail"),
 		Overlay:       hasFilesystem("overlay"),
@@ -50,6 +51,7 @@ func degraded(f sandbox.Features) []string {
 		add(f.Memory && !f.Swap, "swap is not counted: limits.swap is not kept; on cgroup v1 add swapaccount=1 to the kernel command line")
 		add(!f.Pids, "no pids controller: processes are counted per user instead; build the kernel with CONFIG_CGROUP_PIDS")
 		add(!f.CPU, "no cpu controller: limits.cpu is not kept; build the kernel with CONFIG_CFS_BANDWIDTH")
+		add(!f.IO, "no limit of disk bandwidth: limits.io is not kept; build the kernel with CONFIG_BLK_CGROUP and CONFIG_BLK_DEV_THROTTLING")
 	}
 	add(!f.Seccomp && seccomp.Enabled, "no seccomp: modules may use every system call; build the kernel with CONFIG_SECCOMP_FILTER")
 	add(!f.Seccomp && !seccomp.Enabled, "no seccomp: this binary was built without it; build it with the tag seccomp")
