@@ -167,12 +167,17 @@ func (a *Agent) apply(ctx context.Context, manifest []byte) (control.Plan, error
 		return control.Plan{}, err
 	}
 	p := a.planOf(w)
+	before := a.twins.Snapshot(a.edgeAgent()).DesiredVersion
 	names := slices.Sorted(maps.Keys(w.twins))
 	sort.SliceStable(names, func(i, j int) bool { return lateness(names[i]) < lateness(names[j]) })
 	for _, module := range names {
 		if _, err := a.twins.SetDesired(ctx, iothub.ID{Device: a.dev.id, Module: module}, w.twins[module]); err != nil {
 			return control.Plan{}, fmt.Errorf("store desired properties of %s: %w", module, err)
 		}
+	}
+	p.Version = a.twins.Snapshot(a.edgeAgent()).DesiredVersion
+	if p.Version == before {
+		a.supervisor.Again() // what kept it from being applied may have been put right
 	}
 	return p, nil
 }

@@ -54,7 +54,7 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 	st.Routes = a.routes.list()
 	st.Store = a.storeStatus()
 	st.Problems = append(st.Problems, st.Store.Why...)
-	if result.Code != deployment.CodeOK && version != 0 {
+	if result.Code != deployment.CodeOK && result.Code != deployment.CodeUnknown && version != 0 {
 		st.Problems = append(st.Problems, "the deployment is not applied: "+result.Description)
 	}
 	return st, nil

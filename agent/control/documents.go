@@ -28,7 +28,7 @@ type Status struct {
 // Deployment says which deployment is in force.
 type Deployment struct {
 	Version     int64  `json:"version"`     // $version of $edgeAgent's desired properties; 0 = none yet
-	Code        int    `json:"code"`        // 200 applied, 400 malformed, 412 schema, 417 empty, 500 not all could be done
+	Code        int    `json:"code"`        // 200 applied, 406 under way, 400 malformed, 412 schema, 417 empty, 500 not all could be done
 	Description string `json:"description"` // why, when the code is not 200
 }
 
@@ -137,6 +137,9 @@ type Step struct {
 type Plan struct {
 	Steps []Step   `json:"steps"`
 	Notes []string `json:"notes,omitempty"` // accepted but without effect
+
+	// Version is the deployment that an apply stored, or the one in force where it changed nothing of $edgeAgent; 0 = of a plan.
+	Version int64 `json:"version,omitempty"`
 }
 
 // LogRequest chooses log lines of one module.

@@ -10,7 +10,7 @@ import (
 const (
 	CodeOK      = 200 // applied
 	CodeFormat  = 400 // the section cannot be understood or asks for what cannot be had
-	CodeUnknown = 406 // nothing was applied yet
+	CodeUnknown = 406 // nothing was applied yet, or it is being tried again
 	CodeSchema  = 412 // schemaVersion is of another age
 	CodeEmpty   = 417 // there is no desired section
 	CodeFailed  = 500 // it is understood but could not be carried out

@@ -153,6 +153,17 @@ func New(cfg Config) (*Supervisor, error) {
 // Kick makes Run look at the deployment again.
 func (s *Supervisor) Kick() { signal(s.kick) }
 
+// Again has a deployment that is not applied tried now, without the wait of one that failed before. Until that is done its code is
+// [deployment.CodeUnknown].
+func (s *Supervisor) Again() {
+	s.mu.Lock()
+	if s.status.Code != deployment.CodeOK {
+		s.status = deployment.DesiredStatus{Code: deployment.CodeUnknown, Description: "it is tried again"}
+	}
+	s.mu.Unlock()
+	s.Kick()
+}
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

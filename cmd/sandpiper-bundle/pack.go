@@ -110,7 +110,7 @@ func programThere(tree *bundle.Tree, r bundle.Runtime) error {
 		at = path.Join(at, part)
 		info, err := tree.Stat(at)
 		if err != nil {
-			return fmt.Errorf("--arg %q: there is no %s in the directory: correct the path as the module sees it", r.Args[0], at)
+			return fmt.Errorf("--arg %q: there is no %s in the directory: correct the path as the module sees it, or build it with --host-view if it runs on the device's own files", r.Args[0], at)
 		}
 		if info.Mode()&os.ModeSymlink != 0 {
 			return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,15 +17,21 @@ func (s *shared) deployCommand() *cobra.Command {
 	plan := &cobra.Command{
 		Use: "plan FILE", Short: "What applying a manifest would do (FILE - is standard input)", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.manifest(cmd.Context(), args[0], "planning", s.client().Plan)
+			plan, err := s.manifest(cmd.Context(), args[0], "planning", s.client().Plan)
+			if err != nil {
+				return err
+			}
+			return s.printPlan(plan)
 		},
 	}
+	var patience time.Duration
 	apply := &cobra.Command{
 		Use: "apply FILE", Short: "Make a manifest the deployment of a standalone device (FILE - is standard input)", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.manifest(cmd.Context(), args[0], "applying", s.client().Apply)
-		},
+		Long: "Store the manifest as the deployment of this device, print the steps to it and wait until they are done. When it returns the manifest is\n" +
+			"stored, whatever became of it: what fails is tried again. The exit code is 1 when the deployment is not applied.",
+		RunE: func(cmd *cobra.Command, args []string) error { return s.apply(cmd.Context(), args[0], patience) },
 	}
+	apply.Flags().DurationVar(&patience, "wait", 10*time.Minute, "how long to wait until it is applied; 0 = not at all")
 	show := &cobra.Command{
 		Use: "show", Short: "The manifest in force", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,17 +46,19 @@ func (s *shared) deployCommand() *cobra.Command {
 	return c
 }
 
-func (s *shared) manifest(ctx context.Context, file, what string, ask func(context.Context, []byte) (control.Plan, error)) error {
+// manifest has the agent read a manifest.
+func (s *shared) manifest(ctx context.Context, file, what string, ask func(context.Context, []byte) (control.Plan, error)) (control.Plan, error) {
 	text, err := s.readFile(file, control.MaxManifest)
 	if err != nil {
-		return err
+		return control.Plan{}, err
 	}
 	done := working(s.err, what+" "+file)
-	plan, err := ask(ctx, text)
-	done()
-	if err != nil {
-		return err
-	}
+	defer done()
+	return ask(ctx, text)
+}
+
+// printPlan prints what is to be done.
+func (s *shared) printPlan(plan control.Plan) error {
 	if s.json {
 		return printJSON(s.out, plan)
 	}
@@ -65,6 +74,83 @@ func (s *shared) manifest(ctx context.Context, file, what string, ask func(conte
 		rows = append(rows, []string{step.Verb, step.Module, step.Why})
 	}
 	return table(s.out, "STEP MODULE WHY", rows)
+}
+
+// apply stores a manifest and waits for what becomes of it.
+func (s *shared) apply(ctx context.Context, file string, patience time.Duration) error {
+	plan, err := s.manifest(ctx, file, "applying", s.client().Apply)
+	if err != nil {
+		return err
+	}
+	if !s.json {
+		if err := s.printPlan(plan); err != nil {
+			return err
+		}
+	}
+	var became control.Deployment
+	if patience > 0 {
+		done := working(s.err, "applying "+file)
+		became, err = s.applied(ctx, plan.Version, patience)
+		done()
+		if err != nil {
+			return err
+		}
+	}
+	if s.json {
+		if err := printJSON(s.out, struct {
+			control.Plan
+			Deployment *control.Deployment `json:"deployment,omitempty"` // absent when nobody waited
+		}{plan, omitZero(became)}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case patience <= 0:
+		return nil
+	case became.Code != codeApplied:
+		return fmt.Errorf("deployment %d is stored and not applied: %s; it is tried again, see sandpiper status", became.Version, became.Description)
+	case !s.json:
+		fmt.Fprintf(s.out, "deployment %d is applied\n", became.Version)
+	}
+	return nil
+}
+
+// The codes of a deployment of which every step was done, and of one that is being looked at.
+const (
+	codeApplied  = 200
+	codeUnderWay = 406
+)
+
+func omitZero(d control.Deployment) *control.Deployment {
+	if d == (control.Deployment{}) {
+		return nil
+	}
+	return &d
+}
+
+// applied waits until the agent says what became of a version of the deployment. An agent that is away for a moment is waited for.
+func (s *shared) applied(ctx context.Context, version int64, patience time.Duration) (control.Deployment, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := s.client().Status(ctx)
+		if d := status.Deployment; err == nil && d.Version >= version && d.Code != codeUnderWay {
+			return status.Deployment, nil
+		}
+		select {
+		case <-ctx.Done():
+			why := "its steps take longer"
+			if err != nil {
+				why = oneLine(err)
+			} else if t := status.Transfer; t != nil {
+				why = "an image arrives: " + transferLine(*t)
+			}
+			return control.Deployment{}, fmt.Errorf("deployment %d is stored, and not applied within %s: %s; it goes on, see sandpiper status --watch", version, patience, why)
+		case <-tick.C:
+		}
+	}
 }
 
 // readFile reads a file named on the command line, or standard input for "-", of at most limit bytes.

@@ -162,13 +162,16 @@ func TestAStandaloneDeviceRunsModulesRoutesBetweenThemAndRefusesWhatIsWrong(t *t
 		"consumer": d.bundle("consumer", `exec "$SANDPIPER" receive`),
 	}
 	good := manifest(map[string]string{"between": toConsumer}, images)
-	if _, err := d.client().Apply(t.Context(), []byte(good)); err != nil {
-		t.Fatalf("apply: %v", err)
+	if out, why, code := d.run(good, "deploy", "apply", "-"); code != 0 || !strings.Contains(out, "start   consumer") || !strings.HasSuffix(out, " is applied\n") {
+		t.Fatalf("apply: got %d, %s%s, want the steps and that they are done", code, out, why)
 	}
 	d.until("messages of the producer reach the consumer", func() (bool, string) {
 		log := d.logs("consumer")
 		return strings.Contains(log, `"text":"number 3"`), log
 	})
+	if out, why, code := d.run(good, "deploy", "apply", "-"); code != 0 || !strings.Contains(out, "nothing to do") {
+		t.Errorf("apply the same again: got %d, %s%s", code, out, why)
+	}
 	before := d.births()
 
 	for claim, c := range map[string]struct {
@@ -210,8 +213,11 @@ func TestAStandaloneDeviceRunsModulesRoutesBetweenThemAndRefusesWhatIsWrong(t *t
 		"a bundle of an unknown signer":  {d.write("stranger.spb", string(stranger)), "signer"},
 	} {
 		bad := manifest(map[string]string{"between": toConsumer}, map[string]string{"producer": c.image, "consumer": images["consumer"]})
-		if _, err := d.client().Apply(t.Context(), []byte(bad)); err != nil {
-			t.Fatalf("%s: apply: %v", claim, err)
+		if _, why, code := d.run(bad, "deploy", "apply", "-"); code != 1 || !strings.Contains(why, "is stored and not applied: image of module producer") || strings.Count(why, "\n") != 1 {
+			t.Errorf("%s: apply: got %d, %s, want one line that says what became of it", claim, code, why)
+		}
+		if out, why, code := d.run(bad, "deploy", "apply", "--wait", "0", "--json", "-"); code != 0 || !strings.Contains(out, `"version": `) || strings.Contains(out, `"deployment"`) {
+			t.Errorf("%s: apply without waiting: got %d, %s%s", claim, code, out, why)
 		}
 		d.until(claim+" is reported", func() (bool, string) {
 			st, err := d.client().Status(t.Context())
@@ -223,6 +229,16 @@ func TestAStandaloneDeviceRunsModulesRoutesBetweenThemAndRefusesWhatIsWrong(t *t
 	}
 	if after := d.births(); after != before {
 		t.Errorf("got %s, want what ran before to go on running: %s", after, before)
+	}
+	later := manifest(map[string]string{"between": toConsumer}, map[string]string{"producer": d.path("later.spb"), "consumer": images["consumer"]})
+	if _, why, code := d.run(later, "deploy", "apply", "-"); code != 1 || !strings.Contains(why, "there is no file") {
+		t.Errorf("a bundle that is not there: got %d, %s", code, why)
+	}
+	if err := os.Link(images["producer"], d.path("later.spb")); err != nil {
+		t.Fatal(err)
+	}
+	if _, why, code := d.run(later, "deploy", "apply", "-"); code != 0 {
+		t.Errorf("it is there now, and applied again: got %d, %s, want no wait for the next try", code, why)
 	}
 }
 

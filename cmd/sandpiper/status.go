@@ -62,11 +62,11 @@ func (s *shared) watchStatus(ctx context.Context) error {
 }
 
 func printStatus(w io.Writer, st control.Status, now time.Time) error {
-	where := "standalone"
+	who := st.Device
 	if st.Hub != "" {
-		where = "at " + st.Hub
+		who += " at " + st.Hub
 	}
-	fmt.Fprintf(w, "%s %s, sandpiper %s, up %s\n", st.Device, where, st.Version, ago(st.Started, now))
+	fmt.Fprintf(w, "%s, sandpiper %s, up %s\n", who, st.Version, ago(st.Started, now))
 	d := st.Deployment
 	switch {
 	case d.Version == 0:
