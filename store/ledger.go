@@ -175,7 +175,7 @@ func (g *ledger) close(seg *segment) {
 
 // summaryLocked says what a segment holds, lanes that are drained left out.
 func (g *ledger) summaryLocked(seg *segment) *summary {
-	var sum summary
+	sum := summary{Size: seg.size}
 	for _, s := range g.sinks {
 		for i := range s.lanes {
 			for _, p := range s.lanes[i].parts {

@@ -205,16 +205,19 @@ func (q *Queue) loadSegment(l *loading, seg *segment, sum summary, known bool) (
 		}
 	}
 	last = sum.last()
-	info, err := os.Stat(seg.where().path)
-	switch {
-	case errors.Is(err, os.ErrNotExist): // nothing of it could be salvaged
-		return last, nil
-	case err != nil:
-		return 0, err
+	if seg.size = sum.Size; seg.size == 0 {
+		info, err := os.Stat(seg.where().path)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // nothing of it could be salvaged
+			return last, nil
+		case err != nil:
+			return 0, err
+		}
+		seg.size = info.Size()
 	}
-	seg.size = info.Size()
 	q.ledger.attach(seg, sum)
 	if !known {
+		sum.Size = seg.size
 		q.ledger.learn(seg, sum)
 	}
 	return last, nil

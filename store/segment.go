@@ -67,6 +67,13 @@ type laneName struct {
 type summary struct {
 	_     struct{} `cbor:",toarray"`
 	Lanes []laneSummary
+	Size  int64 // of the file in bytes, 0 = not known: a start does not look at each file
+}
+
+// oldSummary is a summary of formats 1 and 2.
+type oldSummary struct {
+	_     struct{} `cbor:",toarray"`
+	Lanes []laneSummary
 }
 
 // laneSummary is one lane's part of a segment.
@@ -112,7 +119,14 @@ func (s summary) encode() ([]byte, error) { return cbor.Marshal(s) }
 
 func parseSummary(b []byte) (summary, bool) {
 	var s summary
-	if err := cbor.Unmarshal(b, &s); err != nil {
+	if cbor.Unmarshal(b, &s) != nil {
+		var old oldSummary
+		if cbor.Unmarshal(b, &old) != nil {
+			return summary{}, false
+		}
+		s = summary{Lanes: old.Lanes}
+	}
+	if s.Size < 0 {
 		return summary{}, false
 	}
 	for _, l := range s.Lanes {
