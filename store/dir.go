@@ -27,8 +27,10 @@ const (
 // dir is the store's folder, locked against a second process for as long as it
 // is open.
 type dir struct {
-	path string
-	lock *os.File
+	path    string
+	lock    *os.File
+	settled chan struct{} // closed when the names that a start found are durable, or err says why not
+	err     error
 }
 
 func openDir(path string) (*dir, error) {
@@ -44,7 +46,7 @@ func openDir(path string) (*dir, error) {
 	if err != nil {
 		return nil, readOnly(fmt.Errorf("open lock: %w", err))
 	}
-	d := &dir{path: path, lock: lock}
+	d := &dir{path: path, lock: lock, settled: make(chan struct{})}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
@@ -56,10 +58,27 @@ func openDir(path string) (*dir, error) {
 		lock.Close()
 		return nil, err
 	}
+	go d.settle()
 	return d, nil
 }
 
-// sweep removes what a crash left half made and makes the folders durable.
+// settle makes durable what a killed process may have left in the page cache only:
+// four flushes, for which a start does not wait on a busy disk.
+func (d *dir) settle() {
+	defer close(d.settled)
+	for _, p := range []string{filepath.Dir(d.path), d.path, d.folder(), d.journals()} {
+		d.err = errors.Join(d.err, syncDir(p))
+	}
+}
+
+// sure waits until a file that is there is there for certain. It comes before
+// whatever gives up another copy of what is in the file.
+func (d *dir) sure() error {
+	<-d.settled
+	return d.err
+}
+
+// sweep removes what a crash left half made.
 func (d *dir) sweep() error {
 	for _, pattern := range []string{"*" + newSuffix, filepath.Join("*", "*"+newSuffix)} {
 		names, err := filepath.Glob(filepath.Join(d.path, pattern))
@@ -72,17 +91,13 @@ func (d *dir) sweep() error {
 			}
 		}
 	}
-	for _, p := range []string{filepath.Dir(d.path), d.path, d.folder(), d.journals()} {
-		if err := syncDir(p); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
 // close gives the folder free. The lock is given up by name: closing the file
 // alone would leave it with a child that is being forked at this moment.
 func (d *dir) close() error {
+	<-d.settled
 	return errors.Join(unix.Flock(int(d.lock.Fd()), unix.LOCK_UN), d.lock.Close())
 }
 

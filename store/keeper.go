@@ -141,6 +141,10 @@ func (q *Queue) save() error {
 // write makes what was collected durable, and takes positions that cannot be read
 // out of state.db.
 func (q *Queue) write(f flush, damaged ...[]byte) error {
+	if err := q.dir.sure(); err != nil {
+		q.ledger.putBack(f)
+		return readOnly(err)
+	}
 	now, _ := q.clock.now()
 	err := q.state.do(func(tx *bbolt.Tx) error {
 		for _, key := range damaged {

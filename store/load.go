@@ -163,7 +163,7 @@ func (q *Queue) choose(l *loading, d *draft, path string) (string, error) {
 	case err != nil || l.found[d.number].holes > 0 || last > d.last:
 		return path, err
 	}
-	return "", readOnly(errors.Join(q.medium.remove(path), q.medium.syncDir(q.dir.folder())))
+	return "", readOnly(errors.Join(q.dir.sure(), q.medium.remove(path), q.medium.syncDir(q.dir.folder())))
 }
 
 // loadDraft adds what a journal has above floor and above the lanes' cursors,

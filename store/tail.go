@@ -111,6 +111,9 @@ func (t *tail) writeLocked(g group) error {
 
 // beginLocked begins a draft in a journal that is free.
 func (t *tail) beginLocked(base uint64) error {
+	if err := t.dir.sure(); err != nil {
+		return readOnly(err)
+	}
 	j, err := t.journals.take(t.segmentBytes, t.most())
 	if err != nil {
 		return err
