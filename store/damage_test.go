@@ -30,6 +30,11 @@ func startWith(tb testing.TB, cfg Config, segmentBytes int64) (s *Store, stop fu
 	if err != nil {
 		tb.Fatalf("open store: %v", err)
 	}
+	return run(tb, s, segmentBytes)
+}
+
+func run(tb testing.TB, s *Store, segmentBytes int64) (_ *Store, stop func()) {
+	tb.Helper()
 	s.queue.tail.segmentBytes = segmentBytes
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(context.Background()) }()

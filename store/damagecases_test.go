@@ -2,7 +2,10 @@ package store
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,7 +113,7 @@ func damageCases() map[string]damageCase {
 		}
 	}
 	inSegment := 2 * 420 // more than what a segment holds, in both sinks
-	return map[string]damageCase{
+	cases := map[string]damageCase{
 		"nothing is lost without damage": {harm: func(*testing.T, image) {}},
 		"a bit flips in a body": {
 			harm: segment(0, func(b []byte) []byte {
@@ -227,6 +230,14 @@ func damageCases() map[string]damageCase {
 		"the journal is missing": {
 			harm: func(t *testing.T, m image) { t.Helper(); name, _ := m.journal(t); delete(m, name) }, lost: 2 * damageDraft, unseen: true,
 		},
+		"the end of the journal is rubbish": {harm: journal(func(b []byte, _ []int) { rubbish(b[len(b)-512:]) })},
+		"a journal is empty": {
+			harm: func(t *testing.T, m image) {
+				t.Helper()
+				name, _ := m.journal(t)
+				m.hurt(t, name, func([]byte) []byte { return []byte{} })
+			}, lost: 2 * damageDraft, unseen: true,
+		},
 		"there are two of the journal": {
 			harm: func(t *testing.T, m image) {
 				t.Helper()
@@ -263,6 +274,31 @@ func damageCases() map[string]damageCase {
 				return b
 			}), again: true, docs: true,
 		},
+		"both meta pages of state.db are rubbish": {
+			harm: state(func(b []byte) []byte { rubbish(b[:2*pageSize]); return b }), again: true, docs: true,
+		},
+		"state.db has a few bytes": {harm: state(func(b []byte) []byte { return b[:3000] }), again: true, docs: true},
+		"every leaf of state.db is zeroed": {
+			harm: state(func(b []byte) []byte {
+				for at := 2 * pageSize; at < len(b); at += pageSize {
+					if p := page(b[at:]); p.flags() == flagLeaf {
+						clear(b[at : at+pageSize])
+					}
+				}
+				return b
+			}), again: true, docs: true,
+		},
+		"a page of state.db is that of an older time": {
+			harm: state(func(b []byte) []byte { // the root goes back by a transaction
+				m0, _ := parseMeta(b[headerSize:][:metaSize])
+				m1, _ := parseMeta(b[pageSize+headerSize:][:metaSize])
+				if m0.txid < m1.txid {
+					m0, m1 = m1, m0
+				}
+				copy(b[m0.root*pageSize+8:][:pageSize-8], b[m1.root*pageSize+8:])
+				return b
+			}), again: true, docs: true,
+		},
 		"documents rot": {
 			harm: state(func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("<document>"), []byte("<DOCUMENT>")) }),
 			docs: true,
@@ -281,4 +317,18 @@ func damageCases() map[string]damageCase {
 			}, lost: 2 * damageRecords, again: true, docs: true,
 		},
 	}
+	for seed := range uint64(12) {
+		cases[fmt.Sprint("one bit flips anywhere, ", seed)] = damageCase{
+			harm: func(t *testing.T, m image) {
+				t.Helper()
+				rng := rand.New(rand.NewPCG(seed, 8))
+				names := slices.Sorted(maps.Keys(m))
+				m.hurt(t, names[rng.IntN(len(names))], func(b []byte) []byte {
+					b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+					return b
+				})
+			}, lost: 320, again: true, docs: true,
+		}
+	}
+	return cases
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -55,7 +56,7 @@ func (f realFile) flush() error {
 			return nil
 		}
 		if err != unix.EINTR { //nolint:errorlint // it comes from the system call itself
-			return os.NewSyscallError("fdatasync", err)
+			return &fs.PathError{Op: "fdatasync", Path: f.Name(), Err: err}
 		}
 	}
 }

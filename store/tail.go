@@ -2,14 +2,18 @@ package store
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 )
 
 // minSegment is the smallest size of a segment in bytes; a record takes at most
 // a quarter of one.
 const minSegment = 96 << 10
+
+// badFor is how long no journal is begun after one that was new took nothing: a
+// card that fails is not to be worn out by journals made for it.
+const badFor = time.Second
 
 // group is a part of a batch that becomes one commit.
 type group struct {
@@ -44,7 +48,9 @@ type tail struct {
 	notes   []note // scratch
 	asked   bool   // for the next journal
 	number  uint64
-	highest uint64 // sequence that was stored
+	highest uint64    // sequence that was stored
+	bad     time.Time // when a journal that was just begun took nothing
+	badErr  error
 }
 
 // errNoRoom is ErrFull before anything was written.
@@ -97,12 +103,16 @@ func (t *tail) append(g group) error {
 func (t *tail) writeLocked(g group) error {
 	wrote, err := t.draft.append(g, t.ids, t.ledger.storedSoFar())
 	if err != nil {
-		path := t.draft.journal.path
+		err = classify(fmt.Errorf("write journal: %w", err))
+		if t.draft.commit == 0 {
+			t.bad, t.badErr = time.Now(), err
+		}
 		t.ledger.unnote(g.notes)
 		t.journals.fail(t.draft.journal)
 		t.closeLocked()
-		return classify(fmt.Errorf("write journal %s: %w", filepath.Base(path), err))
+		return err
 	}
+	t.badErr = nil
 	t.io.wrote(wrote)
 	t.io.synced()
 	t.io.commits.Add(1)
@@ -113,6 +123,9 @@ func (t *tail) writeLocked(g group) error {
 func (t *tail) beginLocked(base uint64) error {
 	if err := t.dir.sure(); err != nil {
 		return readOnly(err)
+	}
+	if t.badErr != nil && time.Since(t.bad) < badFor {
+		return t.badErr
 	}
 	j, err := t.journals.take(t.segmentBytes, t.most())
 	if err != nil {
