@@ -97,6 +97,10 @@ func (a *Agent) grants(seat supervisor.Seat) effective.Grants {
 	for _, name := range m.Settings.Permissions {
 		g.Permissions = append(g.Permissions, permittedProbes[name]...)
 	}
+	if m.Settings.Writable > 0 {
+		g.Writable = append(g.Writable, "/")
+		g.Permissions = append(g.Permissions, "write to the root", "write to /usr", "write to /etc", "write to its image")
+	}
 	for _, node := range a.halNodes(m.Name) {
 		g.Devices = append(g.Devices, node.Path)
 	}

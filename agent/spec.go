@@ -55,7 +55,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		Cwd:      cmp.Or(m.Settings.Create.WorkingDir, s.Image.Cwd),
 		User:     userOf(s),
 		Hostname: cmp.Or(m.Settings.Create.Hostname, m.Name),
-		Root:     sandbox.Root{Kind: rootKind(m.Type), Image: root},
+		Root:     sandbox.Root{Kind: rootKind(m.Type), Image: root, Writable: m.Settings.Writable},
 		Mounts:   []sandbox.Mount{{Source: dir, Target: insideDir}},
 		Hosts:    []sandbox.HostEntry{{Addr: gatewayAddr(m, s.IDBase), Names: []string{a.cfg.Device.Gateway}}},
 		IDBase:   s.IDBase,

@@ -91,6 +91,9 @@ type Root struct {
 	// root, "/app" of a HostView. It stays mounted until the instance is
 	// destroyed.
 	Image string
+	// Writable is how many bytes of changes to an Image root are kept, in the module's
+	// memory and until it is destroyed; 0: the root is read-only. It needs Linux 5.19.
+	Writable int64
 }
 
 // Mount binds a host file or directory into the sandbox. Bind the directory of a

@@ -101,6 +101,9 @@ func (s Spec) root() error {
 	if !cleanAbs(s.Root.Image) || s.Root.Image == "/" {
 		return fmt.Errorf("root: image directory %q is not a clean absolute path below /", s.Root.Image)
 	}
+	if s.Root.Writable < 0 || s.Root.Writable > 0 && s.Root.Kind != Image {
+		return fmt.Errorf("root: %d bytes of changes; only an image's root can be writable, and by a number of bytes", s.Root.Writable)
+	}
 	if s.Network > Bridge {
 		return fmt.Errorf("network: kind %d is unknown", s.Network)
 	}

@@ -82,6 +82,7 @@ func TestOptionsAreApplied(t *testing.T) {
 			`{"HostConfig":{"Tmpfs":{"/tmp":"rw,size=64m"},"ExtraHosts":["plc:10.0.0.7","six:[fd00::1]"],"SecurityOpt":["no-new-privileges"],"IpcMode":"private"}}`,
 			`{"image":"x","limits":{"tmp":67108864},"create":{"hosts":[{"name":"plc","addr":"10.0.0.7"},{"name":"six","addr":"fd00::1"}]}}`,
 		},
+		"a writable layer":           {`{"HostConfig":{"StorageOpt":{"size":"16m"}}}`, `{"image":"x","writable":16777216}`},
 		"what a sandbox does anyway": {`{"AttachStdout":true,"HostConfig":{"CapDrop":["ALL"],"ReadonlyRootfs":true,"AutoRemove":true}}`, `{"image":"x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,6 +145,8 @@ func TestOptionsAreRefused(t *testing.T) {
 		"a relative directory":    {`{"WorkingDir":"w"}`, `.WorkingDir: "w"; want an absolute path in the sandbox`},
 		"another tmpfs":           {`{"HostConfig":{"Tmpfs":{"/run":""}}}`, `.HostConfig.Tmpfs./run: not available: a sandbox has one tmpfs, /tmp; want /tmp, or a volume`},
 		"another ulimit":          {`{"HostConfig":{"Ulimits":[{"Name":"core","Hard":0}]}}`, `.HostConfig.Ulimits[0]: limit "core" cannot be set; want nofile`},
+		"a layer of no size":      {`{"HostConfig":{"StorageOpt":{"size":"much"}}}`, `.HostConfig.StorageOpt.size: "much"; want bytes, at least 4096, or a number with k, m or g`},
+		"a driver's option":       {`{"HostConfig":{"StorageOpt":{"dm.fs":"x"}}}`, `.HostConfig.StorageOpt.dm.fs: no option of the writable layer that is known here; want size`},
 		"unconfined seccomp":      {`{"HostConfig":{"SecurityOpt":["seccomp=unconfined"]}}`, `.HostConfig.SecurityOpt[0]: "seccomp=unconfined" is not available; want "no-new-privileges"`},
 		"the host's ipc":          {`{"HostConfig":{"IpcMode":"host"}}`, `.HostConfig.IpcMode: "host" is not available; want it left out`},
 		"a gateway as host":       {`{"HostConfig":{"ExtraHosts":["h:host-gateway"]}}`, `.HostConfig.ExtraHosts[0]: "h:host-gateway"; want "name:address"`},

@@ -145,6 +145,23 @@ func applyShmSize(p *parser, at string, value any, s *Settings) {
 	s.Limits.Tmp = max(s.Limits.Tmp, p.whole(at, value, 4096, maxMemory))
 }
 
+// applyStorageOpt reads the size of a container's writable layer, which here is in memory and goes with the sandbox.
+func applyStorageOpt(p *parser, at string, value any, s *Settings) {
+	o := p.object(at, value)
+	for _, key := range o.keys() {
+		if key != "size" {
+			p.fail(o.at(key), "no option of the writable layer that is known here", "size")
+			return
+		}
+	}
+	text := p.text(o.at("size"), o.members["size"])
+	n, ok := tmpfsSize(text)
+	if !ok || n < 4096 {
+		p.fail(o.at("size"), quote(text), "bytes, at least 4096, or a number with k, m or g")
+	}
+	s.Writable = n
+}
+
 func applyUlimits(p *parser, at string, value any, s *Settings) {
 	for i, entry := range p.list(at, value) {
 		o := p.object(at+"["+strconv.Itoa(i)+"]", entry)

@@ -125,6 +125,7 @@ type Settings struct {
 	Reach       []string          `json:"reach,omitempty"` // modules it may open connections to; only with BridgeNetwork
 	Limits      Limits            `json:"limits,omitzero"`
 	Data        int64             `json:"data,omitempty"`        // bytes of durable space at /data; 0 = none
+	Writable    int64             `json:"writable,omitempty"`    // bytes of changes to the image's root, in memory; 0 = it is read-only
 	Hal         json.RawMessage   `json:"hal,omitempty"`         // list of grants, checked by the hardware room
 	Permissions []string          `json:"permissions,omitempty"` // walls to open, if the device's owner permits it
 	Publish     json.RawMessage   `json:"publish,omitempty"`     // type hal: what is read and where it goes, checked by the agent

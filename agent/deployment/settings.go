@@ -48,6 +48,11 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 			p.note(o.at("data"), "bounded by a project quota or a loop file, where the device has one of them: its log says which")
 		}
 	}
+	if v := o.get("writable"); v != nil {
+		if s.Writable = p.size(o.at("writable"), v, 0, maxMemory); s.Writable > 0 && t == Native {
+			p.fail(o.at("writable"), "not for a native module: its root is a view of the host", "data, or type sandbox")
+		}
+	}
 	s.Health = p.health(o.object("health"))
 	if v := o.get("stopTimeout"); v != nil {
 		s.StopTimeout = p.duration(o.at("stopTimeout"), v, maxStop)
@@ -59,7 +64,7 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 // dockerSettings reads the settings of a docker module: image, digest and createOptions.
 func (p *parser) dockerSettings(o object) Settings {
 	s := Settings{Image: p.image(o), Digest: p.digest(o)}
-	for _, key := range []string{"args", "env", "user", "network", "ports", "reach", "limits", "hal", "data", "health", "permissions", "stopTimeout"} {
+	for _, key := range []string{"args", "env", "user", "network", "ports", "reach", "limits", "hal", "data", "writable", "health", "permissions", "stopTimeout"} {
 		if o.get(key) != nil {
 			p.fail(o.at(key), "not for a docker module", "type sandbox or native, or createOptions")
 		}

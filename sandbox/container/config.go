@@ -17,7 +17,7 @@ func (r *Runtime) config(s sandbox.Spec, root rootfs, g grants) *configs.Config 
 	c := &configs.Config{
 		Version:     "1.2.0", // of the OCI specification
 		Rootfs:      root.path,
-		Readonlyfs:  true,
+		Readonlyfs:  s.Root.Writable == 0,
 		NoPivotRoot: !r.features.PivotRoot,
 		Hostname:    hostname(s),
 		Namespaces: configs.Namespaces{

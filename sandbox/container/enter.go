@@ -200,7 +200,11 @@ func (r *Runtime) script(e *entry.Script, s sandbox.Spec, u user, c *configs.Con
 	if c.Namespaces.Contains(configs.NEWNET) {
 		e.Loopback()
 	}
-	tree, err := entry.Tree(c.Rootfs, unix.MOUNT_ATTR_RDONLY, true, true)
+	attributes := uint64(unix.MOUNT_ATTR_RDONLY)
+	if !c.Readonlyfs {
+		attributes = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+	}
+	tree, err := entry.Tree(c.Rootfs, attributes, true, true)
 	if err != nil {
 		return err
 	}
@@ -365,6 +369,9 @@ func v1Groups() []string {
 // the kernel's, and what its Spec makes writable.
 func writablePaths(c *configs.Config) []string {
 	paths := []string{"/proc", "/dev", "/tmp", "/run"}
+	if !c.Readonlyfs {
+		return []string{"/"}
+	}
 	for _, m := range c.Mounts {
 		if m.Device == "bind" && m.Flags&unix.MS_RDONLY == 0 {
 			paths = append(paths, m.Destination)

@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -172,6 +173,43 @@ func TestImageRoot(t *testing.T) {
 	}
 	if exists("/etc/new") {
 		t.Error("a link of the image led to the host")
+	}
+}
+
+func TestAWritableRootKeepsChangesUntilItsEnd(t *testing.T) {
+	t.Parallel()
+	r := newRuntime(t)
+	image := imageDir(t, map[string]string{"etc/passwd": "root:x:0:0::/:/x\n", "opt/there": "of the image"})
+	before := listing(t, image)
+	s := imageSpec(t, "writer", image, "write", "/new", "/etc/passwd", "/opt/there", "/opt/more", "/proc/new", "/sys/new")
+	s.Root.Writable = 3<<20 + 512<<10
+	for range 2 { // the second finds nothing of the first
+		i, err := r.Create(t.Context(), s)
+		if errors.Is(err, sandbox.ErrUnsupported) {
+			t.Skip("SKIPPED FOR LACK OF OVERLAYFS ON IDMAPPED MOUNTS (Linux 5.19): " + err.Error())
+		}
+		if err == nil {
+			err = i.Destroy()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := start(t, r, s)
+		run.wait()
+		want := "/new false true\n/etc/passwd false true\n/opt/there false true\n/opt/more true false\n/proc/new false false\n/sys/new false false\n"
+		if got := run.rest(); got != want {
+			t.Errorf("got file, full, written\n%swant\n%s", got, want)
+		}
+		if err := run.Destroy(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := listing(t, image); after != before {
+		t.Errorf("the image changed: got\n%swant\n%s", after, before)
+	}
+	s.Root = sandbox.Root{Kind: sandbox.HostView, Image: s.Root.Image, Writable: 1 << 20}
+	if _, err := r.Create(t.Context(), s); err == nil || !strings.Contains(err.Error(), "only an image's root can be writable") {
+		t.Errorf("a view of the host: got %v, want a refusal", err)
 	}
 }
 

@@ -28,6 +28,13 @@ func probeMain(args []string) int {
 		_, _ = fmt.Fprintln(os.Stdout, landlockDepth())
 		return 0
 	}
+	if len(args) > 0 && args[0] == "write" { // a mebibyte to each file
+		for _, path := range args[1:] {
+			err := os.WriteFile(path, make([]byte, 1<<20), 0o600)
+			_, _ = fmt.Fprintln(os.Stdout, path, errors.Is(err, syscall.ENOSPC), err == nil)
+		}
+		return 0
+	}
 	if len(args) > 0 && args[0] == "reopen" {
 		return reopenMain()
 	}

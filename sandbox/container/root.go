@@ -96,6 +96,12 @@ func (r *Runtime) mountImage(s sandbox.Spec, image string, t *tree, root *rootfs
 		return err
 	}
 	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
+	if s.Root.Writable > 0 {
+		if !r.features.Overlay || image == s.Root.Image { // without its ids in place nothing of root's could be changed
+			return fmt.Errorf("writable root: %w: it needs overlayfs, and idmapped mounts of it (Linux 5.19)", sandbox.ErrUnsupported)
+		}
+		return mountWritable(s, image, t, root)
+	}
 	if r.features.Overlay {
 		lower := "lowerdir=" + escape(t.dir) + ":" + escape(image)
 		if err := unix.Mount("overlay", root.path, "overlay", flags, lower); err != nil {
@@ -121,6 +127,32 @@ func (r *Runtime) mountImage(s sandbox.Spec, image string, t *tree, root *rootfs
 	return nil
 }
 
+// mountWritable joins skel and image at root.path, below a tmpfs that takes what the
+// module changes. What it writes there counts as its memory.
+func mountWritable(s sandbox.Spec, image string, t *tree, root *rootfs) error {
+	place := filepath.Join(filepath.Dir(root.path), "upper")
+	if err := os.Mkdir(place, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := unix.Mount("tmpfs", place, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=711,size=%d", s.Root.Writable)); err != nil {
+		return &os.PathError{Op: "mount", Path: place, Err: err}
+	}
+	upper, work := filepath.Join(place, "changes"), filepath.Join(place, "work")
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chown(upper, int(s.IDBase), int(s.IDBase)); err != nil { // it stands for the root itself
+		return err
+	}
+	layers := "lowerdir=" + escape(t.dir) + ":" + escape(image) + ",upperdir=" + escape(upper) + ",workdir=" + escape(work)
+	if err := unix.Mount("overlay", root.path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, layers); err != nil {
+		return fmt.Errorf("mount image %s: %w", s.Root.Image, err)
+	}
+	return nil
+}
+
 // escape quotes what separates the layers and options of an overlay.
 func escape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace(path)
@@ -129,7 +161,7 @@ func escape(path string) string {
 // removeRoot unmounts and removes roots/<id>; it need not be there.
 func (r *Runtime) removeRoot(id string) error {
 	base := r.rootOf(id)
-	for _, name := range []string{"merged", "image"} {
+	for _, name := range []string{"merged", "upper", "image"} {
 		place := filepath.Join(base, name)
 		// Detached: nobody is left in it, and a lazy end is better than a stuck one.
 		if err := unix.Unmount(place, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil &&
