@@ -210,11 +210,11 @@ func (p *parser) whole(path string, value any, least, most int64) int64 {
 // sizeUnits are the suffixes of a size in text.
 var sizeUnits = []named[int64]{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}
 
-// size is a number of bytes, or text such as "64MiB".
-func (p *parser) size(path string, value any, least, most int64) int64 {
+// size is a number of bytes up to maxMemory, or text such as "64MiB".
+func (p *parser) size(path string, value any, least int64) int64 {
 	text, ok := value.(string)
 	if !ok {
-		return p.whole(path, value, least, most)
+		return p.whole(path, value, least, maxMemory)
 	}
 	unit := int64(1)
 	for _, u := range sizeUnits {
@@ -223,8 +223,8 @@ func (p *parser) size(path string, value any, least, most int64) int64 {
 		}
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 || n > most/unit || n*unit < least {
-		p.fail(path, quote(value.(string)), fmt.Sprintf("%d to %d bytes, as a number or as text with KiB, MiB or GiB", least, most))
+	if err != nil || n < 0 || n > maxMemory/unit || n*unit < least {
+		p.fail(path, quote(value.(string)), fmt.Sprintf("%d to %d bytes, as a number or as text with KiB, MiB or GiB", least, int64(maxMemory)))
 		return 0
 	}
 	return n * unit

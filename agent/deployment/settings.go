@@ -44,12 +44,12 @@ func (p *parser) ownSettings(o object, t Type) Settings {
 		s.Hal = p.grants(o.at("hal"), hal)
 	}
 	if data := o.get("data"); data != nil {
-		if s.Data = p.size(o.at("data"), data, 0, maxMemory); s.Data > 0 {
+		if s.Data = p.size(o.at("data"), data, 0); s.Data > 0 {
 			p.note(o.at("data"), "bounded by a project quota or a loop file, where the device has one of them: its log says which")
 		}
 	}
 	if v := o.get("writable"); v != nil {
-		if s.Writable = p.size(o.at("writable"), v, 0, maxMemory); s.Writable > 0 && t == Native {
+		if s.Writable = p.size(o.at("writable"), v, 0); s.Writable > 0 && t == Native {
 			p.fail(o.at("writable"), "not for a native module: its root is a view of the host", "data, or type sandbox")
 		}
 	}
@@ -163,7 +163,7 @@ func (p *parser) network(o object) Network {
 func (p *parser) limits(o object) Limits {
 	var l Limits
 	if v := o.get("memory"); v != nil {
-		l.Memory = p.size(o.at("memory"), v, minMemory, maxMemory)
+		l.Memory = p.size(o.at("memory"), v, minMemory)
 	}
 	if v := o.get("cpu"); v != nil {
 		l.CPU = p.cores(o.at("cpu"), v)
@@ -172,7 +172,7 @@ func (p *parser) limits(o object) Limits {
 		l.Pids = p.whole(o.at("pids"), v, 1, maxPids)
 	}
 	if v := o.get("io"); v != nil {
-		l.IO = p.size(o.at("io"), v, minIO, maxMemory)
+		l.IO = p.size(o.at("io"), v, minIO)
 	}
 	o.onlyThese()
 	return l
