@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -92,10 +93,17 @@ def on_board(board, each=100):
 
 def here():
     """The same of this machine: the demo measures it."""
-    done = subprocess.run(["go", "run", "./scripts/demo"], cwd=boards.ROOT, capture_output=True, text=True, env={**os.environ, "DEMO_OUTAGE": "5s"})
-    found = re.search(r"memory \(PSS\) with (\d+) modules: agent ([0-9.]+) MiB \+ warden ([0-9.]+) MiB", done.stdout)
+    demo = subprocess.Popen(["go", "run", "./scripts/demo"], cwd=boards.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env={**os.environ, "DEMO_OUTAGE": "5s"}, start_new_session=True)
+    try:
+        said, _ = demo.communicate()
+    except BaseException:  # interrupted: go run passes no signal on, and the demo stops what it started
+        os.killpg(demo.pid, signal.SIGTERM)
+        demo.wait()
+        raise
+    found = re.search(r"memory \(PSS\) with (\d+) modules: agent ([0-9.]+) MiB \+ warden ([0-9.]+) MiB", said)
     if not found:
-        raise boards.Trouble("the demo did not say what it weighs: " + (done.stdout + done.stderr).strip()[-300:], 1)
+        raise boards.Trouble("the demo did not say what it weighs: " + said.strip()[-300:], 1)
     return int(found[1]), (float(found[2]), float(found[3]))
 
 
