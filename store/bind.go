@@ -36,27 +36,34 @@ type leafRef struct {
 	page uint64
 }
 
-// bind returns the file of a draft, with the records from low on; stored is how
-// many there were in all. The slice is
-// good until the next call, or release.
-func (b *binder) bind(d *draft, low []uint64, stored uint64) []byte {
-	if most := d.at + d.at/4 + 16*pageSize; cap(b.file) < most {
+// bind returns the file of a segment, with those records of a content that keep
+// wants, in size bytes or a little more. The slice is good until the next call,
+// or release. Its error is a *damage.
+func (b *binder) bind(c content, h header, size int, keep func(lane uint16, seq uint64) bool) ([]byte, error) {
+	if most := size + size/4 + 16*pageSize; cap(b.file) < most {
 		b.release()
 		b.file, b.free = apart(most) // grown by halves it would leave twice as much behind
 	}
 	b.file = append(b.file[:0], make([]byte, 2*pageSize)...) // the meta pages, at the end
-	b.leaves = b.leaves[:0]
-	b.add(headerKey(), header{format: formatVersion, number: d.number, base: d.base, stored: stored}.encode())
-	for id := uint16(1); int(id) <= len(d.drawn); id++ {
-		if name, ok := d.lane(id); ok {
-			b.add(laneKey(id), name.encode(d.number, id))
+	b.leaves, b.elems, b.keys, b.size = b.leaves[:0], b.elems[:0], b.keys[:0], 0
+	b.add(headerKey(), h.encode())
+	var ids []uint16
+	err := c.lanes(func(id uint16) error {
+		if name, ok := c.lane(id); ok {
+			b.add(laneKey(id), name.encode(h.number, id))
+			ids = append(ids, id)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	for i := range low {
-		id := uint16(i + 1)
-		d.each(id, low[i], ^uint64(0), func(seq uint64, val []byte) bool {
-			var key [6]byte
-			b.add(sealedKey(key[:0], id, uint32(seq)), val)
+	for _, id := range ids {
+		c.each(id, 0, ^uint64(0), func(seq uint64, val []byte) bool {
+			if keep(id, seq) {
+				var key [6]byte
+				b.add(sealedKey(key[:0], id, uint32(seq)), val)
+			}
 			return true
 		})
 	}
@@ -73,7 +80,7 @@ func (b *binder) bind(d *draft, low []uint64, stored uint64) []byte {
 	for i := range uint64(2) {
 		b.meta(i, uint64(len(b.file)-len(top))/pageSize)
 	}
-	return b.file
+	return b.file, nil
 }
 
 // release gives the memory of the last file back.
@@ -172,25 +179,30 @@ func (b *binder) meta(i, root uint64) {
 // digest is what a sealed segment's name says of its bytes.
 func digest(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// low returns, by the number of the lane less 1, the lowest sequence that a file
-// of this draft must have: behind the lane's cursor, and every body that
-// another lane still points to.
-func (d *draft) low(cursor func(laneName) uint64) []uint64 {
-	low := make([]uint64, len(d.drawn))
-	for i := range d.drawn {
-		low[i] = cursor(d.drawn[i].name) + 1
+// wanted returns what a file of a content must have: what is behind each lane's
+// cursor, and every body that another lane still points to.
+func wanted(c content, cursor func(laneName) uint64) (keep func(lane uint16, seq uint64) bool, err error) {
+	type record struct {
+		lane uint16
+		seq  uint64
 	}
-	bodies := append([]uint64{}, low...)
-	for i := range d.drawn {
-		d.each(uint16(i+1), low[i], ^uint64(0), func(seq uint64, val []byte) bool {
+	done, bodies := map[uint16]uint64{}, map[record]bool{}
+	err = c.lanes(func(id uint16) error {
+		if name, ok := c.lane(id); ok {
+			done[id] = cursor(name)
+		}
+		return nil
+	})
+	for id, seq := range done {
+		c.each(id, seq+1, ^uint64(0), func(seq uint64, val []byte) bool {
 			if len(val) > checksumSize+2 && val[0] == kindReference {
-				lane := int(binary.BigEndian.Uint16(val[len(val)-checksumSize-2:]))
-				if lane > 0 && lane <= len(bodies) {
-					bodies[lane-1] = min(bodies[lane-1], seq)
+				lane := binary.BigEndian.Uint16(val[len(val)-checksumSize-2:])
+				if seq <= done[lane] {
+					bodies[record{lane, seq}] = true
 				}
 			}
 			return true
 		})
 	}
-	return bodies
+	return func(lane uint16, seq uint64) bool { return seq > done[lane] || bodies[record{lane, seq}] }, err
 }

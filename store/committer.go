@@ -134,7 +134,14 @@ func (q *Queue) reclaim() bool {
 		return false
 	}
 	_, err := q.sealOldest()
-	return err == nil || q.ledger.bytesHeld() < before || q.tail.journals.given() != gifts
+	if err == nil || q.ledger.bytesHeld() < before || q.tail.journals.given() != gifts {
+		return true
+	}
+	thinned, err := q.thin()
+	if err != nil {
+		q.log.Debug("no segment is written anew", "err", err)
+	}
+	return thinned
 }
 
 // report logs when the queue begins to refuse messages, and when it ends that.

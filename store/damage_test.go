@@ -302,7 +302,7 @@ func TestDamageUnderARunningStoreIsRepaired(t *testing.T) {
 					}
 				}
 				sealNow(t, s)
-				paths, err := s.dir.segments()
+				paths, _, err := s.dir.segments()
 				if err != nil || paths[1] == "" {
 					t.Fatalf("got %v, %v, want the file of segment 1", paths, err)
 				}

@@ -127,31 +127,47 @@ func (d *dir) sealed(number uint64, digest uint32) string {
 
 func (d *dir) journals() string { return filepath.Join(d.path, "journal") }
 
-// segments lists the segment files by number. Of one number there can be two
-// when a crash came between a repair's new file and the end of the old one: the
-// repaired file, of format 1, is the one.
-func (d *dir) segments() (map[uint64]string, error) {
+// segments lists the segment files by number. Of one number there can be two when
+// a crash came between a new file and the end of the old one: a repaired file, of
+// format 1, is the one, or else the larger, which has all that the other has. What
+// is left over is returned too.
+func (d *dir) segments() (paths map[uint64]string, spare []string, err error) {
 	names, err := filepath.Glob(filepath.Join(d.folder(), "*.db"))
 	if err != nil {
-		return nil, fmt.Errorf("list segments: %w", err)
+		return nil, nil, fmt.Errorf("list segments: %w", err)
 	}
-	paths := map[uint64]string{}
+	paths = map[uint64]string{}
 	for _, name := range names {
 		number, digest, sealed := strings.Cut(strings.TrimSuffix(filepath.Base(name), ".db"), "-")
 		n, err := strconv.ParseUint(number, 10, 64)
 		if err != nil || n == 0 {
 			continue
 		}
-		if !sealed && name == d.segment(n) {
-			paths[n] = name
+		sum, err := strconv.ParseUint(digest, 16, 32)
+		if !sealed && name != d.segment(n) || sealed && (err != nil || name != d.sealed(n, uint32(sum))) {
 			continue
 		}
-		sum, err := strconv.ParseUint(digest, 16, 32)
-		if err == nil && name == d.sealed(n, uint32(sum)) && paths[n] == "" {
-			paths[n] = name
+		other := paths[n]
+		switch {
+		case other == "":
+		case sealed && (other == d.segment(n) || sizeOf(name) <= sizeOf(other)):
+			spare = append(spare, name)
+			continue
+		default:
+			spare = append(spare, other)
 		}
+		paths[n] = name
 	}
-	return paths, nil
+	return paths, spare, nil
+}
+
+// sizeOf returns the size of a file in bytes, 0 if there is none.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // digestOf returns what the name of a segment says of its bytes; ok is false for

@@ -14,7 +14,10 @@
 //     journal and in memory; when the journal is full it is sealed: what nobody
 //     has acknowledged meanwhile becomes a file that never changes, and the
 //     journal is free. Records are never deleted one by one: when every lane has
-//     passed a segment, the whole file is unlinked.
+//     passed a segment, the whole file is unlinked. A lane that stands still keeps
+//     a segment: when less than a quarter of its file is wanted, it is written anew
+//     without the rest, one a minute, and whenever the queue would be full. So such
+//     a lane takes four times what it has, and 32 KiB for each segment.
 //   - A document is a value under a key, kept by [Docs]: twins, sessions, keys.
 //   - Damage is what a checksum, a page or a missing file tells about a disk
 //     that did not keep its word. It is put aside, counted in [Usage] and

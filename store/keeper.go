@@ -82,6 +82,9 @@ func (q *Queue) keep(ctx context.Context) {
 			}
 		case <-expire.C:
 			now, _ := q.clock.now()
+			if _, err := q.thin(); err != nil {
+				q.log.Debug("no segment is written anew", "err", err)
+			}
 			if !q.ledger.expire(now) && now-saved < clockEvery.Milliseconds() {
 				continue
 			}

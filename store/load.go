@@ -33,7 +33,8 @@ func (q *Queue) load() error {
 	}
 	q.clock.resume(l.clock)
 	l.certain = l.certain && len(l.damaged) == 0
-	if l.paths, err = q.dir.segments(); err != nil {
+	var spare []string
+	if l.paths, spare, err = q.dir.segments(); err != nil {
 		return err
 	}
 	if err := q.readJournals(l); err != nil {
@@ -46,6 +47,11 @@ func (q *Queue) load() error {
 	floor, err := q.loadSegments(l)
 	if err != nil {
 		return err
+	}
+	for _, path := range spare {
+		if err := errors.Join(q.dir.sure(), q.medium.remove(path)); err != nil {
+			return readOnly(fmt.Errorf("remove old copy of a segment: %w", err))
+		}
 	}
 	q.ledger.loaded()
 	missing := q.ledger.weigh(l.balance, &l.evidence, l.certain)

@@ -74,30 +74,48 @@ func (q *Queue) seal(seg *segment) error {
 		q.ledger.replace(seg, seg.where(), sum, 0)
 		return nil
 	}
-	b := q.binder.bind(d, d.low(cursor), q.ledger.storedSoFar())
-	defer q.binder.release()
-	if err := q.tail.room(int64(len(b))); err != nil {
-		return err
-	}
-	path := q.dir.sealed(seg.number, digest(b))
-	rest := b
-	err = writeWhole(q.medium, q.dir.segment(seg.number)+newSuffix, path, func() []byte {
-		part := rest[:min(len(rest), 256<<10)]
-		rest = rest[len(part):]
-		return part
-	})
+	path, size, err := q.file(d, header{number: d.number, base: d.base}, d.at, cursor)
 	if err != nil {
-		return classify(fmt.Errorf("seal segment %d: %w", seg.number, err))
+		return fmt.Errorf("seal segment %d: %w", seg.number, err)
 	}
-	q.io.wrote(len(b))
-	q.io.synced()
-	q.io.synced()
-	if lost := q.ledger.replace(seg, &place{path: path}, sum, int64(len(b))); lost > 0 {
+	if lost := q.ledger.replace(seg, &place{path: path}, sum, size); lost > 0 {
 		q.log.Error("messages changed in memory and are lost", "file", path, "lost", lost)
 	}
 	q.ledger.release(d)
 	d.release()
 	return nil
+}
+
+// file makes the file of a segment from a content of about size bytes, without
+// what lies in front of the cursors. q.files is held.
+func (q *Queue) file(c content, h header, size int, cursor func(laneName) uint64) (path string, made int64, err error) {
+	keep, err := wanted(c, cursor)
+	if err != nil {
+		return "", 0, err
+	}
+	h.format, h.stored = formatVersion, q.ledger.storedSoFar()
+	b, err := q.binder.bind(c, h, size, keep)
+	defer q.binder.release()
+	if err != nil {
+		return "", 0, err
+	}
+	if err := q.tail.room(int64(len(b))); err != nil {
+		return "", 0, err
+	}
+	path = q.dir.sealed(h.number, digest(b))
+	rest := b
+	err = writeWhole(q.medium, q.dir.segment(h.number)+newSuffix, path, func() []byte {
+		part := rest[:min(len(rest), 256<<10)]
+		rest = rest[len(part):]
+		return part
+	})
+	if err != nil {
+		return "", 0, classify(err)
+	}
+	q.io.wrote(len(b))
+	q.io.synced()
+	q.io.synced()
+	return path, int64(len(b)), nil
 }
 
 // oldestDraft returns the oldest draft that takes no more and that somebody

@@ -39,7 +39,8 @@ type segment struct {
 	closed     bool  // no more records come
 	live       int   // parts of lanes that are not drained
 	size       int64 // bytes of its file, 0 for a draft
-	generation int   // counts repairs
+	generation int   // counts files
+	left       bool  // it is not written anew
 }
 
 // place is where the records of a segment are.
