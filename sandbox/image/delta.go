@@ -99,9 +99,13 @@ func (t *transfer) deltaFrom(ctx context.Context, old bundle.ImageInfo, most int
 // download brings a delta into the stage, over as many connections as bring something. What an earlier agent left is gone on with
 // when the server's validator proves what it is a start of.
 func (t *transfer) download(ctx context.Context, name, path string, most int64) (*os.File, error) {
-	file, err := openOwn(path)
+	err := t.store.step("open delta")
+	var file *os.File
+	if err == nil {
+		file, err = openOwn(path)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errOwnDisk, err)
+		return nil, fmt.Errorf("%w: %w", errOwnDisk, diskError("open delta", err))
 	}
 	src := t.src.current().sibling(name)
 	var at int64
@@ -113,7 +117,7 @@ func (t *transfer) download(ctx context.Context, name, path string, most int64) 
 	}
 	if err := t.downloadTo(ctx, file, src, at, most); err != nil {
 		_ = file.Close()
-		if !errors.Is(err, errConnection) && ctx.Err() == nil {
+		if !errors.Is(err, errConnection) && !errors.Is(err, errOwnDisk) && ctx.Err() == nil {
 			_ = os.Remove(path)
 		}
 		return nil, err

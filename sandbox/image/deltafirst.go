@@ -97,7 +97,7 @@ func (t *transfer) wholeFrom(ctx context.Context, old bundle.ImageInfo, most int
 // makeWhole applies a delta to an image and returns the new one, whose index is the signed one.
 func (t *transfer) makeWhole(delta io.Reader, base *os.File, old bundle.ImageInfo) (p *part, err error) {
 	s, next := t.store, t.head.Manifest.Image
-	p = &part{path: s.partPath(next.Digest), step: s.step}
+	p = &part{path: s.partPath(next.Digest), step: s.step, syncEvery: s.cfg.syncEvery}
 	if err = s.step("open part"); err == nil {
 		p.file, err = openOwn(p.path)
 	}
@@ -129,7 +129,7 @@ func (t *transfer) makeWhole(delta io.Reader, base *os.File, old bundle.ImageInf
 		return nil, err
 	}
 	whole := newPart(index)
-	whole.file, whole.path, whole.step = p.file, p.path, p.step
+	whole.file, whole.path, whole.step, whole.syncEvery = p.file, p.path, p.step, p.syncEvery
 	for i := range index {
 		whole.note(i)
 	}

@@ -35,6 +35,23 @@
 //	{mounts}/<d16>           a mounted image
 //	{mounts}/<d16>.mount     which mount that is, so that the next agent knows its own
 //
-// Every file is written beside its place, synced, renamed, and the directory synced. The image comes before its .spm. After a
-// power cut there is a whole image or none, and perhaps a part file, whose chunks are checked again and reused.
+// Every file is written beside its place as {name}.new, synced, renamed, and the directory synced; the image comes before its .spm.
+//
+// # After a power cut
+//
+// Whatever a fetch was at, and whichever write, sync or rename the disk refused, the next Open finds a bundle in one of these states,
+// and the next Fetch of it brings only what is missing:
+//
+//	absent     nothing of it, or a part file whose head is not there: its chunks are checked again and kept
+//	begun      .part with what arrived, .head, perhaps .tail and a delta: the rest is fetched
+//	image      blobs/<i>.img without a .spm: the bundle's start is fetched, and the image adopted
+//	installed  .img and .spm; a .head that was left is swept after a week
+//
+// and an OCI image in one of these:
+//
+//	absent     nothing, or layers in the stage that are gone on with; what was merged is merged again
+//	installed  .img and .oci; its name may still be missing, which the next pull gives it
+//
+// A floor, a pin or a count is the old one or the new one. A collection leaves an image whose .spm is gone, which the next one removes.
+// A repair leaves chunks good or rotten, as they were, and those that came for it in the stage. A file that ends in .new is nobody's.
 package image

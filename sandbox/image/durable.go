@@ -31,7 +31,7 @@ func unlock(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
-// step is called before each durable step; it fails where a test says so.
+// step is called before each durable step, and fails where a test says so. doc.go says what a power cut may leave at any of them.
 func (s *Store) step(name string) error {
 	if s.cfg.hook == nil {
 		return nil
@@ -39,25 +39,21 @@ func (s *Store) step(name string) error {
 	return s.cfg.hook(name)
 }
 
-// replaceFile is the function of that name with a step before each of its own.
+// replaceFile writes content beside path, syncs it, renames it, and syncs the directory, with a step before each.
 func (s *Store) replaceFile(what, path string, content []byte) error {
-	if err := s.step("write " + what); err != nil {
-		return err
-	}
-	if err := replaceFile(path, content); err != nil {
-		return err
-	}
-	return s.step("after " + what)
-}
-
-// replaceFile writes content beside path, syncs it, renames it, and syncs the directory.
-func replaceFile(path string, content []byte) error {
 	tmp := path + newSuffix
+	err := s.step("write " + what)
+	if err != nil {
+		return err
+	}
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
+	if err == nil {
+		err = s.step("sync " + what)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -65,10 +61,16 @@ func replaceFile(path string, content []byte) error {
 		err = cerr
 	}
 	if err == nil {
+		err = s.step("rename " + what)
+	}
+	if err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
 		_ = os.Remove(tmp)
+		return err
+	}
+	if err := s.step("sync directory of " + what); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -95,11 +95,11 @@ func (s *Store) Commit(digest bundle.Digest) error {
 	s.floors.Modules[r.Name] = next
 	text, err := s.floors.print()
 	if err == nil {
-		err = replaceFile(s.floorsPath(), text)
+		err = s.replaceFile("floors", s.floorsPath(), text)
 	}
 	if err != nil {
 		s.floors.Modules[r.Name] = now
-		return fmt.Errorf("commit %s %v: %w", r.Name, digest, err)
+		return fmt.Errorf("commit %s %v: %w", r.Name, digest, diskError("write floors", err))
 	}
 	return nil
 }

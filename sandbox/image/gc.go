@@ -65,7 +65,7 @@ func (s *Store) GC(ctx context.Context, keep []bundle.Digest) ([]Image, error) {
 			continue
 		}
 		if err := s.removeLocked(img.Digest); err != nil {
-			return garbage[:i], fmt.Errorf("collect images: %w", err)
+			return garbage[:i], fmt.Errorf("collect images: %w", diskError("remove bundle", err))
 		}
 		s.cfg.Logger.Info("bundle removed", "module", img.Name, "image", img.Digest.String())
 	}

@@ -51,11 +51,17 @@ func (t *transfer) install(ctx context.Context) (Image, error) {
 		return Image{}, diskError("sync image", err)
 	}
 	_ = unix.Fadvise(int(p.file.Fd()), 0, 0, unix.FADV_DONTNEED) // so that the disk is read, not our own memory
+	if err := t.store.step("read image"); err != nil {
+		return Image{}, diskError("read image", err)
+	}
 	if err := checkImage(ctx, p.file, info); err != nil {
 		return Image{}, err
 	}
 	if err = t.store.step("seal image"); err == nil {
 		err = p.file.Chmod(0o400)
+	}
+	if err == nil {
+		err = t.store.step("sync sealed image")
 	}
 	if err == nil {
 		err = p.file.Sync()

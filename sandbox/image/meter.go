@@ -18,7 +18,7 @@ type meter struct {
 	rate    int64
 	metered []string
 	monthly int64
-	path    string
+	save    func(text []byte) error // durably
 	now     func() time.Time
 
 	mu      sync.Mutex // guards the fields below
@@ -41,8 +41,9 @@ const (
 	mostAtOnce  = 16 << 10 // bytes of one read, so that a rate is even
 )
 
-func newMeter(cfg Config, path string) *meter {
-	m := &meter{rate: cfg.Rate, metered: cfg.Metered, monthly: cfg.Monthly, path: path, now: cfg.Now}
+// newMeter goes on with the count in the file.
+func newMeter(cfg Config, path string, save func(text []byte) error) *meter {
+	m := &meter{rate: cfg.Rate, metered: cfg.Metered, monthly: cfg.Monthly, save: save, now: cfg.Now}
 	if text, err := os.ReadFile(path); err == nil {
 		var u used
 		if json.Unmarshal(text, &u) == nil && u.Version == usedVersion && u.Bytes >= 0 {
@@ -133,7 +134,7 @@ func (m *meter) count(n int64) error {
 
 func (m *meter) saveLocked() {
 	text, err := json.Marshal(m.used)
-	if err == nil && replaceFile(m.path, text) == nil {
+	if err == nil && m.save(text) == nil {
 		m.unsaved = 0
 	}
 }

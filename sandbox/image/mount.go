@@ -146,7 +146,10 @@ func (s *Store) demote(rotten record) error {
 	select {
 	case s.fetching <- struct{}{}:
 		defer func() { <-s.fetching }()
-		err := os.Rename(s.imagePath(image), filepath.Join(s.stage(), image.Hex()+partSuffix))
+		err := s.step("set image aside")
+		if err == nil {
+			err = os.Rename(s.imagePath(image), filepath.Join(s.stage(), image.Hex()+partSuffix))
+		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -234,7 +237,7 @@ func (s *Store) mark(digest bundle.Digest, image stamp) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(s.point(digest)+markSuffix, text)
+	return s.replaceFile("mark", s.point(digest)+markSuffix, text)
 }
 
 // mounted says whether exactly our mount, of the file as it still is, stands at the image's mount point, and how many others do.

@@ -218,9 +218,13 @@ type blob struct {
 
 // fetch brings what is missing, over as many connections as it takes. What an earlier fetch left is kept: the digest at the end decides.
 func (b *blob) fetch(ctx context.Context) error {
-	f, err := openOwn(b.store.blobPath(b.desc.Digest))
+	err := b.store.step("open layer")
+	var f *os.File
+	if err == nil {
+		f, err = openOwn(b.store.blobPath(b.desc.Digest))
+	}
 	if err != nil {
-		return fmt.Errorf("open stage: %w", err)
+		return diskError("open stage", err)
 	}
 	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
@@ -281,8 +285,12 @@ func (b *blob) receive(ctx context.Context) error {
 			return bundle.Reject(bundle.ErrTransfer, "%s sends more than the %d bytes of layer %v", b.from.Host, b.desc.Size, b.desc.Digest)
 		}
 		if n > 0 {
-			if _, err := b.file.WriteAt(buf[:n], b.have); err != nil {
-				return diskFull(fmt.Errorf("write stage: %w", err))
+			err := b.store.step("write layer")
+			if err == nil {
+				_, err = b.file.WriteAt(buf[:n], b.have)
+			}
+			if err != nil {
+				return diskError("write stage", err)
 			}
 			b.have += int64(n)
 			b.report(b.have)
@@ -300,8 +308,12 @@ func (b *blob) receive(ctx context.Context) error {
 
 // check compares the file with the digest, and with nothing behind it.
 func (b *blob) check(ctx context.Context) error {
-	if err := b.file.Truncate(b.desc.Size); err != nil {
-		return fmt.Errorf("write stage: %w", err)
+	err := b.store.step("check layer")
+	if err == nil {
+		err = b.file.Truncate(b.desc.Size)
+	}
+	if err != nil {
+		return diskError("write stage", err)
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(sum, &contextReader{ctx, io.NewSectionReader(b.file, 0, b.desc.Size)}); err != nil {

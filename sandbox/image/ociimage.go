@@ -136,10 +136,10 @@ func (s *Store) writeOCILocked(r record) error {
 	f := r.ociFile()
 	text, err := json.MarshalIndent(f, "", "\t")
 	if err == nil {
-		err = replaceFile(s.ociPath(r.Digest), text)
+		err = s.replaceFile("record", s.ociPath(r.Digest), text)
 	}
 	if err != nil {
-		return fmt.Errorf("keep image: %w", err)
+		return diskError("keep image", err)
 	}
 	s.records[r.Digest] = f.record(r.Installed)
 	return nil

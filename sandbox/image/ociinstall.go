@@ -85,9 +85,13 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 	}
 	about.Index, about.Config = img.Index, img.Config
 	path := filepath.Join(s.stage(), img.Digest.Hex()+mergeSuffix)
-	f, err := openOwn(path)
+	err := s.step("open merge")
+	var f *os.File
+	if err == nil {
+		f, err = openOwn(path)
+	}
 	if err != nil {
-		return Image{}, fmt.Errorf("open stage: %w", err)
+		return Image{}, diskError("open stage", err)
 	}
 	defer func() {
 		_ = f.Close()
@@ -104,9 +108,9 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 		name = about.Names[0]
 	}
 	progress(Progress{Phase: PhaseMerge, Image: name})
-	merged, err := oci.Merge(ctx, img.Layers, f, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error { return s.room(f, size) })
+	merged, err := oci.Merge(ctx, img.Layers, stepFile{f, s}, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error { return s.room(f, size) })
 	if err != nil {
-		return Image{}, diskFull(err)
+		return Image{}, diskError("merge layers", err)
 	}
 	about.Stripped = merged.Stripped
 	progress(Progress{Phase: PhaseVerify, Image: name, Done: merged.Size, Total: merged.Size})
@@ -118,27 +122,42 @@ func (s *Store) room(f *os.File, size int64) error {
 	if err := s.admitSpace(size, 0); err != nil {
 		return err
 	}
-	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	err := s.step("reserve merge")
+	if err == nil {
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil
 	}
 	return err
 }
 
-// diskFull gives a full disk its word.
-func diskFull(err error) error {
-	if errors.Is(err, unix.ENOSPC) {
-		return &bundle.Error{Code: bundle.ErrSpace, Why: "the disk has no room for the image: remove images or logs", Err: err}
+// stepFile is an image being merged, with a step before each write.
+type stepFile struct {
+	*os.File
+	store *Store
+}
+
+func (f stepFile) WriteAt(p []byte, at int64) (int, error) {
+	if err := f.store.step("write merge"); err != nil {
+		return 0, err
 	}
-	return err
+	return f.File.WriteAt(p, at)
 }
 
 // keepMerged reads a merged image back from the disk, walks it, and makes it visible.
 func (s *Store) keepMerged(ctx context.Context, f *os.File, path string, digest bundle.Digest, size int64, about OCI) (Image, error) {
-	if err := f.Sync(); err != nil {
-		return Image{}, fmt.Errorf("sync image: %w", diskFull(err))
+	err := s.step("sync merge")
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return Image{}, diskError("sync image", err)
 	}
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // so that the disk is read, not our own memory
+	if err := s.step("read merge"); err != nil {
+		return Image{}, diskError("read image", err)
+	}
 	content := bundle.NewContent()
 	if _, err := io.Copy(content, &contextReader{ctx, io.NewSectionReader(f, 0, size)}); err != nil {
 		return Image{}, fmt.Errorf("read image: %w", err)
@@ -147,12 +166,17 @@ func (s *Store) keepMerged(ctx context.Context, f *os.File, path string, digest 
 	if _, err := bundle.CheckImage(f, size); err != nil {
 		return Image{}, err
 	}
-	err := f.Chmod(0o400)
+	if err = s.step("seal merge"); err == nil {
+		err = f.Chmod(0o400)
+	}
+	if err == nil {
+		err = s.step("sync sealed merge")
+	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("seal image: %w", err)
+		return Image{}, diskError("seal image", err)
 	}
 	of := ociFile{Version: ociVersion, Digest: digest, OCI: about}
 	of.Image.Digest, of.Image.Verity, of.Image.Size = info.Digest, info.Verity, info.Size
@@ -161,11 +185,17 @@ func (s *Store) keepMerged(ctx context.Context, f *os.File, path string, digest 
 	if s.closed {
 		return Image{}, ErrClosed
 	}
-	if err := os.Rename(path, s.imagePath(info.Digest)); err != nil {
-		return Image{}, fmt.Errorf("keep image: %w", err)
+	if err = s.step("rename merge"); err == nil {
+		err = os.Rename(path, s.imagePath(info.Digest))
 	}
-	if err := syncDir(s.blobs()); err != nil {
-		return Image{}, fmt.Errorf("keep image: %w", err)
+	if err == nil {
+		err = s.step("sync blobs")
+	}
+	if err == nil {
+		err = syncDir(s.blobs())
+	}
+	if err != nil {
+		return Image{}, diskError("keep image", err)
 	}
 	img, err := s.keepOCILocked(of.record(s.cfg.Now()))
 	if err == nil {

@@ -109,16 +109,17 @@ func (s *Store) bring(ctx context.Context, r *record, p *part) error {
 	if reference == "" || err != nil {
 		return bundle.Reject(bundle.ErrDigest, "%d of %d chunks are damaged, and it is not known where the bundle came from: fetch it again", p.missed, len(p.index))
 	}
+	p.syncEvery = s.cfg.syncEvery
 	p.path, p.step = s.stagePath(r.manifest.Image.Digest.Hex()+repairSuffix), s.step
 	if err := s.step("open repair"); err != nil {
 		return diskError("open stage", err)
 	}
 	if p.file, err = openOwn(p.path); err != nil {
-		return fmt.Errorf("open stage: %w", err)
+		return diskError("open stage", err)
 	}
 	if err := p.recount(); err != nil {
 		p.close()
-		return fmt.Errorf("read stage: %w", err)
+		return diskError("read stage", err)
 	}
 	t := &transfer{store: s, reference: reference, want: r.Digest, src: s.mirrors(ref), part: p, fetch: make([]bool, len(p.index)), repairing: true}
 	for i, have := range p.have {

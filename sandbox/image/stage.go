@@ -24,26 +24,32 @@ type part struct {
 	missed int     // how many are not
 	bytes  int64   // of the chunks that are
 
-	unsynced int64
-	step     func(string) error
+	unsynced  int64
+	syncEvery int64
+	step      func(string) error
 }
 
-// syncEvery is how many bytes a power cut may take from a transfer.
-const syncEvery = 4 << 20
+// defaultSyncEvery is how many bytes a power cut may take from a transfer.
+const defaultSyncEvery = 4 << 20
 
 // openPart opens or makes the part file of an image and finds what of it can be kept: each chunk is hashed in its place, so neither
 // a power cut nor a rotten sector matters, and an image that was installed once loses only what is rotten.
 func (s *Store) openPart(image bundle.Digest, index bundle.Index) (*part, error) {
-	path := s.partPath(image)
-	f, err := openOwn(path)
-	if err != nil {
-		return nil, fmt.Errorf("open part file: %w", err)
-	}
 	p := newPart(index)
-	p.file, p.path, p.step = f, path, s.step
-	if err := p.recount(); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("read part file: %w", err)
+	p.path, p.step, p.syncEvery = s.partPath(image), s.step, s.cfg.syncEvery
+	err := s.step("open part")
+	if err == nil {
+		p.file, err = openOwn(p.path)
+	}
+	if err != nil {
+		return nil, diskError("open part file", err)
+	}
+	if err = s.step("read part"); err == nil {
+		err = p.recount()
+	}
+	if err != nil {
+		p.close()
+		return nil, diskError("read part file", err)
 	}
 	return p, nil
 }
@@ -145,7 +151,7 @@ func (p *part) add(i int, plain []byte) error {
 		_, err = p.file.WriteAt(plain, p.plain[i])
 	}
 	if err == nil {
-		if p.unsynced += int64(len(plain)); p.unsynced >= syncEvery {
+		if p.unsynced += int64(len(plain)); p.unsynced >= p.syncEvery {
 			p.unsynced = 0
 			if err = p.step("sync part"); err == nil {
 				err = unix.Fdatasync(int(p.file.Fd()))

@@ -42,7 +42,8 @@ type Config struct {
 	Metered  []string                    // names of interfaces whose traffic costs, "*" = all; default none
 	Monthly  int64                       // bytes per month over metered interfaces; 0 = no bound
 
-	hook func(step string) error // before each durable step, for tests: an error is the step's
+	hook      func(step string) error // before each durable step, for tests: an error is the step's
+	syncEvery int64                   // bytes that a power cut may take from a transfer; default 4 MiB
 }
 
 const (
@@ -68,6 +69,7 @@ func (c Config) withDefaults() Config {
 		c.Retry = backoff
 	}
 	c.Stall = cmp.Or(c.Stall, defaultStall)
+	c.syncEvery = cmp.Or(c.syncEvery, defaultSyncEvery)
 	c.OCI.Stall = cmp.Or(c.OCI.Stall, c.Stall)
 	if c.OCI.Logger == nil {
 		c.OCI.Logger = c.Logger
@@ -151,7 +153,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.notes, lost = readNotes(s.notesPath()); lost != nil {
 		cfg.Logger.Warn("notes about images are lost: pins, ways back, and where images came from", "err", lost)
 	}
-	s.meter = newMeter(cfg, s.meteredPath())
+	s.meter = newMeter(cfg, s.meteredPath(), func(text []byte) error { return s.replaceFile("count", s.meteredPath(), text) })
 	cfg.OCI.Body = s.throttled
 	s.registries = oci.NewClient(cfg.OCI)
 	if err != nil {

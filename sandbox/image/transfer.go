@@ -48,7 +48,9 @@ func (t *transfer) run(ctx context.Context) (Image, error) {
 			return Image{}, context.Cause(ctx)
 		}
 		if !t.again(err) {
-			t.abandon()
+			if ofBundle(err) {
+				t.abandon()
+			}
 			return Image{}, err
 		}
 		if errors.Is(err, bundle.ErrChanged) { // nothing of what came may be asked for again
@@ -96,6 +98,16 @@ func (t *transfer) again(err error) bool {
 	default: // what is wrong with one mirror's file need not be with the next one's
 		t.strikes++
 		return t.strikes < len(t.src.all)
+	}
+}
+
+// ofBundle reports an error that says something of the bundle: after one of this disk or link, what came is gone on with.
+func ofBundle(err error) bool {
+	switch bundle.CodeOf(err) {
+	case "", bundle.ErrSpace, bundle.ErrMetered:
+		return false
+	default:
+		return true
 	}
 }
 
