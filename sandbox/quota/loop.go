@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/loop"
 )
 
 // imageOf is the file that holds a directory's file system.
@@ -76,12 +78,12 @@ func mountLoop(dir string) error {
 		return err
 	}
 	defer f.Close()
-	loop, err := bind(f)
+	device, err := loop.Bind(f, f.Name(), false)
 	if err != nil {
 		return err
 	}
-	defer loop.Close()
-	if err := unix.Mount(loop.Name(), dir, "ext4", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+	defer device.Close()
+	if err := unix.Mount(device.Name(), dir, "ext4", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", imageOf(dir), err)
 	}
 	// Not the module's: it would be the one thing in its directory that it did not make.
@@ -89,37 +91,4 @@ func mountLoop(dir string) error {
 		return err
 	}
 	return nil
-}
-
-// bindTries is how often another process may take the device we were told of.
-const bindTries = 32
-
-func bind(f *os.File) (*os.File, error) {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("loop control: %w", err)
-	}
-	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(f.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], f.Name())
-	for range bindTries {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, fmt.Errorf("free loop device: %w", err)
-		}
-		loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
-		if err == nil {
-			return loop, nil
-		}
-		_ = loop.Close()
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("bind %s: %w", loop.Name(), err)
-		}
-	}
-	return nil, fmt.Errorf("bind a loop device: others took %d in turn", bindTries)
 }
