@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 )
 
 // update is two releases of one module, as trees.
@@ -164,7 +163,7 @@ func (p update) measure(work string) ([]row, error) {
 			[]string{bundler, "extract", "--image", spb, at([]string{"old.img", "new.img"}[i])})
 	}
 	for _, args := range steps {
-		if _, _, err := ranTool(args...); err != nil {
+		if _, err := ranTool(args...); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +180,7 @@ func (p update) measure(work string) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, memory, err := ranTool(bundler, "delta", "-o", serve, at("old.spb"), at("new.spb")); err != nil {
+	if memory, err := ranTool(bundler, "delta", "-o", serve, at("old.spb"), at("new.spb")); err != nil {
 		return nil, err
 	} else {
 		one.note += fmt.Sprintf("; making the delta %s", mebibytes(memory))
@@ -246,10 +245,10 @@ func (p update) fetch(fetcher, dir, pub, old, www string) (fetched, error) {
 	if err != nil {
 		return fetched{}, err
 	}
-	if _, _, err := ranTool(fetcher, dir, pub, "", "file://"+abs); err != nil {
+	if _, err := ranTool(fetcher, dir, pub, "", "file://"+abs); err != nil {
 		return fetched{}, err
 	}
-	_, memory, err := ranTool(fetcher, dir, pub, ca, srv.URL+"/new.spb")
+	memory, err := ranTool(fetcher, dir, pub, ca, srv.URL+"/new.spb")
 	return fetched{sent.Load(), memory, fmt.Sprintf("%d requests", requests.Load())}, err
 }
 
@@ -282,14 +281,14 @@ func (p update) casync(work string) func() (int64, int64, error) {
 	return func() (int64, int64, error) {
 		at := func(name string) string { return filepath.Join(work, name) }
 		store := at("store")
-		if _, _, err := ranTool("casync", "--chunk-size=32K", "--store="+store, "make", at("old.caibx"), at("old.img")); err != nil {
+		if _, err := ranTool("casync", "--chunk-size=32K", "--store="+store, "make", at("old.caibx"), at("old.img")); err != nil {
 			return 0, 0, err
 		}
 		before, err := treeSize(store)
 		if err != nil {
 			return 0, 0, err
 		}
-		if _, _, err := ranTool("casync", "--chunk-size=32K", "--store="+store, "make", at("new.caibx"), at("new.img")); err != nil {
+		if _, err := ranTool("casync", "--chunk-size=32K", "--store="+store, "make", at("new.caibx"), at("new.img")); err != nil {
 			return 0, 0, err
 		}
 		after, err := treeSize(store)
@@ -300,7 +299,7 @@ func (p update) casync(work string) func() (int64, int64, error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		_, memory, err := ranTool("casync", "--store="+store, "--seed="+at("old.img"), "extract", at("new.caibx"), at("casync.img"))
+		memory, err := ranTool("casync", "--store="+store, "--seed="+at("old.img"), "extract", at("new.caibx"), at("casync.img"))
 		return after - before + index, memory, err
 	}
 }
@@ -313,14 +312,14 @@ func (p update) xdelta(work string) func() (int64, int64, error) {
 			return 0, 0, err
 		}
 		window := fmt.Sprint(max(1<<20, min(size, 1<<31-1)))
-		if _, _, err := ranTool("xdelta3", "-9", "-f", "-B", window, "-e", "-s", at("old.img"), at("new.img"), at("x.vcdiff")); err != nil {
+		if _, err := ranTool("xdelta3", "-9", "-f", "-B", window, "-e", "-s", at("old.img"), at("new.img"), at("x.vcdiff")); err != nil {
 			return 0, 0, err
 		}
 		n, err := fileSize(at("x.vcdiff"))
 		if err != nil {
 			return 0, 0, err
 		}
-		_, memory, err := ranTool("xdelta3", "-f", "-B", window, "-d", "-s", at("old.img"), at("x.vcdiff"), at("x.img"))
+		memory, err := ranTool("xdelta3", "-f", "-B", window, "-d", "-s", at("old.img"), at("x.vcdiff"), at("x.img"))
 		return n, memory, err
 	}
 }
@@ -328,31 +327,36 @@ func (p update) xdelta(work string) func() (int64, int64, error) {
 func (p update) patchFrom(work string) func() (int64, int64, error) {
 	return func() (int64, int64, error) {
 		at := func(name string) string { return filepath.Join(work, name) }
-		if _, _, err := ranTool("zstd", "-q", "-f", "-9", "--long=31", "--patch-from="+at("old.img"), at("new.img"), "-o", at("x.zst")); err != nil {
+		if _, err := ranTool("zstd", "-q", "-f", "-9", "--long=31", "--patch-from="+at("old.img"), at("new.img"), "-o", at("x.zst")); err != nil {
 			return 0, 0, err
 		}
 		n, err := fileSize(at("x.zst"))
 		if err != nil {
 			return 0, 0, err
 		}
-		_, memory, err := ranTool("zstd", "-q", "-f", "-d", "--long=31", "--memory=2048MB", "--patch-from="+at("old.img"), at("x.zst"), "-o", at("x.img"))
+		memory, err := ranTool("zstd", "-q", "-f", "-d", "--long=31", "--memory=2048MB", "--patch-from="+at("old.img"), at("x.zst"), "-o", at("x.img"))
 		return n, memory, err
 	}
 }
 
-// ranTool runs a command and returns what it printed and its peak resident bytes.
-func ranTool(args ...string) (string, int64, error) {
+// ranTool runs a command below fetcher and returns its peak of resident bytes.
+func ranTool(args ...string) (peak int64, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	fetcher := filepath.Join(filepath.Dir(self), "bench-fetcher")
+	if args[0] != fetcher {
+		args = append([]string{fetcher, "--"}, args...)
+	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+		return 0, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
 	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		return string(out), 0, nil
-	}
-	return string(out), usage.Maxrss << 10, nil
+	_, err = fmt.Sscan(string(out), &peak)
+	return peak, err
 }
 
 func fileSize(path string) (int64, error) {

@@ -2,24 +2,37 @@
 // bundle into an image store.
 //
 //	fetcher DIR PUBLIC-KEY CA URL
+//	fetcher -- COMMAND ARGUMENT...
 //
-// CA is the PEM file that the server's certificate is checked with, or empty.
+// CA is the PEM file that the server's certificate is checked with, or empty. The second form runs a peer, from a process as small as
+// this one: a child's peak counts what its parent had when it was made. Both print the peak of resident bytes last.
 package main
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == "--" {
+		if err := other(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "fetcher:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) != 5 {
 		fmt.Fprintln(os.Stderr, "usage: fetcher DIR PUBLIC-KEY CA URL")
 		os.Exit(2)
@@ -56,5 +69,31 @@ func run(dir, pub, ca, url string) error {
 	if _, err := s.Fetch(context.Background(), url, "", nil); err != nil {
 		return err
 	}
-	return s.Close()
+	if err := s.Close(); err != nil {
+		return err
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int64
+	_, err = fmt.Sscan(peak, &kib)
+	fmt.Println(kib << 10)
+	return err
+}
+
+// other runs a command.
+func other(args []string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return errors.New("no usage of the child")
+	}
+	fmt.Println(usage.Maxrss << 10)
+	return nil
 }
