@@ -25,7 +25,7 @@ func (t *transfer) deltaFirst(ctx context.Context, head *bundle.Head) (img Image
 	if _, err := os.Lstat(s.partPath(m.Image.Digest)); err == nil && t.resume == nil { // with its index that is gone on with
 		return Image{}, false, nil
 	}
-	for _, r := range s.older(m, mostDeltas) {
+	for i, r := range s.older(m, mostDeltas) {
 		if r.Name != m.Name {
 			break
 		}
@@ -43,6 +43,7 @@ func (t *transfer) deltaFirst(ctx context.Context, head *bundle.Head) (img Image
 		case errors.Is(err, errOwnDisk), errors.Is(err, errConnection), errors.Is(err, bundle.ErrMetered), errors.Is(err, bundle.ErrSpace):
 			return Image{}, false, err
 		case errors.Is(err, errNoDelta):
+			t.delta = errors.Is(err, errAbsentDelta) && (i == 0 || t.delta) // nobody asks again where there is none
 			continue
 		}
 		s.cfg.Logger.Warn("delta did not do and the chunks are fetched", "image", t.label(), "err", err)
@@ -72,6 +73,9 @@ func (t *transfer) wholeFrom(ctx context.Context, old bundle.ImageInfo, most int
 		return Image{}, err
 	}
 	name := bundle.DeltaName(old.Digest, next.Digest)
+	if err := t.probe(ctx, name, most); err != nil {
+		return Image{}, err
+	}
 	path := s.stagePath(name)
 	delta, err := t.download(ctx, name, path, most)
 	if err != nil {
@@ -92,6 +96,26 @@ func (t *transfer) wholeFrom(ctx context.Context, old bundle.ImageInfo, most int
 		_ = os.Remove(path)
 	}
 	return img, err
+}
+
+// errAbsentDelta says that the server has no such file.
+var errAbsentDelta = fmt.Errorf("%w: absent", errNoDelta)
+
+// probe asks for a delta's header only, which tells its length: what a server has sent of a long one is paid for.
+func (t *transfer) probe(ctx context.Context, name string, most int64) error {
+	body, fromStart, err := t.src.current().sibling(name).open(ctx, 0, bundle.DeltaHeaderSize)
+	if bundle.CodeOf(err) == bundle.ErrTransfer {
+		return errAbsentDelta
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if size, known := sizeOf(body); fromStart || !known || size > most {
+		return errNoDelta
+	}
+	_, err = io.Copy(io.Discard, body)
+	return err
 }
 
 // makeWhole applies a delta to an image and returns the new one, whose index is the signed one.

@@ -75,3 +75,22 @@ func FuzzParseFloors(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseNotes(f *testing.F) {
+	f.Add([]byte(`{"version":1,"images":{"sha256:` + strings.Repeat("a", 64) + `":{"reference":"https://a/b","pinned":true,"checked":"2030-01-01T00:00:00Z"}}}`))
+	f.Add([]byte(`{"version":1,"images":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := parseNotes(b); err == nil && n.Images == nil {
+			t.Errorf("accepted %q as %v", b, n)
+		}
+	})
+}
+
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"version":1,"digest":"sha256:` + strings.Repeat("a", 64) + `","image":{"digest":"sha256:` + strings.Repeat("b", 64) + `","size":4096},"names":["a.example/b:1"],"config":{}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := parseOCI(b); err == nil && (r.Digest.IsZero() || r.Image.Digest.IsZero()) {
+			t.Errorf("accepted %q as %v", b, r)
+		}
+	})
+}
