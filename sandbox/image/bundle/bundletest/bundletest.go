@@ -9,6 +9,7 @@ package bundletest
 import (
 	"bytes"
 	"crypto/ed25519"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,6 +26,7 @@ const Epoch = 1_700_000_000
 type Options struct {
 	Files    map[string]string      // content by slash path; "#!" at the start makes it executable
 	Manifest func(*bundle.Manifest) // changes the manifest before it is signed
+	Image    func([]byte) []byte    // changes the image before it is packed
 	Key      bundle.PrivateKey      // default Key(tb, 1)
 }
 
@@ -47,7 +49,7 @@ func Build(tb testing.TB, o Options) []byte {
 	if o.Key.Public().IsZero() {
 		o.Key = Key(tb, 1)
 	}
-	packed, payload := pack(tb, o.Files)
+	packed, payload := pack(tb, o)
 	m := bundle.Manifest{
 		Schema: 1, Name: "demo", Version: "1.0.0", Sequence: 1, Kind: bundle.KindModule,
 		Compatible: []string{bundle.AnyClass},
@@ -106,14 +108,21 @@ func Image(tb testing.TB, files map[string]string) *os.File {
 	return img
 }
 
-func pack(tb testing.TB, files map[string]string) (bundle.Packed, []byte) {
+func pack(tb testing.TB, o Options) (bundle.Packed, []byte) {
 	tb.Helper()
-	img := Image(tb, files)
+	img := Image(tb, o.Files)
 	if _, err := img.Seek(0, 0); err != nil {
 		tb.Fatal(err)
 	}
+	whole, err := io.ReadAll(img)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if o.Image != nil {
+		whole = o.Image(whole)
+	}
 	var payload bytes.Buffer
-	packed, err := bundle.Pack(img, bundle.FormatEROFS, &payload, nil)
+	packed, err := bundle.Pack(bytes.NewReader(whole), bundle.FormatEROFS, &payload, nil)
 	if err != nil {
 		tb.Fatalf("pack: %v", err)
 	}
