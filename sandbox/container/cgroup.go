@@ -146,6 +146,9 @@ func removeGroup(dir string) error {
 // throttles tells whether the bandwidth of disks can be limited. On version 2 only a
 // group below the root shows it: one that is there already, else it is tried.
 func throttles(have map[string]bool) bool {
+	if throttleKills() {
+		return false
+	}
 	if !cgroups.IsCgroup2UnifiedMode() {
 		for _, h := range hierarchies() {
 			if exists(filepath.Join(h, "blkio.throttle.read_bps_device")) {

@@ -51,7 +51,8 @@ func degraded(f sandbox.Features) []string {
 		add(f.Memory && !f.Swap, "swap is not counted: limits.swap is not kept; on cgroup v1 add swapaccount=1 to the kernel command line")
 		add(!f.Pids, "no pids controller: processes are counted per user instead; build the kernel with CONFIG_CGROUP_PIDS")
 		add(!f.CPU, "no cpu controller: limits.cpu is not kept; build the kernel with CONFIG_CFS_BANDWIDTH")
-		add(!f.IO, "no limit of disk bandwidth: limits.io is not kept; build the kernel with CONFIG_BLK_CGROUP and CONFIG_BLK_DEV_THROTTLING")
+		add(throttleKills(), "a kernel of 32 bits: limits.io is not kept, such a limit can stop the kernel (block/blk-throttle.c); run a kernel of 64 bits")
+		add(!f.IO && !throttleKills(), "no limit of disk bandwidth: limits.io is not kept; build the kernel with CONFIG_BLK_CGROUP and CONFIG_BLK_DEV_THROTTLING")
 	}
 	add(!f.Seccomp && seccomp.Enabled, "no seccomp: modules may use every system call; build the kernel with CONFIG_SECCOMP_FILTER")
 	add(!f.Seccomp && !seccomp.Enabled, "no seccomp: this binary was built without it; build it with the tag seccomp")

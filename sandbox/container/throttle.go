@@ -67,3 +67,16 @@ func unthrottled(r *cgroups.Resources) (*cgroups.Resources, bool) {
 	without.BlkioThrottleReadBpsDevice, without.BlkioThrottleWriteBpsDevice = nil, nil
 	return &without, true
 }
+
+// throttleKills tells whether a limit of bandwidth may end the kernel itself: seen on Linux 6.1, and unchanged in 6.12. A group's first
+// time slice begins at tick 0; a counter of 32 bits stands before it in the first five minutes, and for half of all time later, so that
+// the slice ends before it begins, which throtl_trim_slice takes for a bug ("kernel BUG at block/blk-throttle.c").
+func throttleKills() bool {
+	var uts unix.Utsname
+	return unix.Uname(&uts) == nil && tickOf32Bits(unix.ByteSliceToString(uts.Machine[:]))
+}
+
+// tickOf32Bits reads a machine's name as uname has it. A kernel of 64 bits names itself so to a program of 32 bits too.
+func tickOf32Bits(machine string) bool {
+	return strings.HasPrefix(machine, "armv") && machine != "armv8l" || len(machine) == 4 && machine[0] == 'i' && machine[2:] == "86"
+}
