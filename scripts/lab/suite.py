@@ -74,6 +74,9 @@ def compile_tests(board, patterns, into, pattern, timeout, arguments=""):
         if not binary.exists():
             continue
         files = {"bin": binary}
+        for entry in os.scandir(folder):  # pages and tables that tests read where they stand
+            if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(".go") and entry.stat().st_size < 1 << 20:
+                files["cwd/" + entry.name] = entry.path
         if os.path.isdir(folder + "/testdata"):
             files["cwd/testdata"] = folder + "/testdata"
         # the tests' own time-out comes first: it prints where they hang. A slow boot took its part of the time
