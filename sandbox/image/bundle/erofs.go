@@ -10,19 +10,6 @@ import (
 	"github.com/erofs/go-erofs"
 )
 
-// WriteImage writes the tree as a plain EROFS image of 4096-byte blocks. The same tree gives the same bytes. Peak memory is the
-// image's metadata, which includes the content of files below a block.
-func (t *Tree) WriteImage(out io.WriteSeeker) error {
-	w := erofs.Create(out, erofs.WithBuildTime(uint64(t.epoch.Unix()), 0), erofs.WithBlockSize(dataAlign))
-	if err := w.CopyFrom(t); err != nil {
-		return fmt.Errorf("write image: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return fmt.Errorf("write image: %w", err)
-	}
-	return nil
-}
-
 // CheckImage walks a plain EROFS image in Go before the kernel sees it: well-formed, within the limits of a tree, and no
 // longer than size bytes. A signature says who made an image, not that it is harmless. It counts the entries.
 func CheckImage(r io.ReaderAt, size int64) (entries int, err error) {

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path"
 	"time"
-
-	"github.com/erofs/go-erofs"
 )
 
 // Limits of an image's tree, for those who write one and those who check one.
@@ -23,7 +21,7 @@ const (
 // Tree is a directory of the build host, read and normalised so that the same files give the same image on every machine:
 // owner 0:0, mode 0755 for directories and for whatever its owner may execute and 0644 for the rest, one time for all, no
 // extended attributes, hard links as copies. The module's user is not root of the image, so what it needs must be readable by
-// all: modes are not kept. It is an fs.FS for the image writer.
+// all: modes are not kept. It is an fs.FS of what will be in the image.
 type Tree struct {
 	root  *os.Root
 	epoch time.Time
@@ -129,7 +127,7 @@ func (t *Tree) lookup(op, name string) (*node, error) {
 	return nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist}
 }
 
-// Open opens a file at its first read: the image writer opens the whole tree before it reads a byte.
+// Open opens a file at its first read.
 func (t *Tree) Open(name string) (fs.File, error) {
 	n, err := t.lookup("open", name)
 	if err != nil {
@@ -180,19 +178,8 @@ func (n *node) ModTime() time.Time { return n.tree.epoch }
 
 func (n *node) IsDir() bool { return n.mode.IsDir() }
 
-// Sys gives the image writer owner 0:0, the time, and the link count, which it does not compute for directories.
-func (n *node) Sys() any {
-	links := 1
-	if n.IsDir() {
-		links = 2
-		for _, c := range n.children {
-			if c.IsDir() {
-				links++
-			}
-		}
-	}
-	return &erofs.Stat{Mode: n.mode, Size: n.size, Mtime: uint64(n.tree.epoch.Unix()), Nlink: links}
-}
+// Sys is nil: there is nothing of the host's file in the image.
+func (n *node) Sys() any { return nil }
 
 // lazyFile is open between its first read and Close, and gives exactly the bytes that the scan counted, or an error.
 type lazyFile struct {
