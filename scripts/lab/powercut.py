@@ -189,8 +189,8 @@ def keep(cutter, name, cut):
     kept = boards.RESULTS / f"powercut-{name}-{cutter.seed}-{cut}"
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    for source, name in ((cutter.base, "disk.img"), (cutter.ledger, "ledger"), (cutter.binary, "powercut")):
-        shutil.copyfile(source, kept / name)
+    for source, copy in ((cutter.base, "disk.img"), (cutter.ledger, "ledger"), (cutter.binary, "powercut")):
+        shutil.copyfile(source, kept / copy)
     (kept / "board").write_text(name)
     return kept
 
