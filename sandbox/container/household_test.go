@@ -64,6 +64,11 @@ func (h *household) startWarden() {
 	if err != nil {
 		h.Fatal(err)
 	}
+	for _, e := range h.env { // the first agent is of the warden's own file, and not on trial
+		if path, ok := strings.CutPrefix(e, envBinary+"="); ok {
+			exe = path
+		}
+	}
 	cmd := exec.Command(exe, "as-warden")
 	cmd.Env = h.env
 	cmd.Stderr = os.Stderr
