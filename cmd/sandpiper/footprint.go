@@ -15,29 +15,62 @@ import (
 )
 
 // The memory a process needs to start is not the memory it needs to run: a start walks through most of the program once, and the
-// kernel maps sixteen pages around each page that was asked for, until nearly the whole file is mapped. [shrink] gives that back.
+// kernel maps sixteen pages around each page that was asked for, until nearly the whole file is mapped. So does whatever happens seldom: the
+// end of a module's probation, the questions of an operator. [shrink] gives that back.
 const (
-	shrinkAfter = 10 * time.Second // doubled each time: nobody says when the last module has started
-	shrinkEvery = 10 * time.Minute
+	shrinkPace  = 10 * time.Second
+	shrinkGrown = 1 << 20                // bytes of residence since the last time that are worth it
+	shrinkIdle  = 200 * time.Millisecond // of processor time in shrinkPace: who needs more is at work, and would fetch it all again
+	shrinkEvery = 10 * time.Minute       // also when it is at work
 )
 
-// shrink returns unused heap and the mapped pages of the program itself to the kernel, more and more seldom and in the end every ten
-// minutes. What is used again is mapped again from the page cache. It returns when ctx ends.
+// shrink returns unused heap and the mapped pages of the program itself to the kernel whenever the process has grown and is idle. What is
+// used again is mapped again from the page cache. It returns when ctx ends.
 func shrink(ctx context.Context) {
-	wait := shrinkAfter
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
+	pace := time.NewTicker(shrinkPace)
+	defer pace.Stop()
+	var least int64 // residence after the last time
+	var used time.Duration
+	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-pace.C:
+		}
+		now := processorTime()
+		idle := now-used < shrinkIdle
+		used = now
+		if rss := resident(); rss < least+shrinkGrown || !idle && time.Since(last) < shrinkEvery {
+			continue
 		}
 		debug.FreeOSMemory()
 		_, _ = dropProgram() // a kernel that refuses costs memory and nothing else
-		wait = min(2*wait, shrinkEvery)
-		timer.Reset(wait)
+		least, used, last = resident(), processorTime(), time.Now()
 	}
+}
+
+// resident is how many bytes of this process are in memory (proc(5), statm); 0 when the kernel does not say.
+func resident() int64 {
+	raw, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64) // 0 when it is no number
+	return pages * int64(os.Getpagesize())
+}
+
+// processorTime is what this process has used so far.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // mapping is a range of addresses, the end not included.
