@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // notifier hears the agent's sd_notify messages and passes them on. systemd listens
@@ -23,7 +24,8 @@ type notifier struct {
 	log  *slog.Logger
 	done chan struct{}
 
-	ready, alive atomic.Bool // what the agent has said since forget
+	ready, alive atomic.Bool  // what the agent has said since forget
+	gone         atomic.Int32 // the process whose last words are nobody's any more
 }
 
 // maxNotify is the size in bytes of the longest message passed on.
@@ -45,7 +47,7 @@ func newNotifier(runDir string, log *slog.Logger) (*notifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(n.path, 0o600); err != nil {
+	if err := errors.Join(os.Chmod(n.path, 0o600), passCredentials(conn)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	n.conn = conn
@@ -55,15 +57,28 @@ func newNotifier(runDir string, log *slog.Logger) (*notifier, error) {
 
 func (n *notifier) run() {
 	defer close(n.done)
-	buf := make([]byte, maxNotify)
+	buf, control := make([]byte, maxNotify), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
-		size, err := n.conn.Read(buf)
+		size, more, _, _, err := n.conn.ReadMsgUnix(buf, control)
 		if err != nil {
 			return // closed
 		}
-		n.hear(string(buf[:size]))
+		if pid := sender(control[:more]); pid == 0 || pid != n.gone.Load() {
+			n.hear(string(buf[:size]))
+		}
 		n.send(passable(string(buf[:size])))
 	}
+}
+
+// passCredentials has each message say who sent it.
+func passCredentials(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failure error
+	err = raw.Control(func(fd uintptr) { failure = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	return errors.Join(err, os.NewSyscallError("setsockopt", failure))
 }
 
 // hear notes what the agent says of itself.
@@ -78,8 +93,23 @@ func (n *notifier) hear(state string) {
 	}
 }
 
-// forget is for another agent.
-func (n *notifier) forget() {
+// sender is the process that sent a message, 0 when the kernel does not say.
+func sender(control []byte) int32 {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0
+	}
+	for _, m := range messages {
+		if cred, err := unix.ParseUnixCredentials(&m); err == nil {
+			return cred.Pid
+		}
+	}
+	return 0
+}
+
+// forget is for another agent than the one that is gone, whose last words may come still.
+func (n *notifier) forget(gone int) {
+	n.gone.Store(int32(gone))
 	n.ready.Store(false)
 	n.alive.Store(false)
 }

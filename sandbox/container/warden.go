@@ -107,6 +107,7 @@ type warden struct {
 	notify   *notifier
 	binaries *binaries
 	pid      int       // of the agent; 0 between two
+	last     int       // of the one before
 	born     time.Time // when it was started
 	fast     int       // how many died young, one after the other
 	stopping bool
@@ -237,7 +238,7 @@ func (w *warden) run(ctx context.Context) error {
 			delay := w.delay()
 			w.cfg.Logger.Warn("agent ended, it is started again", "pid", w.pid, "how", describe(status), "after", delay)
 			w.notify.send("STATUS=The agent ended (" + describe(status) + ") and is started again")
-			w.pid = 0
+			w.last, w.pid = w.pid, 0
 			restart.Reset(delay)
 		}
 	}
@@ -283,7 +284,7 @@ func (w *warden) kill(sig syscall.Signal) {
 func (w *warden) start() error {
 	w.born = time.Now()
 	w.handover, w.hung = false, false
-	w.notify.forget()
+	w.notify.forget(w.last)
 	args := append([]string(nil), w.cfg.Args...)
 	binary := w.binaries.next()
 	trial := time.Duration(0)
