@@ -54,6 +54,8 @@ type Server struct {
 
 	mu    sync.Mutex
 	conns map[string]*Conn // by client id
+	// warned is when a connection that went wrong was last warned of, by the label of its origin: there are as many as listeners.
+	warned map[string]time.Time
 }
 
 // New builds a server; nothing runs before Serve or ServeConn.
@@ -61,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Handler == nil {
 		return nil, errors.New("new mqtt server: no handler")
 	}
-	return &Server{cfg: cfg.withDefaults(), conns: map[string]*Conn{}}, nil
+	return &Server{cfg: cfg.withDefaults(), conns: map[string]*Conn{}, warned: map[string]time.Time{}}, nil
 }
 
 // acceptPause is how long Serve waits after a failed accept (no file descriptors left) before the next.
@@ -132,7 +134,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, origin Origin) {
 	if err != nil {
 		_ = nc.Close()
 		level := slog.LevelDebug // somebody knocked and went
-		if !errors.Is(err, io.EOF) && ctx.Err() == nil {
+		if !errors.Is(err, io.EOF) && ctx.Err() == nil && s.mayWarn(origin.Label) {
 			level = slog.LevelWarn
 		}
 		s.cfg.Logger.Log(ctx, level, "connection ended before CONNACK", slog.String("origin", origin.Label),
@@ -146,6 +148,20 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, origin Origin) {
 	stop := context.AfterFunc(ctx, func() { c.Close(ErrStopped) })
 	defer stop()
 	c.run()
+}
+
+// warnPause is between two warnings of one origin: a client that knocks without end does not fill the log.
+const warnPause = time.Second
+
+func (s *Server) mayWarn(label string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.warned[label]) < warnPause {
+		return false
+	}
+	s.warned[label] = now
+	return true
 }
 
 // open does everything up to the accepting CONNACK. nil, nil: refused with a code.
