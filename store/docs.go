@@ -48,7 +48,11 @@ func (d *Docs) Put(ctx context.Context, key string, value []byte) error {
 	if err := checkDoc(key, value); err != nil {
 		return err
 	}
-	if err := d.state.do(func(tx *bbolt.Tx) error { return putDoc(tx, key, value) }); err != nil {
+	keep := d.state.do
+	if value != nil {
+		keep = d.state.grow
+	}
+	if err := keep(func(tx *bbolt.Tx) error { return putDoc(tx, key, value) }); err != nil {
 		return fmt.Errorf("put %q: %w", key, err)
 	}
 	return nil

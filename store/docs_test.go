@@ -186,6 +186,13 @@ func TestDocumentsHaveABound(t *testing.T) {
 	if !errors.Is(err, store.ErrFull) {
 		t.Fatalf("after %d documents of 2 MiB: got %v, want ErrFull", n, err)
 	}
+	mustAppend(t, s, record("a", to("x", 0)))
+	for range 20 { // each writes how far the lane is
+		if _, err := s.Queue().Purge(t.Context(), "x"); err != nil {
+			t.Errorf("positions in a full state.db: %v", err)
+		}
+		mustAppend(t, s, record("a", to("x", 0)))
+	}
 	if err := s.Docs().Put(t.Context(), "0", nil); err != nil {
 		t.Errorf("deleting in a full state.db: got %v, want nil", err)
 	}

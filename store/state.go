@@ -25,6 +25,9 @@ const (
 	stateMaxBytes = 64 << 20
 	stateStep     = 1 << 20 // bytes by which the file grows
 	stateReserve  = 256 << 10
+	// stateSpare is what may be taken above stateMaxBytes by what makes room or
+	// needs little: documents that fill the file do not stop acknowledgements.
+	stateSpare = 4 << 20
 	// compactFrom is the size from which a half empty state.db is rewritten at
 	// start.
 	compactFrom = 8 << 20
@@ -60,34 +63,6 @@ type state struct {
 	line  line
 	io    *counters
 	vouch func() uint64 // balance.stored: every commit vouches for the queue. nil while that is not known
-}
-
-// line is the changes that wait for a commit.
-type line struct {
-	mu      sync.Mutex
-	waiting []*change
-}
-
-func (l *line) join(c *change) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting = append(l.waiting, c)
-}
-
-func (l *line) take() []*change {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	taken := l.waiting
-	l.waiting = nil
-	return taken
-}
-
-// change is one caller's part of a transaction. done and err are guarded by
-// state.turn.
-type change struct {
-	write func(tx *bbolt.Tx) error
-	done  bool
-	err   error
 }
 
 // openState opens state.db in d, or makes it. recovered says that there was one
@@ -260,87 +235,6 @@ func mapState(path string, log *slog.Logger, io *counters) (s *state, err error)
 	}
 	s.db.AllocSize = stateStep
 	return s, nil
-}
-
-// do makes a change durable, in one transaction with all others that wait.
-func (s *state) do(write func(tx *bbolt.Tx) error) error {
-	c := &change{write: write}
-	s.line.join(c)
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if !c.done { // nobody before us has taken it along
-		s.commit(s.line.take())
-	}
-	return c.err
-}
-
-// update runs plan in a read transaction while nobody commits, and then makes
-// the change that it returned durable, together with all others that wait.
-func (s *state) update(plan func(tx *bbolt.Tx) (write func(tx *bbolt.Tx) error, err error)) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	tx, err := s.db.Begin(false)
-	if err != nil {
-		return classify(fmt.Errorf("begin: %w", err))
-	}
-	write, err := func() (func(tx *bbolt.Tx) error, error) {
-		defer tx.Rollback() // ends a read transaction; it cannot fail
-		return plan(tx)
-	}()
-	if err != nil || write == nil {
-		return err
-	}
-	c := &change{write: write}
-	s.commit(append(s.line.take(), c))
-	return c.err
-}
-
-// commit makes the changes one transaction and tells each how it went.
-func (s *state) commit(changes []*change) {
-	err := s.failed
-	if err == nil {
-		if err = s.transact(changes); err != nil && !errors.Is(err, ErrFull) && !errors.Is(err, ErrClosed) {
-			// The kernel may have dropped the pages it could not write, and a later
-			// flush would then succeed over a hole. Only a fresh look helps.
-			s.failed = fmt.Errorf("state.db takes no more writes, restart the agent: %w", err)
-			err = s.failed
-		}
-	}
-	for _, c := range changes {
-		c.done, c.err = true, err
-	}
-}
-
-func (s *state) transact(changes []*change) (err error) {
-	defer catch(&err)
-	defer faults()()
-	if err := s.reserve(); err != nil {
-		return classify(err)
-	}
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return classify(fmt.Errorf("begin: %w", err))
-	}
-	defer tx.Rollback() // does nothing after Commit
-	for _, c := range changes {
-		if err := c.write(tx); err != nil {
-			return roomless(fmt.Errorf("write: %w", err))
-		}
-	}
-	if b := tx.Bucket(bucketMeta); b != nil {
-		err := putNumber(tx, keyTx, uint64(tx.ID()))
-		if err == nil && s.vouch != nil {
-			err = putNumber(tx, keyStored, s.vouch())
-		}
-		if err != nil {
-			return roomless(fmt.Errorf("write: %w", err))
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		return roomless(fmt.Errorf("commit: %w", err))
-	}
-	s.io.commit(tx)
-	return nil
 }
 
 // reserve keeps zero-filled room behind the pages in use, so that cursors can
