@@ -167,6 +167,7 @@ func newBed(t *testing.T, a act) *bed {
 	b.cfg.OCI.HTTP = b.cfg.HTTP
 	b.cfg.OCI.Body = nil
 	b.cfg.syncEvery = 100 << 10
+	b.cfg.Dir = filepath.Join(inMemory(t), "state")
 	b.ca = b.sent.ca(t, b.base, b.cfg.HTTP)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -177,6 +178,21 @@ func newBed(t *testing.T, a act) *bed {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// inMemory is a directory of a file system in memory, where there is one: a kill loses nothing of any, and syncs take their time.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sandpiper-test-") //nolint:usetesting // another file system
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // open opens a store on the directory.
