@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// sizeProgram is a program of HTTP, JSON and logs, with or without the two rooms.
+// sizeProgram is a program of HTTP, JSON in both directions and logs, with or without the two rooms.
 const sizeProgram = `package main
 
 import (
@@ -20,7 +20,11 @@ import (
 
 func main() {
 	slog.New(slog.NewTextHandler(os.Stderr, nil)).Info("size")
-	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { _ = json.NewEncoder(w).Encode(map[string]any{"path": r.URL.Path}) })
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		var doc map[string]any
+		_ = json.NewDecoder(r.Body).Decode(&doc)
+		_ = json.NewEncoder(w).Encode(doc)
+	})
 %s	_ = http.ListenAndServe("127.0.0.1:0", nil)
 }
 `
@@ -60,7 +64,7 @@ func halSize(*pins, size) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []row{against("hal.size", "B", "lower", float64(both-base), 250_000, fmt.Sprintf("loaded sections of hal and hal/linux on arm64, beside a program of HTTP, JSON and logs of %d", base))}, nil
+	return []row{against("hal.size", "B", "lower", float64(both-base), 250_000, fmt.Sprintf("loaded sections of hal and hal/linux on arm64, beside a program of HTTP, JSON both ways and logs of %d", base))}, nil
 }
 
 // loaded builds a program in this module and sums its loaded sections.
