@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,8 +102,8 @@ func (a *Agent) grants(seat supervisor.Seat) effective.Grants {
 		g.Writable = append(g.Writable, "/")
 		g.Permissions = append(g.Permissions, "write to the root", "write to /usr", "write to /etc", "write to its image")
 	}
-	for _, node := range a.halNodes(m.Name) {
-		g.Devices = append(g.Devices, node.Path)
+	for _, node := range a.halNodes(m) {
+		g.Devices = append(g.Devices, cmp.Or(node.Target, node.Path))
 	}
 	if m.Settings.Data > 0 {
 		g.Writable = append(g.Writable, "/data")

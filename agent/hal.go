@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,7 +108,7 @@ func (a *Agent) honourable(m deployment.Module) error {
 	if err := errors.Join(a.permitted(m), a.bridgeable(m)); err != nil {
 		return err
 	}
-	if len(m.Settings.Hal) == 0 && m.Type != deployment.Hal {
+	if len(m.Settings.Hal) == 0 && len(m.Settings.Create.Devices) == 0 && m.Type != deployment.Hal {
 		return nil
 	}
 	refuse := func(why, want string) error {
@@ -116,7 +117,7 @@ func (a *Agent) honourable(m deployment.Module) error {
 	if a.hal == nil {
 		return refuse("this agent grants no pins, buses or sensors", "a module without hal")
 	}
-	grants, err := hal.ParseGrants(m.Settings.Hal)
+	grants, err := a.halGrants(m)
 	if err != nil {
 		return refuse(err.Error(), "grants as the device's configuration allows them")
 	}
@@ -134,24 +135,49 @@ func (a *Agent) grantHal(m deployment.Module) error {
 	if a.hal == nil {
 		return nil
 	}
-	grants, err := hal.ParseGrants(m.Settings.Hal)
+	grants, err := a.halGrants(m)
 	if err != nil {
 		return err
 	}
 	return a.hal.Grant(m.Name, grants)
 }
 
+// halGrants is what a module asks for: its settings.hal, and the device nodes of its createOptions by the names that the owner gave them.
+func (a *Agent) halGrants(m deployment.Module) ([]hal.Grant, error) {
+	grants, err := hal.ParseGrants(m.Settings.Hal)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range m.Settings.Create.Devices {
+		g, known := a.hal.NodeGrant(d.Path, d.Write)
+		if !known {
+			return nil, fmt.Errorf("createOptions.HostConfig.Devices: %s is no [[hal.device]] of the device's configuration", d.Path)
+		}
+		if i := slices.IndexFunc(grants, func(o hal.Grant) bool { return o.Name == g.Name }); i >= 0 {
+			grants[i].Read, grants[i].Write = true, grants[i].Write || g.Write
+			continue
+		}
+		grants = append(grants, g)
+	}
+	return grants, nil
+}
+
 // halNodes are the raw device nodes that a module's sandbox gets.
-func (a *Agent) halNodes(module string) (list []sandbox.Device) {
+func (a *Agent) halNodes(m deployment.Module) (list []sandbox.Device) {
 	if a.hal == nil {
 		return nil
 	}
-	for _, n := range a.hal.Nodes(module) {
-		access := "r"
+	for _, n := range a.hal.Nodes(m.Name) {
+		d := sandbox.Device{Path: n.Path, Access: "r"}
 		if n.Write {
-			access = "rw"
+			d.Access = "rw"
 		}
-		list = append(list, sandbox.Device{Path: n.Path, Access: access})
+		for _, asked := range m.Settings.Create.Devices {
+			if asked.Path == n.Path {
+				d.Target = asked.Target
+			}
+		}
+		list = append(list, d)
 	}
 	return list
 }

@@ -69,7 +69,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 
 		Permissions: permissions(m),
 	}
-	spec.Devices = a.halNodes(m.Name)
+	spec.Devices = a.halNodes(m)
 	switch m.Settings.Network {
 	case deployment.NoNetwork:
 	case deployment.HostNetwork:

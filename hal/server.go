@@ -325,6 +325,16 @@ type Node struct {
 	Write bool
 }
 
+// NodeGrant is the grant that asks for a raw device node by its path; false when the owner named none of that path.
+func (s *Server) NodeGrant(path string, write bool) (Grant, bool) {
+	for _, t := range s.things {
+		if t.Kind == KindNode && t.Node == path {
+			return Grant{Name: t.Name, Read: true, Write: write}, true
+		}
+	}
+	return Grant{}, false
+}
+
 // Nodes are the raw device nodes of a module, in order of names: what this server does not stand in front of.
 func (s *Server) Nodes(who string) []Node {
 	s.mu.Lock()

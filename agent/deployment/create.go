@@ -73,7 +73,7 @@ var options = []option{
 	{"HostConfig.CpuShares", refused, "CPU is limited, not shared by weight; use NanoCpus", nil},
 	{"HostConfig.DeviceCgroupRules", refused, "a device node comes by settings.hal of type sandbox", nil},
 	{"HostConfig.DeviceRequests", refused, "a device node comes by settings.hal of type sandbox", nil},
-	{"HostConfig.Devices", refused, "a device node comes by settings.hal of type sandbox", nil},
+	{"HostConfig.Devices", applied, "a node that the device's configuration names in [[hal.device]] and allows to the module; any other is refused by name", applyDevices},
 	{"HostConfig.Dns", refused, "names are resolved by the host's own servers", nil},
 	{"HostConfig.DnsOptions", refused, "names are resolved by the host's own servers", nil},
 	{"HostConfig.DnsSearch", refused, "names are resolved by the host's own servers", nil},

@@ -82,7 +82,11 @@ func TestOptionsAreApplied(t *testing.T) {
 			`{"HostConfig":{"Tmpfs":{"/tmp":"rw,size=64m"},"ExtraHosts":["plc:10.0.0.7","six:[fd00::1]"],"SecurityOpt":["no-new-privileges"],"IpcMode":"private"}}`,
 			`{"image":"x","limits":{"tmp":67108864},"create":{"hosts":[{"name":"plc","addr":"10.0.0.7"},{"name":"six","addr":"fd00::1"}]}}`,
 		},
-		"a writable layer":           {`{"HostConfig":{"StorageOpt":{"size":"16m"}}}`, `{"image":"x","writable":16777216}`},
+		"a writable layer": {`{"HostConfig":{"StorageOpt":{"size":"16m"}}}`, `{"image":"x","writable":16777216}`},
+		"device nodes": {
+			`{"HostConfig":{"Devices":[{"PathOnHost":"/dev/ttyUSB0","PathInContainer":"/dev/ttyUSB0","CgroupPermissions":"rwm"},{"PathOnHost":"/dev/hidraw0","PathInContainer":"/dev/scale","CgroupPermissions":"r"}]}}`,
+			`{"image":"x","create":{"devices":[{"path":"/dev/ttyUSB0","write":true},{"path":"/dev/hidraw0","target":"/dev/scale"}]}}`,
+		},
 		"what a sandbox does anyway": {`{"AttachStdout":true,"HostConfig":{"CapDrop":["ALL"],"ReadonlyRootfs":true,"AutoRemove":true}}`, `{"image":"x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,6 +153,9 @@ func TestOptionsAreRefused(t *testing.T) {
 		"a driver's option":       {`{"HostConfig":{"StorageOpt":{"dm.fs":"x"}}}`, `.HostConfig.StorageOpt.dm.fs: no option of the writable layer that is known here; want size`},
 		"unconfined seccomp":      {`{"HostConfig":{"SecurityOpt":["seccomp=unconfined"]}}`, `.HostConfig.SecurityOpt[0]: "seccomp=unconfined" is not available; want "no-new-privileges"`},
 		"the host's ipc":          {`{"HostConfig":{"IpcMode":"host"}}`, `.HostConfig.IpcMode: "host" is not available; want it left out`},
+		"a file as device":        {`{"HostConfig":{"Devices":[{"PathOnHost":"/etc/shadow"}]}}`, `.HostConfig.Devices[0]: path "/etc/shadow"; want a path below /dev, as /dev/ttyUSB0`},
+		"a way out of /dev":       {`{"HostConfig":{"Devices":[{"PathOnHost":"/dev/../etc/shadow"}]}}`, `.HostConfig.Devices[0]: path "/dev/../etc/shadow"; want a path below /dev, as /dev/ttyUSB0`},
+		"a right that is none":    {`{"HostConfig":{"Devices":[{"PathOnHost":"/dev/mem","CgroupPermissions":"x"}]}}`, `.HostConfig.Devices[0]: CgroupPermissions "x"; want r or rw, with or without m`},
 		"a gateway as host":       {`{"HostConfig":{"ExtraHosts":["h:host-gateway"]}}`, `.HostConfig.ExtraHosts[0]: "h:host-gateway"; want "name:address"`},
 	} {
 		t.Run(name, func(t *testing.T) {

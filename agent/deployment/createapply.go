@@ -320,6 +320,39 @@ func applyMounts(p *parser, at string, value any, s *Settings) {
 	}
 }
 
+// applyDevices reads what --device writes. Making nodes (m) is no part of it: the node is there.
+func applyDevices(p *parser, at string, value any, s *Settings) {
+	list := p.list(at, value)
+	if len(list) > maxDevices {
+		p.fail(at, strconv.Itoa(len(list))+" devices", "at most "+strconv.Itoa(maxDevices))
+		return
+	}
+	for i, entry := range list {
+		o := p.object(at+"["+strconv.Itoa(i)+"]", entry)
+		host, _ := fold(o.members, "PathOnHost").(string)
+		target, _ := fold(o.members, "PathInContainer").(string)
+		access, _ := fold(o.members, "CgroupPermissions").(string)
+		for _, one := range []string{host, target} {
+			if one != "" && (path.Clean(one) != one || !strings.HasPrefix(one, "/dev/")) {
+				p.fail(o.path, "path "+quote(one), "a path below /dev, as /dev/ttyUSB0")
+			}
+		}
+		switch {
+		case host == "":
+			p.fail(o.path, "no PathOnHost", "a path below /dev, as /dev/ttyUSB0")
+		case strings.Trim(access, "rwm") != "":
+			p.fail(o.path, "CgroupPermissions "+quote(access), "r or rw, with or without m")
+		}
+		if target == host {
+			target = ""
+		}
+		s.Create.Devices = append(s.Create.Devices, Device{Path: host, Target: target, Write: access == "" || strings.Contains(access, "w")})
+	}
+}
+
+// maxDevices is how many device nodes one module asks for.
+const maxDevices = 32
+
 func applyVolumes(p *parser, at string, value any, s *Settings) {
 	o := p.object(at, value)
 	for _, target := range o.keys() {

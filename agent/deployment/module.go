@@ -207,6 +207,14 @@ type CreateOptions struct {
 	StopSignal string            `json:"stopSignal,omitempty"` // as written: "SIGINT", "2"
 	Hosts      []Host            `json:"hosts,omitempty"`      // additional lines of /etc/hosts
 	Volumes    []Volume          `json:"volumes,omitempty"`    // durable directories of this module
+	Devices    []Device          `json:"devices,omitempty"`    // device nodes that the device's owner may have named
+}
+
+// Device is a device node of the host, as Docker's --device names one.
+type Device struct {
+	Path   string `json:"path"`             // on the host, a clean path below /dev
+	Target string `json:"target,omitempty"` // in the sandbox; "" = Path
+	Write  bool   `json:"write,omitempty"`
 }
 
 // Host is one line of /etc/hosts.

@@ -39,9 +39,12 @@ func (h host) released(c chip) release {
 	return releaseUnknown
 }
 
-// Advise looks at an output line without moving it and says, one line each, what about the board disagrees with its
-// safe level: how the pin stands before anybody drives it, and what the controller does when nobody does any more.
-func (b *Board) Advise(r hal.Resource) ([]string, error) {
+// Advice is what of the board disagrees with a safe level, and what to do.
+type Advice struct{ What, Do string }
+
+// Advise looks at an output line without moving it and says what about the board disagrees with its safe level: how the pin stands before
+// anybody drives it, and what the controller does when nobody does any more.
+func (b *Board) Advise(r hal.Resource) ([]Advice, error) {
 	if r.Kind != KindLine || r.Line.Direction != hal.Out {
 		return nil, nil
 	}
@@ -50,19 +53,17 @@ func (b *Board) Advise(r hal.Resource) ([]string, error) {
 		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
 	}
 	high := (r.Safe != nil && *r.Safe != 0) != r.Line.ActiveLow // the safe level on the pin
-	var list []string
-	say := func(format string, args ...any) {
-		list = append(list, r.Name+" ("+c.where(l)+"): "+fmt.Sprintf(format, args...))
-	}
+	var list []Advice
+	where := r.Name + " (" + c.where(l) + ")"
 	idle, known, err := c.idle(l)
 	if err != nil {
 		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
 	}
 	if known && idle != high {
-		say("stands %s until the agent drives it, and is safe %s: add a pull resistor or a gpio-hog", level(idle), level(high))
+		list = append(list, Advice{where + " stands " + level(idle) + " until the agent drives it, and is safe " + level(high), "add a pull resistor to " + level(high) + ", or a gpio-hog"})
 	}
 	if how := b.released(c); how != releaseKeep {
-		say("its controller %s when the warden dies: a pull resistor to %s makes that safe", how, level(high))
+		list = append(list, Advice{where + ": its controller " + string(how) + " when the warden dies", "a pull resistor to " + level(high) + " makes that safe"})
 	}
 	return list, nil
 }

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -18,7 +19,7 @@ func TestBoardAdviceAgreesWithWhatThePinDoes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := strings.Join(got, "\n")
+		text := fmt.Sprint(got)
 		if warned := strings.Contains(text, "stands high until the agent drives it, and is safe low"); warned != up {
 			t.Errorf("pulled up %v: got %q", up, text)
 		}
@@ -41,7 +42,7 @@ func TestBoardAdviceAgreesWithWhatThePinDoes(t *testing.T) {
 		t.Error("released: the pin stays low, so the advice is wrong")
 	}
 	r.Line.ActiveLow = true
-	if got, err := b.Advise(r); err != nil || strings.Contains(strings.Join(got, "\n"), "stands") {
+	if got, err := b.Advise(r); err != nil || strings.Contains(fmt.Sprint(got), "stands") {
 		t.Errorf("active low and pulled up: got %v, %v, want no word about the pull", got, err)
 	}
 	r.Line.Direction = hal.In

@@ -1,0 +1,38 @@
+package agent
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/sandpiper-edge/sandpiper/agent/checkup"
+	"github.com/sandpiper-edge/sandpiper/hal/linux"
+)
+
+// checkPins holds the outputs of the configuration against the board, without moving any.
+func (c Config) checkPins(_ context.Context, say func(checkup.Level, string, string)) {
+	list, err := c.Hal.Resources()
+	if err != nil || len(list) == 0 {
+		return // without [hal] there is nothing to say, and what is wrong in it was said of the configuration
+	}
+	if c.Hal.Backend == "sim" {
+		say(checkup.Warning, "the board is simulated: no pin of this device is read or driven", `write backend = "linux" in [hal] for the real one`)
+		return
+	}
+	board, err := linux.NewBoard(linux.Config{})
+	if err != nil {
+		say(checkup.Unknown, err.Error(), "")
+		return
+	}
+	for _, r := range list {
+		advice, err := board.Advise(r)
+		if err != nil {
+			say(checkup.Warning, strings.ReplaceAll(err.Error(), "\n", "; "), "`sandpiper hal scan` shows what this board has")
+			continue
+		}
+		for _, a := range advice {
+			say(checkup.Warning, a.What, a.Do)
+		}
+	}
+	say(checkup.Well, strconv.Itoa(len(list))+" pins, buses and sensors are named", "")
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// ownersNode is a node of this host that no sandbox has by itself, and that harms nobody when it is opened.
+func ownersNode(t *testing.T) string {
+	t.Helper()
+	for _, node := range []string{"/dev/fuse", "/dev/loop-control", "/dev/hwrng", "/dev/net/tun"} {
+		if f, err := os.Open(node); err == nil {
+			f.Close()
+			return node
+		}
+	}
+	t.Skip("SKIPPED: this host has no device node to grant: one of /dev/fuse, /dev/loop-control, /dev/hwrng, /dev/net/tun")
+	return ""
+}
+
+func TestADeviceNodeOfTheOwnerOpensInItsModuleAndInNoOther(t *testing.T) {
+	t.Parallel()
+	node := ownersNode(t)
+	d := startDevice(t, "[hal]\nbackend = \"sim\"\n[[hal.device]]\nname = \"port\"\npath = \""+node+"\"\nallow = [\"raw\"]\n")
+	images := map[string]string{}
+	for _, name := range []string{"raw", "other"} {
+		images[name] = d.bundle(name, `if [ -c `+node+` ]; then : <`+node+` && echo opened; else echo "no node"; fi; while :; do sleep 0.2; done`)
+	}
+	doc := map[string]any{}
+	if err := json.Unmarshal([]byte(manifest(nil, images)), &doc); err != nil {
+		t.Fatal(err)
+	}
+	modules := doc["modulesContent"].(map[string]any)["$edgeAgent"].(map[string]any)["properties.desired"].(map[string]any)["modules"].(map[string]any)
+	settings := func(name string) map[string]any { return modules[name].(map[string]any)["settings"].(map[string]any) }
+	settings("raw")["hal"] = []any{"port:rw"}
+	apply := func() error {
+		raw, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.client().Apply(t.Context(), raw)
+		return err
+	}
+	if err := apply(); err != nil {
+		t.Fatalf("apply: %v", err)
+	}
+	for name, want := range map[string]string{"raw": "opened", "other": "no node"} {
+		d.until(name+" says what it has", func() (bool, string) { got := d.logs(name); return strings.Contains(got, want), got })
+	}
+	if got := d.hal("list"); !strings.Contains(got, "unmediated") {
+		t.Errorf("list: got\n%s\nwant the node as unmediated", got)
+	}
+
+	modules["docker"] = map[string]any{"type": "docker", "status": "running", "restartPolicy": "always", "settings": map[string]any{
+		"image": "registry.invalid/x:1", "createOptions": `{"HostConfig":{"Devices":[{"PathOnHost":"/dev/mem"}]}}`}}
+	if err := apply(); err == nil || !strings.Contains(err.Error(), "/dev/mem is no [[hal.device]]") {
+		t.Errorf("a node that the owner did not name: got %v, want it refused by name", err)
+	}
+	delete(modules, "docker")
+	settings("other")["hal"] = []any{"port:rw"}
+	if err := apply(); err == nil || !strings.Contains(err.Error(), "does not allow it to module other") {
+		t.Errorf("a module that the owner did not allow: got %v, want it refused by name", err)
+	}
+}
