@@ -3,6 +3,7 @@ package effective
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,9 @@ func TestAPlainProcessCanDoWhatASandboxCannot(t *testing.T) {
 		if !got[want] {
 			t.Errorf("%q was not noticed; drift is %v", want, drift)
 		}
+	}
+	if left, err := filepath.Glob(scratchFile("*")); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %q, %v", left, err)
 	}
 }
 

@@ -39,8 +39,8 @@ func files() []probe {
 		{"read the agent's configuration", list("/etc/sandpiper")},
 		{"read the agent's state", list("/var/lib/sandpiper")},
 		{"reach a container engine", openPath("/run/docker.sock", "/var/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock", "/run/systemd/private", "/run/dbus/system_bus_socket")},
-		{"make a device node", func() error { return unix.Mknod(scratchFile("node"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))) }},
-		{"make a disk node", func() error { return unix.Mknod(scratchFile("disk"), unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0))) }},
+		{"make a device node", makeNode("node", unix.S_IFCHR, 1, 3)},
+		{"make a disk node", makeNode("disk", unix.S_IFBLK, 254, 0)},
 		{probeNodes, otherNodes},
 		{probeWritable, writableMounts},
 		{"run set-user-id files", setuidMounts},
@@ -61,7 +61,19 @@ func create(dir string) func() error {
 	}
 }
 
-// scratchFile is a name that nothing has and that is not left behind.
+// makeNode makes a device node and removes it.
+func makeNode(name string, kind, major, minor uint32) func() error {
+	return func() error {
+		path := scratchFile(name)
+		if err := unix.Mknod(path, kind|0o600, int(unix.Mkdev(major, minor))); err != nil {
+			return err
+		}
+		_ = os.Remove(path) // that it was made is what counts
+		return nil
+	}
+}
+
+// scratchFile is a name that nothing has.
 func scratchFile(name string) string {
 	path := filepath.Join(os.TempDir(), ".sandpiper-probe-"+strconv.Itoa(os.Getpid())+"-"+name)
 	_ = os.Remove(path) // made by the probe before, where that is permitted
