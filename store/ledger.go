@@ -71,13 +71,18 @@ func (g *ledger) resolve(dst []entry, entries []Entry) []entry {
 	return dst
 }
 
-// restore sets a lane to where it stood, before segments are attached.
-func (g *ledger) restore(name laneName, p position) {
+// restore sets a lane to where it stood, before segments are attached. If told is
+// true state.db has yet to learn of it: the journal that knows may be written over.
+func (g *ledger) restore(name laneName, p position, told bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	l := &g.sinkLocked(name.sink).lanes[name.priority]
 	l.cursor, l.expired, l.damaged, l.purged, l.stored, l.skips = p.Cursor, p.Expired, p.Damaged, p.Purged, p.Settled, p.Ahead
 	g.restored[l] = p
+	if told && !l.dirty {
+		l.dirty = true
+		g.dirty = append(g.dirty, l)
+	}
 }
 
 // attach adds a segment found on disk, newer than those before.

@@ -15,6 +15,8 @@ type loading struct {
 	paths  map[uint64]string // of segments' files
 	drafts map[uint64]*draft
 	found  map[uint64]replayed
+	told   map[laneName]bool // lanes of which a journal knows more than state.db
+	spent  bool              // a journal is free again
 }
 
 // load finds out what is on disk: positions and sealed segments from state.db,
@@ -22,7 +24,7 @@ type loading struct {
 // which also have the newest positions. Damage is repaired or put aside, and
 // never keeps the store from opening.
 func (q *Queue) load() error {
-	l := &loading{drafts: map[uint64]*draft{}, found: map[uint64]replayed{}}
+	l := &loading{drafts: map[uint64]*draft{}, found: map[uint64]replayed{}, told: map[laneName]bool{}}
 	var err error
 	if l.kept, err = q.state.kept(); err != nil {
 		return fmt.Errorf("read cursors: %w", err)
@@ -41,7 +43,7 @@ func (q *Queue) load() error {
 		return err
 	}
 	for name, p := range l.positions {
-		q.ledger.restore(name, p)
+		q.ledger.restore(name, p, l.told[name])
 		l.number, l.evidence.seq = max(l.number, p.Segment), max(l.evidence.seq, p.Cursor)
 	}
 	floor, err := q.loadSegments(l)
@@ -60,7 +62,9 @@ func (q *Queue) load() error {
 		q.log.Error("messages are lost: the disk did not keep them, or what told that they were delivered", "lost", missing-counted)
 	}
 	q.tail.number, q.tail.highest = l.number, max(floor, l.evidence.seq, l.kept.seq, q.ledger.highest())
-	if missing > 0 || !l.certain || l.stale { // it is not to be counted again
+	// What is lost is not to be counted again, nor what a journal alone knows to be
+	// done, once it is written over.
+	if missing > 0 || !l.certain || l.stale || l.spent && len(l.told) > 0 {
 		if err := q.write(q.ledger.collect(), l.damaged...); err != nil {
 			q.log.Warn("what is lost will be counted again", "err", err)
 		}
@@ -91,6 +95,7 @@ func (q *Queue) loadSegments(l *loading) (floor uint64, err error) {
 		}
 		floor = max(floor, last)
 		if d != nil {
+			l.spent = true
 			q.tail.journals.give(d.journal)
 			d.release()
 		}
@@ -147,7 +152,9 @@ func (q *Queue) readJournals(l *loading) error {
 		l.drafts[r.epoch], l.found[r.epoch] = d, r
 		l.evidence.replayed(r)
 		for name, p := range r.positions {
-			l.positions[name] = l.positions[name].join(p)
+			was := l.positions[name]
+			l.positions[name] = was.join(p)
+			l.told[name] = l.told[name] || !was.equal(l.positions[name])
 		}
 	}
 	return nil
@@ -182,6 +189,7 @@ func (q *Queue) loadDraft(l *loading, d *draft, floor uint64) (last uint64) {
 		q.log.Info("a commit was cut off; nobody was told that it was stored", "file", d.journal.path)
 	}
 	if err != nil || len(sum.Lanes) == 0 {
+		l.spent = true
 		q.tail.journals.give(d.journal) // all of it was delivered, or is elsewhere
 		d.release()
 		return max(d.last, r.top)

@@ -3,7 +3,10 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -148,4 +151,63 @@ func FuzzParsePosition(f *testing.F) {
 			t.Errorf("got %+v joined with itself, want %+v", o, p)
 		}
 	})
+}
+
+// What a lane has done may be known to a journal only, and nobody has anything to
+// do in that lane ever again: state.db must know before the journal is written over.
+func TestWhatOnlyAJournalKnewIsKeptWhenItIsWrittenOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	// life opens the store, lets work run in it, and goes on with what a kill at its end leaves.
+	life := func(work func(s *Store)) {
+		t.Helper()
+		s, err := Open(crashConfig(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u := s.Usage(); u.DamagedRecords > 0 {
+			t.Errorf("got %d records counted as lost, want none", u.DamagedRecords)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(context.Background()) }()
+		work(s)
+		left := t.TempDir()
+		for err := os.CopyFS(left, os.DirFS(dir)); err != nil; err = os.CopyFS(left, os.DirFS(dir)) {
+			if !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			left = t.TempDir() // a journal got its name meanwhile
+		}
+		if err := errors.Join(s.Close(), <-ended); err != nil {
+			t.Error(err)
+		}
+		dir = left
+	}
+	put := func(s *Store, n int, sinks ...string) {
+		t.Helper()
+		r := Record{Body: fmt.Appendf(nil, "%04d", n)}
+		for _, sink := range sinks {
+			r.Entries = append(r.Entries, Entry{Sink: sink})
+		}
+		if err := s.Queue().Append(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	life(func(s *Store) {
+		put(s, 1, "quiet", "y")
+		drain(t, s, "quiet")
+		put(s, 2, "y") // its block says how far quiet is
+	})
+	s, err := Open(crashConfig(dir)) // as a tool does that does not run it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Queue().Purge(t.Context(), "y"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	life(func(s *Store) { put(s, 3, "y") }) // over what the first life wrote
+	life(func(s *Store) {})
 }

@@ -1,6 +1,10 @@
 package store
 
-import "github.com/fxamacker/cbor/v2"
+import (
+	"slices"
+
+	"github.com/fxamacker/cbor/v2"
+)
 
 // position is how far a lane is drained, as blocks of a journal and state.db tell
 // it.
@@ -70,6 +74,12 @@ func (p position) join(o position) position {
 		p.Ahead = ahead
 	}
 	return p
+}
+
+// equal says whether two positions tell the same.
+func (p position) equal(o position) bool {
+	same := p.Cursor == o.Cursor && p.Segment == o.Segment && p.Done == o.Done && p.DoneBytes == o.DoneBytes && p.Settled == o.Settled
+	return same && p.Expired == o.Expired && p.Damaged == o.Damaged && p.Purged == o.Purged && slices.Equal(p.Ahead, o.Ahead)
 }
 
 // spansAbove returns what of spans is above seq.
