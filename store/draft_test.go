@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -181,6 +182,50 @@ func TestAJournalIsReplayed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A producer sends again what it was not promised, from the first on: of a commit
+// that was cut off nothing is kept behind what is missing, or its later records
+// would come before the earlier ones.
+func TestACommitThatWasCutOffHasNoGaps(t *testing.T) {
+	t.Parallel()
+	var d *draft
+	last, items := 0, 0
+	for seed := uint64(0); items < 6; seed++ {
+		d = scribble(t, rand.New(rand.NewPCG(seed, 1)), 30, 300)
+		for at := 0; at < d.at; {
+			h, _ := parseBlock(d.buf[at:], 0)
+			last, items = at, 0
+			for next, payload := 0, h.payload(d.buf[at:]); next < len(payload); items++ {
+				_, end, ok := parseItem(payload, next)
+				if !ok {
+					t.Fatal("a block that was just written is not whole")
+				}
+				next = end
+			}
+			at += h.next()
+		}
+	}
+	all := sequences(d)
+	for at := last + blockHeader; at < d.at; at++ {
+		got := &draft{number: 7, buf: bytes.Clone(d.buf[:d.at+200])}
+		got.buf[at] ^= 0x20
+		got.replay()
+		if here := sequences(got); !slices.Equal(here, all[:len(here)]) {
+			t.Fatalf("byte %d of the last block is wrong: got the records %d, want them without a gap: %d", at-last, here, all)
+		}
+	}
+}
+
+// sequences are those of a draft's records, each once.
+func sequences(d *draft) (all []uint64) {
+	for _, l := range d.drawn {
+		for _, s := range l.spots {
+			all = append(all, s.seq)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Whatever a journal's bytes are: no panic, and what comes out carries its

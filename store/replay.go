@@ -33,7 +33,7 @@ func (d *draft) replay() (r replayed) {
 		if mine && h.whole(b[at:]) {
 			r.blocks++
 			d.commit = h.commit
-			d.salvage(h, at, true, &r)
+			d.salvage(h, at, intact, &r)
 			at += h.next()
 			d.at = at
 			continue
@@ -46,7 +46,11 @@ func (d *draft) replay() (r replayed) {
 				limit = next
 			}
 			if at+h.next() <= limit {
-				kept = d.salvage(h, at, false, &r)
+				how := mangled
+				if next < 0 {
+					how = cutOff
+				}
+				kept = d.salvage(h, at, how, &r)
 			}
 		}
 		if next < 0 {
@@ -79,9 +83,21 @@ func epochOf(b []byte, key uint32) (epoch uint64) {
 	}
 }
 
+// condition is what became of a block.
+type condition uint8
+
+const (
+	intact  condition = iota
+	mangled           // it was whole once: what can be read of it was promised
+	cutOff            // the last one, and power went while it was written: nobody was promised anything
+)
+
 // salvage takes over the items of a block that carry a right checksum, and
-// returns how many sequences that were.
-func (d *draft) salvage(h block, at int, whole bool, r *replayed) (kept int) {
+// returns how many sequences that were. Of a block that was cut off it takes none
+// behind the first that does not: its producer sends that one again, and would
+// find the later ones before it.
+func (d *draft) salvage(h block, at int, how condition, r *replayed) (kept int) {
+	whole := how == intact
 	start := at + h.size
 	payload := h.payload(d.buf[at:])
 	top, items := d.last, uint64(0)
@@ -101,11 +117,17 @@ func (d *draft) salvage(h block, at int, whole bool, r *replayed) (kept int) {
 			r.top = max(r.top, seq)
 		}
 		if it.seq > 1<<32 || seq <= d.last || int(it.id) > len(d.drawn) || !d.drawn[it.id-1].ok {
+			if how == cutOff {
+				break
+			}
 			continue
 		}
 		l := &d.drawn[it.id-1]
 		v, ok := parseValue(val, l.name.seed(), seq)
 		if !ok || len(l.spots) > 0 && l.spots[len(l.spots)-1].seq >= seq || v.kind == kindReference && d.get(v.lane, seq) == nil {
+			if how == cutOff {
+				break
+			}
 			continue
 		}
 		if d.base == 0 || seq < d.base {
