@@ -3,12 +3,15 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 const damageRecords, damageAcked, damageDocs, damageDraft = 1500, 100, 20, 150
@@ -336,5 +339,36 @@ func TestDamageUnderARunningStoreIsRepaired(t *testing.T) {
 				stop()
 			})
 		}
+	}
+}
+
+// What is damaged is taken out at the start, by a transaction that has a number of its own: it must not make what the disk forgot look new.
+func TestAStalePageIsSeenBesideADamagedDocument(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := Open(crashConfig(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Docs().Put(t.Context(), "good", []byte("1")), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(s.dir.state(), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A transaction that is none of the store's: the number in the file is older than the file's own.
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDocs).Put([]byte("bad"), []byte("rubbish")) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(crashConfig(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if u := s.Usage(); u.DamagedDocuments != 1 || u.DamagedFiles != 1 {
+		t.Errorf("got %+v, want a damaged document and a file that lacks a page", u)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -264,7 +264,7 @@ func (s *state) kept() (kept, error) {
 	err := s.read(func(tx *bbolt.Tx) error {
 		k.clock, k.seq = int64(number(tx, keyClock)), number(tx, keySeq)
 		k.balance = balance{stored: number(tx, keyStored), gone: number(tx, keyGone)}
-		k.stale = number(tx, keyTx) != uint64(tx.ID())
+		k.stale = s.stale || number(tx, keyTx) != uint64(tx.ID())
 		k.certain = tx.Bucket(bucketMeta).Get(keyStored) != nil && tx.Bucket(bucketMeta).Get(keyGone) != nil
 		cursors := tx.Bucket(bucketCursors).Cursor()
 		for key, v := cursors.First(); key != nil; key, v = cursors.Next() {

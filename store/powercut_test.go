@@ -223,9 +223,9 @@ func (c *scene) check(t *testing.T, dir string, at, told int, honest bool) (o ou
 		for n, m := range c.sent {
 			if m.promised(sink, at) && !got[n] {
 				o.lost++
-			}
-			if m.promised(sink, told) && !got[n] {
-				o.owed++
+				if m.promised(sink, told) {
+					o.owed++
+				}
 			}
 		}
 	}

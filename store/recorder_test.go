@@ -155,7 +155,7 @@ type cutModel struct {
 }
 
 // left returns what is on disk when the power goes in front of operation c, and
-// the moment behind the newest operation that it tells of: see [recorder.told].
+// the moment up to which it tells of everything: see [recorder.told].
 func (r *recorder) left(rng *rand.Rand, c int, m cutModel) (img image, told int) {
 	files := map[int][]byte{}
 	names := map[string]int{}
@@ -220,17 +220,22 @@ func (r *recorder) left(rng *rand.Rand, c int, m cutModel) (img image, told int)
 	for name, n := range names {
 		img[name] = append([]byte{}, files[n]...)
 	}
-	return img, r.told(img, names, c, renames)
+	return img, r.told(img, names, c)
 }
 
-// told returns the moment behind the newest operation that a state tells of: the
-// whole header of a block in a journal, the meta page that state.db goes by, or the
-// name of a file that is there. A disk that keeps its word, cut at that moment, has
-// left at least as much: what the state lacks beside that is a loss that can be
-// noticed, and what came later cannot.
-func (r *recorder) told(img image, names map[string]int, c, renames int) (told int) {
+// told returns the moment up to which a state tells of everything: the newest whole
+// header of a block in a journal says what was stored before it, and the meta page
+// that state.db goes by what was stored when its transaction was made, which is not
+// before the one in front of it ended. A disk that keeps its word, cut at that
+// moment, has left at least as much: what the state lacks beside that is a loss that
+// can be noticed, and what came later cannot.
+func (r *recorder) told(img image, names map[string]int, c int) (told int) {
+	ended, begun := 0, false // the last transaction of state.db, and whether another one is under way
 	for i, o := range r.ops[:c] {
 		name := nameOf(names, o.inode)
+		if o.inode == names["state.db"] && o.kind == opFlush && begun {
+			ended, begun = i+1, false
+		}
 		if o.kind != opWrite || strings.HasSuffix(name, newSuffix) {
 			continue
 		}
@@ -238,15 +243,11 @@ func (r *recorder) told(img image, names map[string]int, c, renames int) (told i
 		case o.inode == names["state.db"] && o.at < 2*pageSize:
 			end := int(o.at) + headerSize + metaSize
 			if len(b) >= end && bytes.Equal(b[o.at:end], o.data[:headerSize+metaSize]) && bytes.HasPrefix(newestMeta(b), o.data[:headerSize+metaSize]) {
-				told = i + 1
+				told = max(told, ended)
 			}
+			begun = true
 		case bytes.HasPrefix(o.data, blockMagic) && len(o.data) >= blockHeader && len(b) >= int(o.at)+blockHeader && bytes.Equal(b[o.at:][:blockHeader], o.data[:blockHeader]):
 			told = i + 1
-		}
-	}
-	for i, o := range r.ops[:renames] { // that a file is gone which nobody lists tells nothing
-		if _, ok := names[o.to]; ok && o.kind == opRename {
-			told = max(told, i+1)
 		}
 	}
 	return told

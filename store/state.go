@@ -62,6 +62,7 @@ type state struct {
 
 	line  line
 	io    *counters
+	stale bool          // a page was of an older transaction than the file when it was opened
 	vouch func() uint64 // balance.stored: every commit vouches for the queue. nil while that is not known
 }
 
@@ -169,10 +170,12 @@ func useState(path string, log *slog.Logger, io *counters) (*state, error) {
 
 // inspect reads all that the store will read, and drops what is damaged.
 func (s *state) inspect() error {
-	dropped, err := s.sift()
-	s.io.documents.Add(uint64(dropped))
+	found, err := s.kept() // before anything is written: that would make a stale page look new
 	if err == nil {
-		_, err = s.kept()
+		var dropped int
+		s.stale = found.stale
+		dropped, err = s.sift()
+		s.io.documents.Add(uint64(dropped))
 	}
 	if err != nil {
 		return errors.Join(err, s.close())
