@@ -96,6 +96,9 @@ func newYard() (_ *yard, err error) {
 		return nil, fmt.Errorf("mount tmpfs: %w", err)
 	}
 	y.closers = append(y.closers, func() { _ = unix.Unmount(y.dir, unix.MNT_DETACH) })
+	if err = y.app(); err != nil { // what a row by itself finds too
+		return nil, err
+	}
 	return y, nil
 }
 
@@ -267,9 +270,6 @@ var parents = map[variant]string{
 
 // startContest is /bin/true to completion.
 func (y *yard) startContest(at variant) (contest, error) {
-	if err := y.app(); err != nil {
-		return contest{}, err
-	}
 	s := y.module("/bin/true")
 	own, err := y.serve("start-"+string(at), s, at)
 	if err != nil {
