@@ -68,7 +68,7 @@ func unthrottled(r *cgroups.Resources) (*cgroups.Resources, bool) {
 	return &without, true
 }
 
-// throttleKills tells whether a limit of bandwidth may end the kernel itself: seen on Linux 6.1, and unchanged in 6.12. A group's first
+// throttleKills tells whether a limit of bandwidth may end the kernel itself: seen on Linux 6.1 for ARMv7. What it looks like: a group's first
 // time slice begins at tick 0; a counter of 32 bits stands before it in the first five minutes, and for half of all time later, so that
 // the slice ends before it begins, which throtl_trim_slice takes for a bug ("kernel BUG at block/blk-throttle.c").
 func throttleKills() bool {

@@ -217,7 +217,7 @@ func TestGCKeepsWhatAModuleNeededBeforeAsTheWayBack(t *testing.T) {
 	collect("the module is gone", nil, two, last)
 }
 
-func TestScrubOfNothingToDoEnds(t *testing.T) {
+func TestScrubOfGoodImagesEnds(t *testing.T) {
 	t.Parallel()
 	s := open(t, nil)
 	all := three(t)
