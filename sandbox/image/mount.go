@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+	"github.com/sandpiper-edge/sandpiper/sandbox/loop"
 )
 
 // mountFlags of every image. Executables run, nothing else does: no device, no setuid, no write.
@@ -174,8 +175,8 @@ func (s *Store) Unmount(ctx context.Context, img Image) error {
 		others++
 	}
 	for range others {
-		if err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("unmount %s: %s: %w", img.Name, point, err)
+		if err := loop.Unmount(point); err != nil {
+			return fmt.Errorf("image %s: %w", img.Name, err)
 		}
 	}
 	if err := removeIfThere(point); err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/loop"
 )
 
 // Means is how a directory is bounded.
@@ -65,7 +67,7 @@ func Release(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.NewSyscallError("unmount", unix.Unmount(dir, unix.UMOUNT_NOFOLLOW))
+	return loop.Unmount(dir)
 }
 
 // isMounted tells whether something is mounted on dir itself.
