@@ -114,6 +114,10 @@ func ruleFilter(r *devices.Rule) ([]instruction, error) {
 // loadFilter gives the program to the kernel, which verifies it. The descriptor is the caller's.
 func loadFilter(program []instruction) (int, error) {
 	license := []byte("Apache-2.0\x00")
+	var pin runtime.Pinner // a number is not a pointer to the runtime: what lay on a stack could have moved before the kernel reads it
+	defer pin.Unpin()
+	pin.Pin(&program[0])
+	pin.Pin(&license[0])
 	attr := struct {
 		kind, count uint32
 		program     uint64
@@ -124,8 +128,6 @@ func loadFilter(program []instruction) (int, error) {
 		program: uint64(uintptr(unsafe.Pointer(&program[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	fd, err := bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(program)
-	runtime.KeepAlive(license)
 	if err != nil {
 		return -1, fmt.Errorf("load device filter: %w", err)
 	}
@@ -144,13 +146,15 @@ func attachFilter(dir, program int) error {
 // filtersOf are the ids of the programs that a group asks about devices.
 func filtersOf(dir int) ([]uint32, error) {
 	ids := make([]uint32, 64) // the kernel's most
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&ids[0])
 	attr := struct {
 		target, kind, flags, attached uint32
 		ids                           uint64
 		count, pad                    uint32
 	}{target: uint32(dir), kind: unix.BPF_CGROUP_DEVICE, ids: uint64(uintptr(unsafe.Pointer(&ids[0]))), count: uint32(len(ids))}
 	_, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
-	runtime.KeepAlive(ids)
 	if err != nil {
 		return nil, fmt.Errorf("list device filters: %w", err)
 	}
