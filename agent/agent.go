@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,7 +21,6 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/agent/identity"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
-	"github.com/sandpiper-edge/sandpiper/agent/route"
 	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 	"github.com/sandpiper-edge/sandpiper/agent/twin"
 	"github.com/sandpiper-edge/sandpiper/agent/upstream"
@@ -46,6 +44,7 @@ type Agent struct {
 	store      *store.Store
 	twins      *twin.Keeper
 	identities *identity.Registry
+	hubTLS     *tls.Config // how the hub is known
 	broker     *broker.Broker
 	workload   *workload.Server
 	routes     *routes
@@ -105,111 +104,6 @@ func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
 	}()
 	return a, a.build(ctx)
 }
-
-// build makes the engines in the order of their dependencies.
-func (a *Agent) build(ctx context.Context) (err error) {
-	docs := a.store.Docs()
-	if a.twins, err = twin.NewKeeper(healed{docs, a.log}); err != nil {
-		return err
-	}
-	if a.dev.hub != "" && a.store.Usage().Recovered {
-		a.twins.AllLost()
-	}
-	roots, err := rootsFrom(a.cfg.Upstream.TrustedCA)
-	if err != nil {
-		return err
-	}
-	hubTLS := &tls.Config{RootCAs: roots, ServerName: a.dev.hub, MinVersion: tls.VersionTLS12}
-	credential := identity.Credential{Key: a.dev.key, Certificate: a.dev.pair}
-	hubName := a.dev.hub
-	if hubName == "" {
-		hubName = standaloneHub
-	}
-	if a.identities, err = identity.New(ctx, identity.Config{
-		Hub: hubName, Device: a.dev.id, Gateway: a.cfg.Device.Gateway, Credential: credential, Docs: docs,
-		Address: a.cfg.Upstream.HTTPSAddress, TLS: hubTLS, Logger: a.log,
-	}); err != nil {
-		return err
-	}
-	boot, err := kernelBoot()
-	if err != nil {
-		return err
-	}
-	a.timeline = newTimeline(&timeline{
-		boot: boot, uptime: kernelUptime, now: a.identities.Clock().Now, known: a.identities.Clock().Believable, docs: docs, logger: a.log,
-	})
-	a.evictor = &evictor{
-		queue: a.store.Queue(), usage: a.store.Usage, logger: a.log, evicted: map[string]uint64{},
-		rules: func() []route.Rule {
-			if rules := a.routes.rules.Load(); rules != nil {
-				return *rules
-			}
-			return nil
-		},
-	}
-	a.pacer = newPacer(a.store.Queue(), a.log)
-	a.wear = &wear{usage: a.store.Usage, docs: docs, logger: a.log, now: time.Now}
-	ca := a.identities.CA()
-	a.routes = &routes{id: a.edgeHub(), twins: a.twins, logger: a.log, report: deployment.NewHubReport(a.buildInfo())}
-	if a.broker, err = broker.New(broker.Config{
-		Device:       a.dev.id,
-		Authenticate: a.identities.Authenticate, AuthorizeHTTP: a.identities.AuthorizeHTTP,
-		Router: a.routes.router, Queue: a.store.Queue(), Docs: docs, Twins: a.twins, TLS: ca.ServerTLS(), Put: a.pacer.Put, MaxAge: time.Duration(a.cfg.Store.MaxAge), Stored: a.wear.add, NotStored: func(err error) { a.refusal.Store(&err) }, Untimed: a.timeline.untimed, Crowded: a.offends(supervisor.Crowding), Logger: a.log,
-	}); err != nil {
-		return err
-	}
-	if err := a.buildHal(); err != nil {
-		return err
-	}
-	if a.workload, err = workload.New(workload.Config{
-		Generation: func(module string) (string, bool) {
-			m, ok := a.identities.Module(module)
-			return m.Generation, ok
-		},
-		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules,
-		Health: func(id iothub.ID, h workload.Health) {
-			note := "" // well
-			if !h.Healthy {
-				note = cmp.Or(h.Note, "it says so")
-				a.halUnwell(id.Module)
-			}
-			a.supervisor.Unhealthy(id.Module, note)
-		},
-		Crowded: a.offends(supervisor.Crowding), Oversize: a.offends(supervisor.Oversize),
-		Hal: a.hal, Logger: a.log,
-	}); err != nil {
-		return err
-	}
-	a.doors = &doors{
-		runDir: a.cfg.RunDir, ca: ca.TrustBundle(), mqtt: a.broker.Serve, socket: a.workload.Serve, names: a.names, logger: a.log,
-	}
-	if a.dev.hub != "" {
-		if a.upstream, err = upstream.New(upstream.Config{
-			Hub: a.dev.hub, Address: a.cfg.Upstream.MQTTAddress, TLS: a.identities.Clock().TLS(hubTLS), Credential: a.identities.Password,
-			Queue: a.store.Queue(), Twins: a.twins, Method: a.method, Refused: a.identities.Refused, Now: a.identities.Clock().Now, Made: a.timeline.made, ClientType: "sandpiper/" + a.version, Logger: a.log,
-		}); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(a.buildSandboxes(), a.buildBridge()); err != nil {
-		return err
-	}
-	a.control = control.New(control.Config{
-		Status: a.status, Verb: a.verb, Exec: a.exec, Effective: a.effective, Why: a.why, Stats: a.stats, Logs: a.logs, Twin: a.twin, Plan: a.plan, Apply: a.apply, Deployment: a.deployment, Queue: a.queueFuncs(), Images: a.imageFuncs(), Metrics: a.metrics, Hal: a.halHandler(), Logger: a.log,
-	})
-	a.audit = &audit{device: a.dev.id, queue: a.store.Queue(), docs: docs, now: time.Now, logger: a.log, refused: a.refusedByHub, evicted: a.evictor.count}
-	a.twins.OnDesired(func(c twin.Change) {
-		if c.ID == a.edgeHub() {
-			a.routes.apply()
-		}
-		a.pins.desired(c.ID.Module)
-	})
-	a.broker.HandleMethod(a.edgeAgent(), a.ownMethods)
-	return nil
-}
-
-// standaloneHub is the hub's name in the identities of a device that has none. It has a dot: some SDKs insist.
-const standaloneHub = "standalone.sandpiper"
 
 // Run starts every engine and returns when all have ended: with nil when ctx ended, else with what broke first.
 func (a *Agent) Run(ctx context.Context) error {

@@ -56,7 +56,7 @@ type bridges struct {
 	joined map[string]sandbox.Instance
 }
 
-func (a *Agent) buildBridge() error {
+func (a *Agent) buildBridge(context.Context) error {
 	n, err := network.New(network.Config{RunDir: filepath.Clean(a.cfg.RunDir), Range: a.cfg.Network.Range, Logger: a.log})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)

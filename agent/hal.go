@@ -21,7 +21,7 @@ import (
 )
 
 // buildHal makes the server of pins and sensors that the configuration names; a device without a [hal] section has none.
-func (a *Agent) buildHal() error {
+func (a *Agent) buildHal(context.Context) error {
 	resources, err := a.cfg.Hal.Resources()
 	if err != nil {
 		return fmt.Errorf("%w: hal.%w", ErrConfig, err)

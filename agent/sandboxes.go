@@ -20,7 +20,7 @@ import (
 )
 
 // buildSandboxes makes the runtime, the image store and the supervisor on top of them.
-func (a *Agent) buildSandboxes() (err error) {
+func (a *Agent) buildSandboxes(context.Context) (err error) {
 	if a.runtime, err = container.New(container.Config{StateDir: a.cfg.RunDir, Logger: a.log}); err != nil {
 		return err
 	}
