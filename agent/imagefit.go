@@ -45,11 +45,16 @@ func (s shelf) describe(m deployment.Module, img image.Image) (supervisor.Image,
 	return out, nil
 }
 
-// ofOCI takes from an OCI image's config what a sandbox is made from. Its ports and its health check are shown and have no effect.
+// ofOCI takes from an OCI image's config what a sandbox is made from. Its ports are shown and have no effect.
 func ofOCI(img image.Image) supervisor.Image {
 	c := img.OCI.Config
 	out := supervisor.Image{
 		Digest: img.Digest.String(), Args: slices.Concat(c.Entrypoint, c.Cmd), Entry: len(c.Entrypoint), Env: c.Env, Cwd: c.Cwd, User: c.User, Stop: c.Stop,
+	}
+	if h := c.Health; h != nil && len(h.Args()) > 0 {
+		out.Health = &deployment.ImageHealth{
+			Command: h.Args(), Interval: h.Interval, Timeout: h.Timeout, Start: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+		}
 	}
 	made := []string{"/dev", "/proc", "/sys", "/tmp", "/run"} // every sandbox has its own
 	for _, v := range c.Volumes {

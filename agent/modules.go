@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,14 +107,9 @@ func (a *Agent) exec(ctx context.Context, module string, want control.ExecReques
 	if err != nil {
 		return 0, notFound(module, err)
 	}
-	identity, _ := a.identities.Module(module)
-	c := sandbox.Command{
-		Args: want.Args, Env: append(a.environ(seat.Module, seat.Image, identity.Generation), want.Env...), Cwd: want.Cwd,
-		User: want.User, Stdin: with.In, Stdout: with.Out, Stderr: with.Err,
-	}
-	if c.User == "" {
-		c.User = userOf(seat)
-	}
+	c := hosting{a}.Command(seat, want.Args)
+	c.Env, c.Cwd, c.User = append(c.Env, want.Env...), cmp.Or(want.Cwd, c.Cwd), cmp.Or(want.User, c.User)
+	c.Stdin, c.Stdout, c.Stderr = with.In, with.Out, with.Err
 	if t := want.Terminal; t != nil {
 		sizes := make(chan sandbox.Size)
 		c.Terminal = &sandbox.Terminal{Size: sandbox.Size(*t), Resize: sizes}

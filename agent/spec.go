@@ -52,7 +52,7 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 		ID:       m.Name,
 		Args:     arguments(m, s.Image),
 		Env:      a.environ(m, s.Image, identity.Generation),
-		Cwd:      cmp.Or(m.Settings.Create.WorkingDir, s.Image.Cwd),
+		Cwd:      cwdOf(s),
 		User:     userOf(s),
 		Hostname: cmp.Or(m.Settings.Create.Hostname, m.Name),
 		Root:     sandbox.Root{Kind: rootKind(m.Type), Image: root, Writable: m.Settings.Writable},
@@ -96,6 +96,15 @@ func (h hosting) Spec(ctx context.Context, s supervisor.Seat) (sandbox.Spec, err
 
 // userOf is whom the module's program runs as, "" = the sandbox's default.
 func userOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.User, s.Image.User) }
+
+// cwdOf is where it begins, "" = the sandbox's root.
+func cwdOf(s supervisor.Seat) string { return cmp.Or(s.Module.Settings.Create.WorkingDir, s.Image.Cwd) }
+
+// Command gives a further program what the module's own has around it.
+func (h hosting) Command(s supervisor.Seat, args []string) sandbox.Command {
+	identity, _ := h.a.identities.Module(s.Module.Name)
+	return sandbox.Command{Args: args, Env: h.a.environ(s.Module, s.Image, identity.Generation), Cwd: cwdOf(s), User: userOf(s)}
+}
 
 // toolPath is where a module without an SDK finds this binary.
 const toolPath = "/run/sandpiper-tool"

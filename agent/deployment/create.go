@@ -47,7 +47,7 @@ var options = []option{
 	{"Entrypoint", applied, "program in place of the image's", applyEntrypoint},
 	{"Env", applied, "environment on top of the image's; env of the manifest wins", applyEnv},
 	{"ExposedPorts", hint, "documents the image; nothing is published", nil},
-	{"Healthcheck", applied, "a command run inside (CMD, CMD-SHELL, NONE); a module that fails it is ended and started again, unless its restartPolicy is never", applyHealthcheck},
+	{"Healthcheck", applied, "a command run inside (CMD, CMD-SHELL) in place of the image's, with Docker's times; NONE runs neither, and without Test it is the image's at another pace; a module that fails it is ended and started again, unless its restartPolicy is never", applyHealthcheck},
 	{"HostConfig", group, "", nil},
 	{"HostConfig.Annotations", hint, "kept in the deployment", nil},
 	{"HostConfig.AutoRemove", satisfied, "nothing of a sandbox is left when it ended", nil},

@@ -53,6 +53,9 @@ func (p *parser) health(o object) Health {
 	if v := o.get("retries"); v != nil {
 		h.Retries = int(p.whole(o.at("retries"), v, 1, maxRetries))
 	}
+	if v := o.get("image"); v != nil {
+		h.NoImage = !p.flag(o, "image")
+	}
 	h.Unhealthy = choice(o, "onUnhealthy", remedies, RemedyRestart)
 	o.onlyThese()
 	return h
@@ -72,9 +75,6 @@ func plainURL(text string) bool {
 	return err == nil
 }
 
-// dockerTimeout is how long a check may take that says nothing of it, as with Docker.
-const dockerTimeout = 30 * time.Second
-
 // applyHealthcheck reads Docker's health check; times are whole nanoseconds.
 func applyHealthcheck(p *parser, at string, value any, s *Settings) {
 	o := p.object(at, value)
@@ -90,9 +90,10 @@ func applyHealthcheck(p *parser, at string, value any, s *Settings) {
 		}
 		return time.Duration(p.whole(o.at(key), v, int64(least), int64(most)))
 	}
-	h := Health{Interval: duration("Interval", minInterval, maxInterval), Timeout: duration("Timeout", time.Millisecond, maxInterval), Start: duration("StartPeriod", time.Millisecond, maxProbation)}
-	if h.Timeout == 0 {
-		h.Timeout = dockerTimeout
+	h := Health{
+		Docker:   true,
+		Interval: duration("Interval", minInterval, maxInterval), Timeout: duration("Timeout", time.Millisecond, maxInterval),
+		Start: duration("StartPeriod", time.Millisecond, maxProbation), StartInterval: duration("StartInterval", minInterval, maxInterval),
 	}
 	if v := fold(o.members, "Retries"); !isUnset(v) {
 		h.Retries = int(p.whole(o.at("Retries"), v, 1, maxRetries))
@@ -100,8 +101,9 @@ func applyHealthcheck(p *parser, at string, value any, s *Settings) {
 	const want = `["CMD", "program", ...], ["CMD-SHELL", "command"] or ["NONE"]`
 	test := p.texts(o.at("Test"), fold(o.members, "Test"))
 	switch {
-	case len(test) == 0 || len(test) == 1 && test[0] == "NONE":
-		return
+	case len(test) == 0: // the image's, at this pace
+	case len(test) == 1 && test[0] == "NONE":
+		h = Health{NoImage: true}
 	case test[0] == "CMD" && len(test) > 1 && test[1] != "":
 		h.Command = test[1:]
 	case test[0] == "CMD-SHELL" && len(test) == 2 && test[1] != "":

@@ -162,8 +162,12 @@ type Health struct {
 	Interval  time.Duration // between two checks; 0 = DefaultHealthInterval
 	Timeout   time.Duration // of one check; 0 = DefaultHealthTimeout
 	Retries   int           // checks in a row that must fail; 0 = DefaultHealthRetries
-	Start     time.Duration // from its start, in which nothing counts as a failure; 0 = DefaultHealthStart
+	Start     time.Duration // from its start, in which nothing counts as a failure; 0 = DefaultHealthStart, below = none
 	Unhealthy Remedy
+
+	NoImage       bool          // the image's own check is not run
+	Docker        bool          // what is not given here is the image's, else Docker's default, and the first success ends Start
+	StartInterval time.Duration // between two checks in Start; 0 = Interval
 }
 
 // Checked tells whether the agent has to look.

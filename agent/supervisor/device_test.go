@@ -37,6 +37,8 @@ type device struct {
 	absent map[string]error // image reference → why it cannot be fetched
 	broken map[string]error // module → why its doors do not open
 	full   map[string][]string
+	checks map[string]*deployment.ImageHealth // image reference → its own check
+	ill    bool                               // what a check of a module finds
 
 	s     *Supervisor
 	twins *twin.Keeper
@@ -54,6 +56,15 @@ func newDevice(t *testing.T) *device {
 func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 	var due <-chan time.Time
 	code := 0
+	if p.Args[0] == "check" {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.events = append(d.events, "check "+strings.Join(p.Args[1:], " "))
+		if d.ill {
+			return 1
+		}
+		return 0
+	}
 	if p.Args[0] == "exit" {
 		code, _ = strconv.Atoi(p.Args[1])
 		after, _ := time.ParseDuration(p.Args[2])
@@ -108,7 +119,7 @@ func (d *device) Fetch(ctx context.Context, m deployment.Module) (Image, error) 
 	if err := d.absent[m.Settings.Image]; err != nil {
 		return Image{}, err
 	}
-	return Image{Digest: "sha256:" + m.Settings.Image, Args: []string{"run"}}, nil
+	return Image{Digest: "sha256:" + m.Settings.Image, Args: []string{"run"}, Health: d.checks[m.Settings.Image]}, nil
 }
 
 func (d *device) Keep(_ context.Context, digests []string) error {
@@ -137,6 +148,10 @@ func (d *device) Open(_ context.Context, s Seat, inst sandbox.Instance) error {
 		d.t.Errorf("open %s for instance %s", s.Module.Name, inst.ID())
 	}
 	return d.broken[s.Module.Name]
+}
+
+func (d *device) Command(s Seat, args []string) sandbox.Command {
+	return sandbox.Command{Args: args, Env: s.Image.Env, Cwd: s.Image.Cwd, User: s.Image.User}
 }
 
 func (d *device) Shut(string) {}
@@ -371,4 +386,11 @@ func (d *device) fullOf(module string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.full[module]
+}
+
+// ails says what checks of modules find from now on.
+func (d *device) ails(ill bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ill = ill
 }

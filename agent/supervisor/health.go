@@ -95,14 +95,24 @@ func (u *unit) illnessLocked() string {
 	return strings.Join(all, "; ")
 }
 
+// health is what is looked at: the newest deployment's checks, else those of the image that runs.
+func (u *unit) health() deployment.Health {
+	return u.module().Settings.Health.With(u.seat.Image.Health)
+}
+
 // examine looks after the health of an instance until ctx ends. What to look at is asked each time: a deployment may change it.
 func (u *unit) examine(ctx context.Context, inst sandbox.Instance) {
 	began := time.Now()
 	failures := 0
 	told := ""
+	up := false // a check of Docker's kind succeeded: from then on failures count
 	for {
-		h := u.module().Settings.Health
+		h := u.health()
+		starting := !up && time.Since(began) < orDefault(h.Start, deployment.DefaultHealthStart)
 		interval := orDefault(h.Interval, deployment.DefaultHealthInterval)
+		if starting && h.StartInterval > 0 {
+			interval = h.StartInterval
+		}
 		if h.Heartbeat > 0 {
 			interval = min(interval, h.Heartbeat)
 		}
@@ -113,18 +123,26 @@ func (u *unit) examine(ctx context.Context, inst sandbox.Instance) {
 			timer.Stop()
 			return
 		}
-		if h = u.module().Settings.Health; !h.Checked() || paused(inst) {
+		if h = u.health(); paused(inst) {
+			continue
+		}
+		if !h.Checked() { // a deployment took the checks away, and their word with them
+			failures = 0
+			if told != "" {
+				told = ""
+				u.opine(opinion{checks, ""})
+			}
 			continue
 		}
 		err := u.look(ctx, inst, h, began)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && time.Since(began) < orDefault(h.Start, deployment.DefaultHealthStart) {
+		if err != nil && !up && time.Since(began) < orDefault(h.Start, deployment.DefaultHealthStart) {
 			continue
 		}
 		if err == nil {
-			failures = 0
+			failures, up = 0, h.Docker
 		} else {
 			failures++
 		}
@@ -175,7 +193,7 @@ func (u *unit) look(ctx context.Context, inst sandbox.Instance, h deployment.Hea
 		}
 	}
 	if len(h.Command) > 0 {
-		if err := checkCommand(ctx, inst, h.Command); err != nil {
+		if err := checkCommand(ctx, inst, u.s.cfg.Hosting.Command(u.seat, h.Command)); err != nil {
 			return err
 		}
 	}
@@ -197,20 +215,24 @@ func (u *unit) look(ctx context.Context, inst sandbox.Instance, h deployment.Hea
 // maxSaid is how much of a check's output is told, in bytes.
 const maxSaid = 200
 
-func checkCommand(ctx context.Context, inst sandbox.Instance, args []string) error {
+// checkCommand runs the check as Docker does: with the module's environment, directory and user.
+func checkCommand(ctx context.Context, inst sandbox.Instance, c sandbox.Command) error {
 	runner, ok := inst.(sandbox.Execer)
 	if !ok {
 		return nil
 	}
 	said := &head{most: maxSaid}
-	exit, err := runner.Exec(ctx, sandbox.Command{Args: args, Stdout: said, Stderr: said})
+	c.Stdout, c.Stderr = said, said
+	name := strings.Join(c.Args, " ")
+	name = name[:min(len(name), maxSaid)]
+	exit, err := runner.Exec(ctx, c)
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("check by %s did not end in time", args[0])
+		return fmt.Errorf("check by %q did not end in time", name)
 	case err != nil:
-		return fmt.Errorf("check by %s: %w", args[0], err)
+		return fmt.Errorf("check by %q: %w", name, err)
 	case exit.Code != 0:
-		return fmt.Errorf("check by %s: %s: %q", args[0], describe(exit), said.kept)
+		return fmt.Errorf("check by %q: %s: %q", name, describe(exit), said.kept)
 	}
 	return nil
 }

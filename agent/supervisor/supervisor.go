@@ -25,6 +25,8 @@ type Image struct {
 
 	Entry   int      `json:"entry,omitempty"`   // how many of Args are the program and what always follows it; the rest a deployment's Cmd replaces
 	Volumes []string `json:"volumes,omitempty"` // directories that the image wants to keep
+
+	Health *deployment.ImageHealth `json:"health,omitempty"` // its own check; nil = it has none
 }
 
 // Images fetches and mounts images.
@@ -50,6 +52,8 @@ type Hosting interface {
 	Spec(ctx context.Context, s Seat) (sandbox.Spec, error)
 	// Open opens the module's doors to the agent; called before the program runs, and again by an agent that adopts it.
 	Open(ctx context.Context, s Seat, i sandbox.Instance) error
+	// Command gives a further program what the module's own has around it: environment, directory, user.
+	Command(s Seat, args []string) sandbox.Command
 	// Shut closes the doors of a module whose program has ended.
 	Shut(module string)
 	// Removed says that a module is no longer part of the deployment.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,17 @@ import (
 
 func main() {
 	cwd, _ := os.Getwd()
+	switch os.Args[1] {
+	case "check":
+		fmt.Println("cwd", cwd, "uid", os.Getuid(), "A", os.Getenv("A"))
+		if _, err := os.Stat("/tmp/sick"); err == nil {
+			os.Exit(1)
+		}
+		return
+	case "sicken":
+		fmt.Println(os.WriteFile("/tmp/sick", nil, 0o600))
+		return
+	}
 	conf, err := os.ReadFile("/etc/app.conf")
 	fmt.Println("args", os.Args[1:], "cwd", cwd, "uid", os.Getuid(), "gid", os.Getgid(), "A", os.Getenv("A"), "B", os.Getenv("B"), "conf", string(conf), err)
 	_, secret := os.ReadFile("/etc/mine")
@@ -60,7 +72,7 @@ func buildProgram(t *testing.T) []byte {
 }
 
 // appImage is an image of two layers around the program.
-func appImage(t *testing.T, c *ocitest.Content) ocitest.Object {
+func appImage(t *testing.T, c *ocitest.Content, more ocitest.Object) ocitest.Object {
 	t.Helper()
 	directory := tar.Header{Typeflag: tar.TypeDir}
 	base := ocitest.Layer(t,
@@ -72,10 +84,12 @@ func appImage(t *testing.T, c *ocitest.Content) ocitest.Object {
 	)
 	top := ocitest.Layer(t, ocitest.Entry{Name: "etc/app.conf", Content: []byte("new")}, ocitest.Entry{Name: "etc/.wh.gone"},
 		ocitest.Entry{Name: "etc/mine", Content: []byte("x"), Header: tar.Header{Mode: 0o400, Uid: 1234, Gid: 77}})
-	return c.Image(runtime.GOARCH, ocitest.Object{
+	config := ocitest.Object{
 		"Entrypoint": []string{"/app", "-e"}, "Cmd": []string{"default"}, "Env": []string{"A=image", "B=image"}, "WorkingDir": "/srv", "User": "app:www",
 		"StopSignal": "SIGQUIT", "Volumes": ocitest.Object{"/var/keep": ocitest.Object{}}, "ExposedPorts": ocitest.Object{"80/tcp": ocitest.Object{}},
-	}, base, top)
+	}
+	maps.Copy(config, more)
+	return c.Image(runtime.GOARCH, config, base, top)
 }
 
 // dockerManifest deploys one module as a manifest for Azure IoT Edge does.
@@ -115,7 +129,7 @@ func TestADockerModuleRunsFromALoadedImage(t *testing.T) {
 	t.Parallel()
 	d := startDevice(t)
 	c := ocitest.NewContent(t)
-	c.Layout(d.path("layout"), "v1", appImage(t, c))
+	c.Layout(d.path("layout"), "v1", appImage(t, c, nil))
 	if out, code := d.sandpiper("image", "load", d.path("layout"), "--name", "registry.example/team/app:1"); code != 0 {
 		t.Fatalf("image load: %d %s", code, out)
 	}
@@ -163,4 +177,30 @@ func TestADockerModuleRunsFromALoadedImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.until("the image's stop signal", func() (bool, string) { log := d.logs("app"); return strings.Contains(log, "ended by quit"), log })
+}
+
+// TestAnImagesOwnCheckIsRunInside: as Docker runs it, with the module's environment, directory and user.
+func TestAnImagesOwnCheckIsRunInside(t *testing.T) {
+	t.Parallel()
+	d := startDevice(t)
+	c := ocitest.NewContent(t)
+	c.Layout(d.path("layout"), "v1", appImage(t, c, ocitest.Object{"Healthcheck": ocitest.Object{"Test": []string{"CMD", "/app", "check"}, "Interval": 1e9, "Retries": 1}}))
+	if out, code := d.sandpiper("image", "load", d.path("layout"), "--name", "registry.example/team/app:1"); code != 0 {
+		t.Fatalf("image load: %d %s", code, out)
+	}
+	deploy := func(options string) {
+		t.Helper()
+		want := strings.Replace(string(dockerManifest(t, "registry.example/team/app:1", options, nil)), `"restartPolicy":"always"`, `"restartPolicy":"never"`, 1)
+		if _, err := d.client().Apply(t.Context(), []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deploy(`{}`)
+	d.untilRunning("app")
+	if out, _, code := d.run("", "module", "exec", "app", "/app", "sicken"); code != 0 || out != "<nil>\n" {
+		t.Fatalf("exec: %d %s", code, out)
+	}
+	d.expectWhy("app", "unhealthy: it runs since ", `check by "/app check": exit code 1: "cwd /srv uid 1234 A image`)
+	deploy(`{"Healthcheck":{"Test":["NONE"]}}`)
+	d.expectWhy("app", "running: it runs since ")
 }

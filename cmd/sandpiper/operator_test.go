@@ -197,7 +197,7 @@ func TestHealthOfModulesIsLookedAfter(t *testing.T) {
 	if stdout, stderr, code := d.run("", "module", "exec", "command", "rm", "/tmp/well"); code != 0 {
 		t.Fatalf("exec: %s%s", stdout, stderr)
 	}
-	d.expectWhy("command", "unhealthy: it runs since ", "check by test: exit code 1")
+	d.expectWhy("command", "unhealthy: it runs since ", `check by "test -e /tmp/well": exit code 1`)
 	if stdout, stderr, code := d.run("", "module", "exec", "command", "touch", "/tmp/well"); code != 0 {
 		t.Fatalf("exec: %s%s", stdout, stderr)
 	}

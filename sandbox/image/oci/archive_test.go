@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,7 +204,8 @@ func TestTheConfigSaysHowToRun(t *testing.T) {
 	l.index(l.image(object{
 		"Entrypoint": []string{"/bin/a", "-x"}, "Cmd": []string{"one"}, "Env": []string{"A=1"}, "WorkingDir": "srv/./app", "User": "app:www",
 		"StopSignal": "SIGQUIT", "ExposedPorts": object{"80/tcp": object{}}, "Volumes": object{"/var/data/": object{}}, "Labels": object{"k": "v"},
-		"Healthcheck": object{"Test": []string{"CMD", "/bin/check"}, "Interval": 5_000_000_000, "Retries": 3},
+		"Healthcheck": object{"Test": []string{"CMD", "/bin/check"}, "Interval": 5_000_000_000, "StartInterval": 1_000_000_000, "Retries": 3},
+		"Shell":       []string{"/bin/bash", "-c"},
 	}, layerOf(t, dirOf("srv"))))
 	img, _, _, err := merge(t, l.dir)
 	if err != nil {
@@ -214,10 +216,32 @@ func TestTheConfigSaysHowToRun(t *testing.T) {
 	want := oci.Config{
 		Platform: oci.Platform{OS: "linux", Arch: "amd64"}, Entrypoint: []string{"/bin/a", "-x"}, Cmd: []string{"one"}, Env: []string{"A=1"},
 		Cwd: "/srv/app", User: "app:www", Stop: "SIGQUIT", Ports: []string{"80/tcp"}, Volumes: []string{"/var/data"}, Labels: map[string]string{"k": "v"},
-		Health: &oci.Health{Test: []string{"CMD", "/bin/check"}, Interval: 5 * time.Second, Retries: 3},
+		Health: &oci.Health{
+			Test: []string{"CMD", "/bin/check"}, Shell: []string{"/bin/bash", "-c"}, Interval: 5 * time.Second, StartInterval: time.Second, Retries: 3,
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestAnImagesCheckIsReadAsDockerReadsIt(t *testing.T) {
+	t.Parallel()
+	for claim, c := range map[string]struct {
+		health oci.Health
+		want   []string
+	}{
+		"a program":             {oci.Health{Test: []string{"CMD", "/bin/c", "-x"}}, []string{"/bin/c", "-x"}},
+		"a command":             {oci.Health{Test: []string{"CMD-SHELL", "a || b"}}, []string{"/bin/sh", "-c", "a || b"}},
+		"the image's shell":     {oci.Health{Test: []string{"CMD-SHELL", "a"}, Shell: []string{"/bin/bash", "-ec"}}, []string{"/bin/bash", "-ec", "a"}},
+		"none":                  {oci.Health{Test: []string{"NONE"}}, nil},
+		"a kind nobody knows":   {oci.Health{Test: []string{"/bin/c", "x"}}, nil},
+		"a kind without a word": {oci.Health{Test: []string{"CMD"}}, nil},
+		"nothing":               {oci.Health{}, nil},
+	} {
+		if got := c.health.Args(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", claim, got, c.want)
+		}
 	}
 }
 

@@ -28,13 +28,29 @@ type Config struct {
 	DiffIDs    []Digest          `json:"-"` // of the plain layers, lowest first
 }
 
-// Health is the image's own check. A sandbox does not run it; it is kept to be shown.
+// Health is the image's own check (HEALTHCHECK), as the image writes it: zero, and what is below it, is Docker's default.
 type Health struct {
-	Test        []string      `json:"test"`
-	Interval    time.Duration `json:"interval,omitempty"` // nanoseconds, as Docker writes them
-	Timeout     time.Duration `json:"timeout,omitempty"`
-	StartPeriod time.Duration `json:"start_period,omitempty"`
-	Retries     int           `json:"retries,omitempty"`
+	Test          []string      `json:"test"`               // the kind, CMD or CMD-SHELL, and what is run
+	Shell         []string      `json:"shell,omitempty"`    // that a CMD-SHELL is given to; empty = /bin/sh -c
+	Interval      time.Duration `json:"interval,omitempty"` // nanoseconds, as Docker writes them
+	Timeout       time.Duration `json:"timeout,omitempty"`
+	StartPeriod   time.Duration `json:"start_period,omitempty"`
+	StartInterval time.Duration `json:"start_interval,omitempty"`
+	Retries       int           `json:"retries,omitempty"`
+}
+
+// Args are the program and arguments of the check; none when it is of a kind that Docker does not run either.
+func (h Health) Args() []string {
+	switch {
+	case len(h.Test) < 2 || h.Test[1] == "":
+	case h.Test[0] == "CMD":
+		return h.Test[1:]
+	case h.Test[0] == "CMD-SHELL" && len(h.Shell) > 0:
+		return slices.Concat(h.Shell, h.Test[1:])
+	case h.Test[0] == "CMD-SHELL":
+		return append([]string{"/bin/sh", "-c"}, h.Test[1:]...)
+	}
+	return nil
 }
 
 // configFile is the part of an image's config that is read.
@@ -55,10 +71,11 @@ type configFile struct {
 		Labels       map[string]string   `json:"Labels"`
 		StopSignal   string              `json:"StopSignal"`
 		Healthcheck  *struct {
-			Test                           []string
-			Interval, Timeout, StartPeriod time.Duration
-			Retries                        int
+			Test                                          []string
+			Interval, Timeout, StartPeriod, StartInterval time.Duration
+			Retries                                       int
 		} `json:"Healthcheck"`
+		Shell []string `json:"Shell"`
 	} `json:"config"`
 }
 
@@ -82,7 +99,9 @@ func ParseConfig(text []byte) (Config, error) {
 		Labels: f.Config.Labels, DiffIDs: f.RootFS.DiffIDs,
 	}
 	if h := f.Config.Healthcheck; h != nil && len(h.Test) > 0 && h.Test[0] != "NONE" {
-		c.Health = &Health{Test: h.Test, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, Retries: h.Retries}
+		c.Health = &Health{
+			Test: h.Test, Shell: f.Config.Shell, Interval: h.Interval, Timeout: h.Timeout, StartPeriod: h.StartPeriod, StartInterval: h.StartInterval, Retries: h.Retries,
+		}
 	}
 	return c.checked(f.RootFS.Type)
 }
@@ -98,7 +117,11 @@ func (c Config) checked(rootType string) (Config, error) {
 		return bad("lists %d layers, up to %d are read", len(c.DiffIDs), maxLayers)
 	}
 	labels := slices.AppendSeq(slices.Collect(maps.Keys(c.Labels)), maps.Values(c.Labels))
-	for _, list := range [][]string{c.Entrypoint, c.Cmd, c.Env, c.Ports, c.Volumes, labels, {c.Cwd, c.User, c.Stop}} {
+	lists := [][]string{c.Entrypoint, c.Cmd, c.Env, c.Ports, c.Volumes, labels, {c.Cwd, c.User, c.Stop}}
+	if c.Health != nil {
+		lists = append(lists, c.Health.Test, c.Health.Shell)
+	}
+	for _, list := range lists {
 		if len(list) > maxWords {
 			return bad("has a list of %d elements, up to %d are read", len(list), maxWords)
 		}
