@@ -38,6 +38,7 @@ type Agent struct {
 	dev     device
 	log     *slog.Logger
 	version string
+	config  string // path of its configuration file
 	started time.Time
 	ready   atomic.Int64 // nanoseconds from the start of the process until modules could publish; 0 = not yet
 
@@ -82,7 +83,7 @@ func (a *Agent) edgeHub() iothub.ID {
 // New opens the store and builds every engine. Nothing runs and nothing listens before Run.
 func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
 	cfg = cfg.withDefaults()
-	a = &Agent{cfg: cfg, log: opts.Logger, version: opts.Version, started: time.Now(), syncNow: make(chan struct{}, 1)}
+	a = &Agent{cfg: cfg, log: opts.Logger, version: opts.Version, config: opts.Config, started: time.Now(), syncNow: make(chan struct{}, 1)}
 	if a.dev, err = cfg.identity(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}

@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Version     string
 	Logger      *slog.Logger // default: discard
+	Config      string       // path of the configuration file, for whoever asks
 	CheckConfig func() error // reads the configuration file again; nil = it cannot change
 }
 

@@ -18,7 +18,7 @@ import (
 func (a *Agent) status(context.Context) (control.Status, error) {
 	version, result := a.supervisor.Deployment()
 	st := control.Status{
-		Version: a.version, Device: a.dev.id, Hub: a.dev.hub, Gateway: a.cfg.Device.Gateway, Pid: os.Getpid(),
+		Version: a.version, Device: a.dev.id, Hub: a.dev.hub, Gateway: a.cfg.Device.Gateway, Config: a.config, Pid: os.Getpid(),
 		Started: a.started, ReadySeconds: time.Duration(a.ready.Load()).Seconds(),
 		Deployment: control.Deployment{Version: version, Code: result.Code, Description: result.Description},
 		Links:      []control.Link{}, Modules: []control.Module{}, Queues: []control.Queue{}, Sandbox: []control.Capability{}, Problems: []string{},

@@ -12,8 +12,9 @@ type Status struct {
 	Hub          string       `json:"hub,omitempty"` // absent on a standalone device
 	Pid          int          `json:"pid"`           // of the agent, not of its warden
 	Gateway      string       `json:"gateway"`
-	Started      time.Time    `json:"started"`      // of this agent process
-	ReadySeconds float64      `json:"readySeconds"` // from process start until modules could publish
+	Config       string       `json:"config,omitempty"` // path where it looks for its configuration
+	Started      time.Time    `json:"started"`          // of this agent process
+	ReadySeconds float64      `json:"readySeconds"`     // from process start until modules could publish
 	Deployment   Deployment   `json:"deployment"`
 	Links        []Link       `json:"links"`
 	Modules      []Module     `json:"modules"`

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,6 +22,7 @@ const SocketPath = "/run/sandpiper/module.sock"
 
 // Client is a module's side of its socket: what the command line offers inside a module. Safe for concurrent use.
 type Client struct {
+	path string
 	http *http.Client
 }
 
@@ -36,7 +38,7 @@ func (e *AnswerError) Error() string { return fmt.Sprintf("%s (status %d)", e.Me
 // Dial makes a client of the socket at path. It connects when it is used.
 func Dial(path string) *Client {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	return &Client{http: &http.Client{Transport: &http.Transport{
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", path)
 		},
@@ -210,6 +212,9 @@ func (c *Client) request(ctx context.Context, method, path, contentType string, 
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.http.Do(req)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no %s, the socket of a module: this works inside one, or where --socket names it", c.path)
+	}
 	if err != nil {
 		return nil, err
 	}

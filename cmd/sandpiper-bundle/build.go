@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -46,7 +47,7 @@ source times: compile them with --invalidation-mode unchecked-hash.`,
   sandpiper-bundle build -o mod.spb --name mod --version 1.0.0 --sequence 1 --go ./cmd/mod --arch arm64`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || (len(args) == 0 && f.goPackage == "") {
-				return usagef("%d arguments, want one directory, or --go PACKAGE", len(args))
+				return console.Usagef("%d arguments, want one directory, or --go PACKAGE", len(args))
 			}
 			return nil
 		},
@@ -155,14 +156,14 @@ func (f *buildFlags) build(ctx context.Context, dir string, stdout, stderr io.Wr
 	}
 	b := built{File: f.out, Digest: envelope.Digest(), Signed: envelope.Signed(), Size: n, Image: int64(m.Image.Size), Files: tree.Files}
 	if f.json {
-		return printJSON(stdout, b)
+		return console.JSON(stdout, b)
 	}
 	state := "signed by " + key.Public().ID().String()
 	if !b.Signed {
 		state = "NOT signed yet: run sandpiper-bundle sign"
 	}
 	_, err = fmt.Fprintf(stdout, "%s: %s %s, sequence %d, %s, %d files, image %s, bundle %s, %s\ndigest %s\n",
-		b.File, m.Name, m.Version, m.Sequence, m.Platform.Arch, b.Files, size(b.Image), size(b.Size), state, b.Digest)
+		b.File, m.Name, m.Version, m.Sequence, m.Platform.Arch, b.Files, console.Size(b.Image), console.Size(b.Size), state, b.Digest)
 	return err
 }
 
@@ -184,7 +185,7 @@ func (f *buildFlags) manifest() (bundle.Manifest, time.Time, error) {
 	if text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return bundle.Manifest{}, time.Time{}, usagef("SOURCE_DATE_EPOCH %q, want Unix seconds", text)
+			return bundle.Manifest{}, time.Time{}, console.Usagef("SOURCE_DATE_EPOCH %q, want Unix seconds", text)
 		}
 		seconds = n
 	}
@@ -221,7 +222,7 @@ func (f *buildFlags) runtime() (*bundle.Runtime, error) {
 	for _, text := range f.env {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok {
-			return nil, usagef("--env %q, want NAME=VALUE", text)
+			return nil, console.Usagef("--env %q, want NAME=VALUE", text)
 		}
 		if r.Env == nil {
 			r.Env = make(map[string]string)
@@ -230,7 +231,7 @@ func (f *buildFlags) runtime() (*bundle.Runtime, error) {
 	}
 	if len(f.args) == 0 && f.goPackage == "" {
 		if r.Env != nil || f.cwd+f.user+f.stop != "" || f.hostView {
-			return nil, usagef("--env, --cwd, --user, --stop-signal and --host-view need --arg")
+			return nil, console.Usagef("--env, --cwd, --user, --stop-signal and --host-view need --arg")
 		}
 		return nil, nil //nolint:nilnil // a bundle that leaves its start to the deployment
 	}
@@ -243,7 +244,7 @@ func moment(flag, text string) (uint64, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil || t.Unix() < 0 {
-		return 0, usagef("--%s %q, want a time such as 2030-01-31T00:00:00Z", flag, text)
+		return 0, console.Usagef("--%s %q, want a time such as 2030-01-31T00:00:00Z", flag, text)
 	}
 	return uint64(t.Unix()), nil
 }
@@ -260,5 +261,5 @@ func dependency(text string) (bundle.Dependency, error) {
 			return d, nil
 		}
 	}
-	return d, usagef("--depends %q, want NAME:MIN or NAME:MIN:MAX", text)
+	return d, console.Usagef("--depends %q, want NAME:MIN or NAME:MIN:MAX", text)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -41,9 +42,9 @@ images in memory, and fifteen times what is in the old one alone.`,
 				return err
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), m)
+				return console.JSON(c.OutOrStdout(), m)
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s instead of %s\n", m.File, size(m.Size), size(int64(m.Full)))
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: %s instead of %s\n", m.File, console.Size(m.Size), console.Size(int64(m.Full)))
 			return err
 		},
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -47,7 +48,7 @@ func inspectCommand() *cobra.Command {
 				}
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), i)
+				return console.JSON(c.OutOrStdout(), i)
 			}
 			return i.print(c.OutOrStdout())
 		},
@@ -132,10 +133,10 @@ func (i inspected) print(w io.Writer) error {
 	if m.Build != nil {
 		row("built", "%s", strings.TrimSpace("times "+when(m.Build.Epoch)+" "+m.Build.Source))
 	}
-	row("image", "%v, %s, %v", m.Image.Format, size(int64(m.Image.Size)), m.Image.Digest)
+	row("image", "%v, %s, %v", m.Image.Format, console.Size(int64(m.Image.Size)), m.Image.Digest)
 	row("fs-verity", "%v", m.Image.Verity)
-	row("payload", "%s in %d chunks", size(int64(m.Index.Payload)), i.Chunks)
-	row("file", "%s, %v", size(i.Size), i.FileSum)
+	row("payload", "%s in %d chunks", console.Size(int64(m.Index.Payload)), i.Chunks)
+	row("file", "%s, %v", console.Size(i.Size), i.FileSum)
 	return t.Flush()
 }
 

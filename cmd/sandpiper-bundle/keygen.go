@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -29,7 +30,7 @@ func keygenCommand() *cobra.Command {
 			}
 			a, err := bundle.ParseAlgorithm(alg)
 			if err != nil {
-				return usageError{err}
+				return console.Usage(err)
 			}
 			key, err := bundle.GenerateKey(a)
 			if err != nil {

@@ -14,17 +14,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // version is set by the linker (-X main.version=…).
@@ -37,66 +36,32 @@ func main() {
 	os.Exit(code)
 }
 
-// usageError is a mistake in how the command was typed.
-type usageError struct{ error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
 // run is the whole command; it exists apart from main so that tests can call it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
-		Use:           "sandpiper-bundle",
-		Short:         "Build, sign and check Sandpiper bundles",
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Use:   "sandpiper-bundle",
+		Short: "Build, sign and check Sandpiper bundles",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
+				return console.Usagef("unknown command %q", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SetArgs(args)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(keygenCommand(), buildCommand(), signCommand(), verifyCommand(), inspectCommand(), deltaCommand(), extractCommand(), versionCommand())
-	err := root.ExecuteContext(ctx)
-	var usage usageError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &usage), isCobraUsage(err):
-		fmt.Fprintf(stderr, "sandpiper-bundle: %s; see `sandpiper-bundle help`\n", oneLine(err))
-		return 2
-	}
-	fmt.Fprintf(stderr, "sandpiper-bundle: %s\n", oneLine(err))
-	return 1
+	return console.Execute(ctx, root, args, stderr)
 }
-
-// isCobraUsage tells the mistakes that the command finder reports without a type.
-func isCobraUsage(err error) bool {
-	return strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag")
-}
-
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // files wants n arguments and names them in the error.
 func files(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usagef("%d arguments, want %s", len(args), what)
+			return console.Usagef("%d arguments, want %s", len(args), what)
 		}
 		return nil
 	}
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }
 
 func versionCommand() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -32,7 +33,7 @@ OpenSC's pkcs11-tool does the signing, with the module that module-path names (o
 		RunE: func(c *cobra.Command, args []string) error {
 			if envelopeFile != "" {
 				if keyName != "" || detached {
-					return usagef("--envelope puts in what is signed already: leave out --key and --detached")
+					return console.Usagef("--envelope puts in what is signed already: leave out --key and --detached")
 				}
 				digest, err := attach(args[0], envelopeFile)
 				if err != nil {
@@ -42,7 +43,7 @@ OpenSC's pkcs11-tool does the signing, with the module that module-path names (o
 				return err
 			}
 			if keyName == "" {
-				return usagef("sign wants --key, or --envelope for what was signed elsewhere")
+				return console.Usagef("sign wants --key, or --envelope for what was signed elsewhere")
 			}
 			key, err := openKey(c.Context(), keyName)
 			if err != nil {
@@ -169,7 +170,7 @@ func verifyCommand() *cobra.Command {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), map[string]any{"file": args[0], "digest": head.Digest, "signer": head.Signer.ID(), "name": head.Manifest.Name, "version": head.Manifest.Version, "sequence": head.Manifest.Sequence})
+				return console.JSON(c.OutOrStdout(), map[string]any{"file": args[0], "digest": head.Digest, "signer": head.Signer.ID(), "name": head.Manifest.Name, "version": head.Manifest.Version, "sequence": head.Manifest.Sequence})
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s: good: %s %s, sequence %d, signed by %v\ndigest %s\n",
 				args[0], head.Manifest.Name, head.Manifest.Version, head.Manifest.Sequence, head.Signer, head.Digest)

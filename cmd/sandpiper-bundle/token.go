@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
@@ -64,7 +65,7 @@ func parseToken(uri string) (*token, error) {
 		name, value, _ := strings.Cut(part, "=")
 		value, err := url.PathUnescape(value)
 		if err != nil {
-			return nil, usagef("--key: %s of the pkcs11: URI is not percent-encoded", name)
+			return nil, console.Usagef("--key: %s of the pkcs11: URI is not percent-encoded", name)
 		}
 		switch name {
 		case "token":
@@ -77,16 +78,16 @@ func parseToken(uri string) (*token, error) {
 		case "module-path":
 			t.module = value
 		case "pin-value", "pin-source":
-			return nil, usagef("--key: no PIN in the pkcs11: URI, where others can see it: set $%s", pinVariable)
+			return nil, console.Usagef("--key: no PIN in the pkcs11: URI, where others can see it: set $%s", pinVariable)
 		default:
-			return nil, usagef("--key: unknown part %q of the pkcs11: URI, want token, object, id or module-path", name)
+			return nil, console.Usagef("--key: unknown part %q of the pkcs11: URI, want token, object, id or module-path", name)
 		}
 	}
 	switch {
 	case t.object == "" && t.id == "":
-		return nil, usagef("--key: the pkcs11: URI names no key, want object=LABEL or id=…")
+		return nil, console.Usagef("--key: the pkcs11: URI names no key, want object=LABEL or id=…")
 	case t.module == "":
-		return nil, usagef("--key: the token's library is not known: add ?module-path=/usr/lib/…/libsofthsm2.so, or set $%s", moduleVariable)
+		return nil, console.Usagef("--key: the token's library is not known: add ?module-path=/usr/lib/…/libsofthsm2.so, or set $%s", moduleVariable)
 	}
 	return t, nil
 }

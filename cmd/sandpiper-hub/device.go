@@ -13,6 +13,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) deviceCommand() *cobra.Command {
@@ -53,7 +54,7 @@ func (s *shared) deviceCommand() *cobra.Command {
 			})
 		},
 	})
-	return s.group("device", "Devices of the registry", create, list,
+	return console.Group("device", "Devices of the registry", create, list,
 		s.withJSON(s.one("show DEVICE", "Print a device, its keys too", 1, s.show)),
 		s.one("delete DEVICE", "Delete a device and its modules", 1, remove),
 		s.one("connection-string DEVICE", "Print what the device is configured with", 1, s.connectionString))
@@ -77,7 +78,7 @@ func (s *shared) moduleCommand() *cobra.Command {
 			return s.create(cmd, hub.NewIdentity{ID: id})
 		},
 	})
-	return s.group("module", "Modules of the registry", create, list,
+	return console.Group("module", "Modules of the registry", create, list,
 		s.withJSON(s.one("show DEVICE MODULE", "Print a module, its keys too", 2, s.show)),
 		s.one("delete DEVICE MODULE", "Delete a module", 2, remove),
 		s.one("connection-string DEVICE MODULE", "Print what the module is configured with", 2, s.connectionString))
@@ -104,7 +105,7 @@ func (s *shared) create(cmd *cobra.Command, n hub.NewIdentity) error {
 			return err
 		}
 		if s.json {
-			return printJSON(s.out, made)
+			return console.JSON(s.out, made)
 		}
 		return s.connectionOf(c, made)
 	})
@@ -115,7 +116,7 @@ func (s *shared) show(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(s.out, found)
+	return console.JSON(s.out, found)
 }
 
 func remove(cmd *cobra.Command, c *hub.Owner, id iothub.ID) error {
@@ -143,7 +144,7 @@ func (s *shared) connectionOf(c *hub.Owner, i hub.Identity) error {
 // identities prints a listing.
 func (s *shared) identities(list []hub.Identity) error {
 	if s.json {
-		return printJSON(s.out, list)
+		return console.JSON(s.out, list)
 	}
 	var rows [][]string
 	for _, i := range list {
@@ -153,7 +154,7 @@ func (s *shared) identities(list []hub.Identity) error {
 		}
 		rows = append(rows, []string{name, status, i.ConnectionState, i.Authentication.Type})
 	}
-	return table(s.out, "ID STATUS CONNECTION AUTHENTICATION", rows)
+	return console.Table(s.out, "ID STATUS CONNECTION AUTHENTICATION", rows)
 }
 
 // thumbprint is the SHA-256 fingerprint of the first certificate in a PEM file.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) eventsCommand() *cobra.Command {
@@ -27,7 +28,7 @@ func (s *shared) eventsCommand() *cobra.Command {
 			if since != "" {
 				at, err := parseSince(since, time.Now())
 				if err != nil {
-					return usageError{err}
+					return console.Usage(err)
 				}
 				q.Since = at
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) importCommand() *cobra.Command {
@@ -33,7 +34,7 @@ func (s *shared) importCommand() *cobra.Command {
 					return err
 				}
 				if s.json {
-					return printJSON(s.out, took)
+					return console.JSON(s.out, took)
 				}
 				fmt.Fprintf(s.out, "%s: %d messages, %d of them new; the receipt is in %s\n", took.Device, took.Messages, took.New, out)
 				return nil

@@ -6,18 +6,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // version is set by the linker.
@@ -30,35 +30,9 @@ func main() {
 	os.Exit(code)
 }
 
-// usageError is a mistake in how the command was typed.
-type usageError struct{ error }
-
 // run is the whole command; it exists apart from main so that tests can call it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := command(stdin, stdout, stderr)
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	line := strings.Join(strings.Fields(err.Error()), " ")
-	var usage usageError
-	if errors.As(err, &usage) || isCobraUsage(line) {
-		fmt.Fprintf(stderr, "sandpiper-hub: %s; see `sandpiper-hub help`\n", line)
-		return 2
-	}
-	fmt.Fprintf(stderr, "sandpiper-hub: %s\n", line)
-	return 1
-}
-
-// isCobraUsage tells the mistakes that the flag parser finds; it gives them no type.
-func isCobraUsage(text string) bool {
-	for _, prefix := range []string{"unknown command", "unknown flag", "unknown shorthand flag", "accepts ", "requires at least", "flag needs an argument", "invalid argument", "required flag"} {
-		if strings.HasPrefix(text, prefix) {
-			return true
-		}
-	}
-	return false
+	return console.Execute(ctx, command(stdin, stdout, stderr), args, stderr)
 }
 
 // shared holds what several verbs need.
@@ -72,13 +46,11 @@ type shared struct {
 
 func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	s := &shared{stdin: stdin, out: stdout, err: stderr}
-	root := &cobra.Command{Use: "sandpiper-hub", Short: "A hub that speaks IoT Hub's language", SilenceErrors: true, SilenceUsage: true, Version: version}
+	root := &cobra.Command{Use: "sandpiper-hub", Short: "A hub that speaks IoT Hub's language"}
 	root.SetIn(stdin)
 	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&s.dir, "dir", "hub", "the hub's directory: its state, and how to reach it")
-	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand(), s.importCommand())
+	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand(), s.importCommand(), s.versionCommand())
 	return root
 }
 
@@ -86,6 +58,16 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 func (s *shared) withJSON(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&s.json, "json", false, "print JSON")
 	return c
+}
+
+func (s *shared) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Version of this hub", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(s.out, "sandpiper-hub %s %s/%s %s\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return err
+		},
+	}
 }
 
 func (s *shared) serveCommand() *cobra.Command {

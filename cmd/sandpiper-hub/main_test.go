@@ -62,6 +62,7 @@ func TestAnOperatorsDay(t *testing.T) {
 		{"nobody answers a method", "", []string{"method", "call", "edge1", "blink"}, 1, "404103"},
 		{"events, none", "", []string{"events", "--json"}, 0, ""},
 		{"all events", "", []string{"events", "--all", "--since", "1h", "--json"}, 0, `"kind":"lifeCycle"`},
+		{"its version", "", []string{"version"}, 0, "sandpiper-hub dev linux/"},
 		{"a verb is missing", "", []string{"device"}, 2, "verb"},
 		{"a verb is wrong", "", []string{"device", "explode"}, 2, "explode"},
 		{"a flag is wrong", "", []string{"events", "--now"}, 2, "--now"},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // maxInput bounds what is read from a file or standard input, in bytes.
@@ -30,7 +30,7 @@ func (s *shared) twinCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printJSON(s.out, raw)
+				return console.JSON(s.out, raw)
 			})
 		},
 	})
@@ -55,19 +55,19 @@ func (s *shared) twinCommand() *cobra.Command {
 			}
 			patch, err := json.Marshal(body)
 			if err != nil {
-				return usageError{fmt.Errorf("the patch is not JSON: %w", err)}
+				return console.Usagef("the patch is not JSON: %w", err)
 			}
 			return s.with(func(c *hub.Owner) error {
 				raw, err := c.PatchTwin(cmd.Context(), id, patch)
 				if err != nil || !s.json {
 					return err
 				}
-				return printJSON(s.out, raw)
+				return console.JSON(s.out, raw)
 			})
 		},
 	})
 	set.Flags().BoolVar(&tags, "tags", false, "change the tags instead")
-	return s.group("twin", "Read and change twins", get, set)
+	return console.Group("twin", "Read and change twins", get, set)
 }
 
 // input is JSON as given: itself, "-" for standard input, or @FILE.
@@ -82,7 +82,7 @@ func (s *shared) input(arg string) (json.RawMessage, error) {
 		return nil, err
 	}
 	if !json.Valid(text) {
-		return nil, usageError{errors.New("what was given is not JSON")}
+		return nil, console.Usagef("what was given is not JSON")
 	}
 	return text, nil
 }
@@ -112,16 +112,16 @@ func (s *shared) methodCommand() *cobra.Command {
 				return err
 			}
 			if err := req.Validate(); err != nil {
-				return usageError{err}
+				return console.Usage(err)
 			}
 			return s.with(func(c *hub.Owner) error {
-				done := s.working("waiting for " + id.String())
+				done := console.Working(s.err, "waiting for "+id.String())
 				result, err := c.Invoke(cmd.Context(), id, req)
 				done()
 				if err != nil {
 					return err
 				}
-				if err := printJSON(s.out, result); err != nil {
+				if err := console.JSON(s.out, result); err != nil {
 					return err
 				}
 				if result.Status >= 400 {
@@ -134,7 +134,7 @@ func (s *shared) methodCommand() *cobra.Command {
 	call.Flags().StringVar(&payload, "payload", "null", "JSON, - for standard input, or @FILE")
 	call.Flags().DurationVar(&timeout, "timeout", iothub.DefaultResponseTimeout, "for the answer, 5s to 300s")
 	call.Flags().DurationVar(&connect, "connect-timeout", 0, "for the target to come online, up to 300s")
-	return s.group("method", "Call direct methods", call)
+	return console.Group("method", "Call direct methods", call)
 }
 
 func (s *shared) deployCommand() *cobra.Command {
@@ -157,5 +157,5 @@ func (s *shared) deployCommand() *cobra.Command {
 			return s.with(func(c *hub.Owner) error { return c.Apply(cmd.Context(), id.Device, manifest) })
 		},
 	}
-	return s.group("deploy", "Deploy manifests", apply)
+	return console.Group("deploy", "Deploy manifests", apply)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/hal/linux"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
@@ -28,11 +30,11 @@ func (s *shared) agentCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.loadConfig(cmd, config)
 			if err != nil {
-				return usageError{err}
+				return console.Usage(err)
 			}
 			logger := agent.NewLogger(os.Stderr, cfg.Log)
 			if child {
-				return s.runAgent(cmd.Context(), cfg, logger, func() error {
+				return s.runAgent(cmd.Context(), cfg, config, logger, func() error {
 					_, err := s.loadConfig(cmd, config)
 					return err
 				})
@@ -70,17 +72,21 @@ func (s *shared) runWarden(cmd *cobra.Command, cfg agent.Config, config string, 
 	})
 	var ended *container.AgentExit
 	if errors.As(err, &ended) {
-		return exitError{ended.Code}
+		return console.Exit(ended.Code)
 	}
 	return err
 }
 
-func (s *shared) runAgent(ctx context.Context, cfg agent.Config, logger *slog.Logger, check func() error) error {
+func (s *shared) runAgent(ctx context.Context, cfg agent.Config, config string, logger *slog.Logger, check func() error) error {
+	config, err := filepath.Abs(cmp.Or(config, agent.DefaultConfigPath)) // others ask for it, from where they are
+	if err != nil {
+		return err
+	}
 	lock, err := container.LockAgent(ctx, cfg.RunDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	go shrink(ctx)
-	return agent.Serve(ctx, cfg, agent.Options{Version: version, Logger: logger, CheckConfig: check})
+	return agent.Serve(ctx, cfg, agent.Options{Version: version, Logger: logger, Config: config, CheckConfig: check})
 }

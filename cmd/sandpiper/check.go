@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent"
 	"github.com/sandpiper-edge/sandpiper/agent/checkup"
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/network"
 )
 
@@ -31,28 +33,69 @@ func (s *shared) checkCommand() *cobra.Command {
 					s.printFinding(f)
 				}
 			}
-			cfg, err := agent.Load(config)
+			cfg, source, err := s.checkedConfig(cmd, config)
+			found(source)
 			if errors.Is(err, agent.ErrConfig) {
-				found(checkup.Finding{Area: "configuration", Level: checkup.Bad, What: oneLine(err), Do: "correct it; agent/CONFIG.md lists every key"})
+				found(checkup.Finding{Area: "configuration", Level: checkup.Bad, What: console.OneLine(err), Do: "correct it; agent/CONFIG.md lists every key"})
 			} else if err != nil {
-				return usageError{err}
+				return console.Usage(err)
 			} else {
 				agent.Checkup(cmd.Context(), cfg, []checkup.Area{{Name: "agent", Look: s.checkAgent}, {Name: "network", Look: checkNetwork}}, found)
 			}
 			if s.json {
-				if err := printJSON(s.out, list); err != nil {
+				if err := console.JSON(s.out, list); err != nil {
 					return err
 				}
 			}
 			if bad {
-				return exitError{1}
+				return console.Exit(1)
 			}
 			return cmd.Context().Err()
 		},
 	}
-	c.Flags().StringVar(&config, "config", "", "configuration file (default "+agent.DefaultConfigPath+" if it is there)")
+	c.Flags().StringVar(&config, "config", "", "configuration file (default: that of the agent that answers, else "+agent.DefaultConfigPath+")")
 	c.AddCommand(s.checkStoreCommand(), s.checkNetworkCommand())
 	return s.withJSON(c)
+}
+
+// checkedConfig reads the configuration that a check is held against: the file that is named, whose run_dir says then where its agent
+// answers; else the one that the agent at the run_dir reads; else the default one. The finding says which.
+func (s *shared) checkedConfig(cmd *cobra.Command, named string) (cfg agent.Config, source checkup.Finding, err error) {
+	source = checkup.Finding{Area: "configuration", Level: checkup.Well, What: "read from " + named}
+	if named != "" {
+		if cfg, err = s.loadConfig(cmd, named); err == nil {
+			s.runDir = cfg.RunDir
+		}
+	}
+	status, silent := s.client().Status(cmd.Context())
+	if named != "" {
+		if silent == nil && status.Config != "" && !sameFile(named, status.Config) {
+			source.Level, source.Do = checkup.Warning, "leave out --config to check that one"
+			source.What += ", but the agent at " + s.runDir + " reads " + status.Config
+		}
+		return cfg, source, err
+	}
+	path, why := cmp.Or(status.Config, agent.DefaultConfigPath), "as the running agent does"
+	if silent != nil {
+		why = "no agent answers that could read another"
+	}
+	source.What = fmt.Sprintf("read from %s, %s", path, why)
+	if path == agent.DefaultConfigPath { // alone may be absent
+		if _, gone := os.Stat(path); errors.Is(gone, os.ErrNotExist) {
+			path, source.What = "", fmt.Sprintf("defaults: there is no %s; %s", path, why)
+		}
+	}
+	if cfg, err = agent.Load(path); silent == nil {
+		cfg.RunDir = s.runDir // where it answers, whatever the file says
+	}
+	return cfg, source, err
+}
+
+// sameFile tells whether two paths name one file, or are the same where there is none.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return a == b || err == nil && err2 == nil && os.SameFile(x, y)
 }
 
 func (s *shared) printFinding(f checkup.Finding) {
@@ -66,7 +109,7 @@ func (s *shared) printFinding(f checkup.Finding) {
 func (s *shared) checkAgent(ctx context.Context, say func(checkup.Level, string, string)) {
 	status, err := s.client().Status(ctx)
 	if err != nil {
-		what, do, _ := strings.Cut(oneLine(err), "; ")
+		what, do, _ := strings.Cut(console.OneLine(err), "; ")
 		say(checkup.Bad, what, do)
 		return
 	}

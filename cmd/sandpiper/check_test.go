@@ -47,3 +47,44 @@ func TestCheckNamesEachAreaAndFailsWhenNoAgentRuns(t *testing.T) {
 		t.Errorf("got %d, %s", code, out)
 	}
 }
+
+func TestCheckSaysWhichConfigurationItReads(t *testing.T) {
+	t.Parallel()
+	d := startDevice(t)
+	other := d.write("other.toml", fmt.Sprintf("state_dir = %q\nrun_dir = %q\n", d.path("state"), d.path("run")))
+	wrong := d.write("wrong.toml", "stat = 1\n")
+	own := d.path("config.toml")
+	for name, c := range map[string]struct {
+		args []string
+		says []string
+	}{
+		"that of the agent": {
+			[]string{"--run-dir", d.path("run"), "check"},
+			[]string{"ok       configuration  read from " + own + ", as the running agent does", "ok       agent "},
+		},
+		"one that is named, whose run_dir leads to the agent": {
+			[]string{"check", "--config", own},
+			[]string{"ok       configuration  read from " + own + "\n", "ok       agent "},
+		},
+		"one that is not the agent's": {
+			[]string{"check", "--config", other},
+			[]string{"warning  configuration  read from " + other + ", but the agent at " + d.path("run") + " reads " + own, "leave out --config"},
+		},
+		"one that is wrong": {
+			[]string{"--run-dir", d.path("run"), "check", "--config", wrong},
+			[]string{"read from " + wrong, "bad      configuration  " + "configuration: " + wrong + ":1: unknown key \"stat\""},
+		},
+		"none that anybody names": {
+			[]string{"--run-dir", d.path("nowhere"), "check"},
+			[]string{"/etc/sandpiper/config.toml", "no agent answers that could read another"},
+		},
+	} {
+		var out, errs bytes.Buffer
+		run(t.Context(), c.args, strings.NewReader(""), &out, &errs)
+		for _, says := range c.says {
+			if !strings.Contains(out.String(), says) {
+				t.Errorf("%s: got\n%s%swant %q", name, out.String(), errs.String(), says)
+			}
+		}
+	}
+}

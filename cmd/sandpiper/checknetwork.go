@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/network"
 )
 
@@ -19,7 +20,7 @@ func (s *shared) checkNetworkCommand() *cobra.Command {
 			}{Lacks: append([]string{}, network.Missing()...)}
 			report.Have = len(report.Lacks) == 0
 			if s.json {
-				if err := printJSON(s.out, report); err != nil {
+				if err := console.JSON(s.out, report); err != nil {
 					return err
 				}
 			} else if report.Have {
@@ -33,7 +34,7 @@ func (s *shared) checkNetworkCommand() *cobra.Command {
 					fmt.Fprintln(s.out, "problem:", line)
 				}
 			}
-			return exitError{1}
+			return console.Exit(1)
 		},
 	})
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent"
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/store"
 )
 
@@ -21,14 +21,14 @@ func (s *shared) checkStoreCommand() *cobra.Command {
 		Long: "Ask the running agent how its store is. With no agent running the store is opened here: every file is verified, damaged ones are put\n" +
 			"aside as the agent would at its start. The exit code is 0 when the store is well.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			done := working(s.err, "verifying")
-			report, how, err := s.checkStore(cmd.Context(), config)
+			done := console.Working(s.err, "verifying")
+			report, how, err := s.checkStore(cmd, config)
 			done()
 			if err != nil {
 				return err
 			}
 			if s.json {
-				err = printJSON(s.out, report)
+				err = console.JSON(s.out, report)
 			} else {
 				fmt.Fprintln(s.out, how)
 				for _, why := range report.Why {
@@ -37,7 +37,7 @@ func (s *shared) checkStoreCommand() *cobra.Command {
 				err = printStore(s.out, report)
 			}
 			if err == nil && report.Health != "ok" {
-				err = exitError{1}
+				err = console.Exit(1)
 			}
 			return err
 		},
@@ -46,13 +46,17 @@ func (s *shared) checkStoreCommand() *cobra.Command {
 	return s.withJSON(c)
 }
 
-func (s *shared) checkStore(ctx context.Context, config string) (report control.Store, how string, err error) {
-	if status, err := s.client().Status(ctx); err == nil {
+// checkStore asks the agent that answers at the run_dir, or at that of the configuration that is named.
+func (s *shared) checkStore(cmd *cobra.Command, config string) (report control.Store, how string, err error) {
+	cfg, err := s.loadConfig(cmd, config)
+	if err == nil && config != "" {
+		s.runDir = cfg.RunDir
+	}
+	if status, err := s.client().Status(cmd.Context()); err == nil {
 		return status.Store, "asked the agent of " + status.Device, nil
 	}
-	cfg, err := agent.Load(config)
 	if err != nil {
-		return report, "", usageError{err}
+		return report, "", console.Usage(err)
 	}
 	dir := filepath.Join(cfg.StateDir, "store")
 	st, err := store.Open(store.Config{Dir: dir, MaxBytes: int64(cfg.Store.MaxBytes)})

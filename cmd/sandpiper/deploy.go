@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) deployCommand() *cobra.Command {
-	c := &cobra.Command{Use: "deploy", Short: "Plan, apply and show the deployment of this device"}
 	plan := &cobra.Command{
 		Use: "plan FILE", Short: "What applying a manifest would do (FILE - is standard input)", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,8 +42,7 @@ func (s *shared) deployCommand() *cobra.Command {
 			return s.printDocument(doc)
 		},
 	}
-	c.AddCommand(s.withJSON(plan), s.withJSON(apply), s.withJSON(show))
-	return c
+	return console.Group("deploy", "Plan, apply and show the deployment of this device", s.withJSON(plan), s.withJSON(apply), s.withJSON(show))
 }
 
 // manifest has the agent read a manifest.
@@ -52,7 +51,7 @@ func (s *shared) manifest(ctx context.Context, file, what string, ask func(conte
 	if err != nil {
 		return control.Plan{}, err
 	}
-	done := working(s.err, what+" "+file)
+	done := console.Working(s.err, what+" "+file)
 	defer done()
 	return ask(ctx, text)
 }
@@ -60,7 +59,7 @@ func (s *shared) manifest(ctx context.Context, file, what string, ask func(conte
 // printPlan prints what is to be done.
 func (s *shared) printPlan(plan control.Plan) error {
 	if s.json {
-		return printJSON(s.out, plan)
+		return console.JSON(s.out, plan)
 	}
 	for _, note := range plan.Notes {
 		fmt.Fprintln(s.err, "note:", note)
@@ -73,7 +72,7 @@ func (s *shared) printPlan(plan control.Plan) error {
 	for _, step := range plan.Steps {
 		rows = append(rows, []string{step.Verb, step.Module, step.Why})
 	}
-	return table(s.out, "STEP MODULE WHY", rows)
+	return console.Table(s.out, "STEP MODULE WHY", rows)
 }
 
 // apply stores a manifest and waits for what becomes of it.
@@ -89,7 +88,7 @@ func (s *shared) apply(ctx context.Context, file string, patience time.Duration)
 	}
 	var became control.Deployment
 	if patience > 0 {
-		done := working(s.err, "applying "+file)
+		done := console.Working(s.err, "applying "+file)
 		became, err = s.applied(ctx, plan.Version, patience)
 		done()
 		if err != nil {
@@ -97,7 +96,7 @@ func (s *shared) apply(ctx context.Context, file string, patience time.Duration)
 		}
 	}
 	if s.json {
-		if err := printJSON(s.out, struct {
+		if err := console.JSON(s.out, struct {
 			control.Plan
 			Deployment *control.Deployment `json:"deployment,omitempty"` // absent when nobody waited
 		}{plan, omitZero(became)}); err != nil {
@@ -143,7 +142,7 @@ func (s *shared) applied(ctx context.Context, version int64, patience time.Durat
 		case <-ctx.Done():
 			why := "its steps take longer"
 			if err != nil {
-				why = oneLine(err)
+				why = console.OneLine(err)
 			} else if t := status.Transfer; t != nil {
 				why = "an image arrives: " + transferLine(*t)
 			}

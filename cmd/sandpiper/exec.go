@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // execCommand runs a program inside a module.
@@ -26,7 +26,7 @@ func (s *shared) execCommand() *cobra.Command {
 				want.Args = want.Args[1:]
 			}
 			if len(want.Args) == 0 {
-				return usageError{errors.New("there is no program to run")}
+				return console.Usagef("there is no program to run")
 			}
 			terminal, _ := s.stdin.(*os.File)
 			_, err := terminalSize(terminal)
@@ -36,7 +36,7 @@ func (s *shared) execCommand() *cobra.Command {
 			}
 			code, err := s.execIn(cmd.Context(), args[0], want, terminal)
 			if err == nil && code != 0 {
-				err = exitError{code}
+				err = console.Exit(code)
 			}
 			return err
 		},

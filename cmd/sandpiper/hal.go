@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,14 +13,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/hal"
 	"github.com/sandpiper-edge/sandpiper/hal/linux"
 )
 
 func (s *shared) halCommand() *cobra.Command {
-	c := &cobra.Command{Use: "hal", Short: "Pins, buses and sensors of this device; inside a module those that it is granted"}
-	c.AddCommand(s.halListCommand(), s.halReadCommand(), s.halWriteCommand(), s.halWatchCommand(), s.halScanCommand(), s.halLogCommand(), s.halLeasesCommand(), s.halSimCommand())
-	return c
+	return console.Group("hal", "Pins, buses and sensors of this device; inside a module those that it is granted",
+		s.halListCommand(), s.halReadCommand(), s.halWriteCommand(), s.halWatchCommand(), s.halScanCommand(), s.halLogCommand(), s.halLeasesCommand(), s.halSimCommand())
 }
 
 func halPath(name string, rest ...string) string {
@@ -50,14 +49,14 @@ func (s *shared) halListCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, list)
+				return console.JSON(s.out, list)
 			}
 			var rows [][]string
 			for _, st := range list {
 				rights := map[bool]string{true: "r"}[st.Read] + map[bool]string{true: "w"}[st.Write]
 				rows = append(rows, []string{st.Name, string(st.Kind), rights, orDash(st.Unit), st.State})
 			}
-			return table(s.out, "NAME KIND RIGHTS UNIT STATE", rows)
+			return console.Table(s.out, "NAME KIND RIGHTS UNIT STATE", rows)
 		},
 	})
 }
@@ -86,7 +85,7 @@ func (s *shared) halReadCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, v)
+				return console.JSON(s.out, v)
 			}
 			text := strings.TrimSpace(strconv.FormatFloat(v.Value, 'g', 8, 64) + " " + v.Unit)
 			if v.Quality != string(hal.Good) {
@@ -105,16 +104,16 @@ func (s *shared) halWriteCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := strconv.ParseFloat(args[1], 64)
 			if err != nil {
-				return usageError{fmt.Errorf("value %q: want a number", args[1])}
+				return console.Usagef("value %q: want a number", args[1])
 			}
 			if pulse <= 0 {
-				return usageError{errors.New("--for: want a time above 0, such as 5s")}
+				return console.Usagef("--for: want a time above 0, such as 5s")
 			}
 			if err := s.hal().ask(cmd.Context(), http.MethodPut, halPath(args[0]), map[string]any{"value": v, "for": hal.Duration(pulse)}, nil); err != nil {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, map[string]any{"name": args[0], "value": v, "for": pulse.String()})
+				return console.JSON(s.out, map[string]any{"name": args[0], "value": v, "for": pulse.String()})
 			}
 			_, err = fmt.Fprintf(s.out, "%s is %g for %s\n", args[0], v, pulse)
 			return err
@@ -192,13 +191,13 @@ func (s *shared) halLogCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, list)
+				return console.JSON(s.out, list)
 			}
 			var rows [][]string
 			for _, e := range list {
 				rows = append(rows, []string{e.Time.Format(time.DateTime), orDash(e.Who), e.Name, e.What})
 			}
-			return table(s.out, "TIME WHO NAME WHAT", rows)
+			return console.Table(s.out, "TIME WHO NAME WHAT", rows)
 		},
 	})
 }
@@ -212,7 +211,7 @@ func (s *shared) halLeasesCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, list)
+				return console.JSON(s.out, list)
 			}
 			var rows [][]string
 			for _, l := range list {
@@ -222,19 +221,18 @@ func (s *shared) halLeasesCommand() *cobra.Command {
 				}
 				rows = append(rows, []string{l.Name, l.Who, fmt.Sprint(l.Fence), until})
 			}
-			return table(s.out, "NAME WHO FENCE EXPIRES", rows)
+			return console.Table(s.out, "NAME WHO FENCE EXPIRES", rows)
 		},
 	})
 }
 
 func (s *shared) halSimCommand() *cobra.Command {
-	c := &cobra.Command{Use: "sim", Short: `The world around a simulated board (backend = "sim")`}
-	c.AddCommand(&cobra.Command{
+	return console.Group("sim", `The world around a simulated board (backend = "sim")`, &cobra.Command{
 		Use: "set NAME VALUE", Short: "Drive an input or a sensor from outside", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := strconv.ParseFloat(args[1], 64)
 			if err != nil {
-				return usageError{fmt.Errorf("value %q: want a number", args[1])}
+				return console.Usagef("value %q: want a number", args[1])
 			}
 			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), map[string]any{"value": v}, nil)
 		},
@@ -252,12 +250,11 @@ func (s *shared) halSimCommand() *cobra.Command {
 			case args[1] == "gone":
 				fault["gone"] = true
 			case args[1] != "none":
-				return usageError{fmt.Errorf("%q: want nack=3, stuck=2s, gone or none", args[1])}
+				return console.Usagef("%q: want nack=3, stuck=2s, gone or none", args[1])
 			}
 			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), fault, nil)
 		},
 	})
-	return c
 }
 
 func (s *shared) halScanCommand() *cobra.Command {
@@ -278,13 +275,13 @@ func (s *shared) halScanCommand() *cobra.Command {
 				_, err := io.WriteString(s.out, scanTOML(found))
 				return err
 			case s.json:
-				return printJSON(s.out, found)
+				return console.JSON(s.out, found)
 			}
 			var rows [][]string
 			for _, f := range found {
 				rows = append(rows, []string{string(f.Kind), matchText(f.Match, " "), orDash(f.Holder), orDash(f.Unit), f.Detail})
 			}
-			return table(s.out, "KIND MATCH HOLDER UNIT DETAIL", rows)
+			return console.Table(s.out, "KIND MATCH HOLDER UNIT DETAIL", rows)
 		},
 	}
 	c.Flags().BoolVar(&probe, "probe", false, "ask each free address of each I2C bus, too")

@@ -11,10 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) imageCommand() *cobra.Command {
-	c := &cobra.Command{Use: "image", Short: "Images on this device: bundles and OCI images"}
 	list := &cobra.Command{
 		Use: "list", Short: "What is installed", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -23,19 +23,19 @@ func (s *shared) imageCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, images)
+				return console.JSON(s.out, images)
 			}
 			var rows [][]string
 			for _, i := range images {
-				rows = append(rows, []string{i.Name, cmp.Or(i.Version, "-"), i.Kind, shortDigest(i.Digest), byteCount(i.Size), ago(i.Installed, time.Now()), imageUse(i)})
+				rows = append(rows, []string{i.Name, cmp.Or(i.Version, "-"), i.Kind, shortDigest(i.Digest), console.Size(i.Size), ago(i.Installed, time.Now()), imageUse(i)})
 			}
-			return table(s.out, "NAME VERSION KIND DIGEST SIZE INSTALLED USE", rows)
+			return console.Table(s.out, "NAME VERSION KIND DIGEST SIZE INSTALLED USE", rows)
 		},
 	}
 	pull := &cobra.Command{
 		Use: "pull REFERENCE", Short: "Bring an image here: an OCI reference, or the URL of a bundle", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			done := working(s.err, "pulling "+args[0])
+			done := console.Working(s.err, "pulling "+args[0])
 			i, err := s.client().Pull(cmd.Context(), args[0])
 			done()
 			return s.printImage(i, err)
@@ -51,7 +51,7 @@ func (s *shared) imageCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done := working(s.err, "loading "+args[0])
+			done := console.Working(s.err, "loading "+args[0])
 			i, err := s.client().Load(cmd.Context(), file, want, name)
 			done()
 			return s.printImage(i, err)
@@ -59,8 +59,7 @@ func (s *shared) imageCommand() *cobra.Command {
 	}
 	load.Flags().StringVar(&want, "image", "", "which of several images in the archive: a tag or a name")
 	load.Flags().StringVar(&name, "name", "", "reference to know it by, such as registry.example/app:1, beside its own")
-	c.AddCommand(s.withJSON(list), s.withJSON(pull), s.withJSON(load), s.imageVerify(), s.imageGC(), s.imagePin("pin", true), s.imagePin("unpin", false))
-	return c
+	return console.Group("image", "Images on this device: bundles and OCI images", s.withJSON(list), s.withJSON(pull), s.withJSON(load), s.imageVerify(), s.imageGC(), s.imagePin("pin", true), s.imagePin("unpin", false))
 }
 
 // imageUse says what keeps an image.
@@ -93,7 +92,7 @@ func (s *shared) imageVerify() *cobra.Command {
 			}
 			docs, bad := []control.Image{}, 0
 			for n, name := range args {
-				done := working(s.err, fmt.Sprintf("reading image %d of %d", n+1, len(args)))
+				done := console.Working(s.err, fmt.Sprintf("reading image %d of %d", n+1, len(args)))
 				i, err := s.client().VerifyImage(cmd.Context(), name, repair)
 				done()
 				if err != nil {
@@ -113,7 +112,7 @@ func (s *shared) imageVerify() *cobra.Command {
 				}
 			}
 			if s.json {
-				if err := printJSON(s.out, docs); err != nil {
+				if err := console.JSON(s.out, docs); err != nil {
 					return err
 				}
 			}
@@ -137,18 +136,18 @@ func (s *shared) imageGC() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, images)
+				return console.JSON(s.out, images)
 			}
 			var sum int64
 			for _, i := range images {
-				fmt.Fprintf(s.out, "%s %s %s, %s\n", i.Name, cmp.Or(i.Version, "-"), shortDigest(i.Digest), byteCount(i.Size))
+				fmt.Fprintf(s.out, "%s %s %s, %s\n", i.Name, cmp.Or(i.Version, "-"), shortDigest(i.Digest), console.Size(i.Size))
 				sum += i.Size
 			}
 			verb := "removed"
 			if dryRun {
 				verb = "would be removed"
 			}
-			_, err = fmt.Fprintf(s.out, "%d images, %s %s\n", len(images), byteCount(sum), verb)
+			_, err = fmt.Fprintf(s.out, "%d images, %s %s\n", len(images), console.Size(sum), verb)
 			return err
 		},
 	}
@@ -175,13 +174,13 @@ func (s *shared) printImage(i control.Image, err error) error {
 		return err
 	}
 	if s.json {
-		return printJSON(s.out, i)
+		return console.JSON(s.out, i)
 	}
 	name := strings.Join(i.Names, " ")
 	if name == "" {
 		name = strings.TrimSpace(i.Name + " " + i.Version)
 	}
-	_, err = fmt.Fprintf(s.out, "%s %s, %s\n", name, i.Digest, byteCount(i.Size))
+	_, err = fmt.Fprintf(s.out, "%s %s, %s\n", name, i.Digest, console.Size(i.Size))
 	return err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // insideCommands are the verbs for a module without an SDK: they speak through the module's own socket.
@@ -39,7 +39,7 @@ func (s *shared) sendCommand() *cobra.Command {
 			for _, p := range properties {
 				key, value, ok := strings.Cut(p, "=")
 				if !ok || key == "" {
-					return usageError{fmt.Errorf("--property %q: want key=value", p)}
+					return console.Usagef("--property %q: want key=value", p)
 				}
 				bag = bag.Set(key, value)
 			}
@@ -113,7 +113,6 @@ func (s *shared) ownTwin(ctx context.Context, socket, report string, desired boo
 }
 
 func (s *shared) methodCommand() *cobra.Command {
-	c := &cobra.Command{Use: "method", Short: "Inside a module: call direct methods"}
 	var socket, module, payload string
 	var timeout time.Duration
 	call := &cobra.Command{
@@ -123,23 +122,22 @@ func (s *shared) methodCommand() *cobra.Command {
 				"methodName": args[0], "payload": json.RawMessage(payload), "responseTimeoutInSeconds": int(timeout.Seconds()),
 			})
 			if err != nil {
-				return usageError{fmt.Errorf("--payload: %w", err)}
+				return console.Usagef("--payload: %w", err)
 			}
 			req, err := iothub.ParseMethodRequest(request)
 			if err != nil {
-				return usageError{err}
+				return console.Usage(err)
 			}
 			result, err := workload.Dial(socket).Call(cmd.Context(), iothub.ID{Module: module}, req)
 			if err != nil {
 				return err
 			}
-			return printJSON(s.out, result)
+			return console.JSON(s.out, result)
 		},
 	}
 	call.Flags().StringVar(&module, "module", "", "the module to call (required)")
 	call.Flags().StringVar(&payload, "payload", "null", "JSON")
 	call.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "5s to 300s")
 	_ = call.MarkFlagRequired("module") // the flag was made three lines above
-	c.AddCommand(withSocket(call, &socket))
-	return c
+	return console.Group("method", "Inside a module: call direct methods", withSocket(call, &socket))
 }

@@ -2,12 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/effective"
 )
 
@@ -20,19 +20,19 @@ func (s *shared) inspectCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !inside {
-				return usageError{errors.New("inspect needs --effective")}
+				return console.Usagef("inspect needs --effective")
 			}
 			doc, err := s.client().Effective(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if s.json {
-				err = printJSON(s.out, doc)
+				err = console.JSON(s.out, doc)
 			} else {
 				err = s.printEffective(doc)
 			}
 			if err == nil && len(doc.Drift) > 0 {
-				err = exitError{1}
+				err = console.Exit(1)
 			}
 			return err
 		},
@@ -52,7 +52,7 @@ func (s *shared) printEffective(doc control.Effective) error {
 		}
 		rows = append(rows, []string{result, f.Detail, f.Probe})
 	}
-	if err := table(s.out, "RESULT DETAIL PROBE", rows); err != nil {
+	if err := console.Table(s.out, "RESULT DETAIL PROBE", rows); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "%d probes in module %s: %d allowed, %d refused\n", len(doc.Findings), doc.Module, allowed, len(doc.Findings)-allowed)

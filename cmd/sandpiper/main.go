@@ -6,18 +6,16 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
@@ -31,46 +29,10 @@ func main() {
 	os.Exit(code)
 }
 
-// exitError ends the process with a code of its own and no further word.
-type exitError struct{ code int }
-
-func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
-
-// usageError is a mistake in how the command was typed.
-type usageError struct{ error }
-
 // run is the whole command; it exists apart from main so that tests can call it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := command(stdin, stdout, stderr)
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	var exit exitError
-	var usage usageError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.code
-	case errors.As(err, &usage), isCobraUsage(err):
-		fmt.Fprintf(stderr, "sandpiper: %s; see `sandpiper help`\n", oneLine(err))
-		return 2
-	}
-	fmt.Fprintf(stderr, "sandpiper: %s\n", oneLine(err))
-	return 1
+	return console.Execute(ctx, command(stdin, stdout, stderr), args, stderr)
 }
-
-// isCobraUsage tells the mistakes that the flag parser finds; it gives them no type.
-func isCobraUsage(err error) bool {
-	text := err.Error()
-	for _, prefix := range []string{"unknown command", "unknown flag", "unknown shorthand flag", "accepts ", "requires at least", "flag needs an argument", "invalid argument"} {
-		if strings.HasPrefix(text, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // shared holds what several verbs need.
 type shared struct {
@@ -87,16 +49,9 @@ func (s *shared) client() *control.Client {
 
 func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	s := &shared{stdin: stdin, out: stdout, err: stderr}
-	root := &cobra.Command{
-		Use:           "sandpiper",
-		Short:         "Runs Azure IoT Edge modules on embedded Linux without Docker",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
+	root := &cobra.Command{Use: "sandpiper", Short: "Runs Azure IoT Edge modules on embedded Linux without Docker"}
 	root.SetIn(stdin)
 	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVar(&s.runDir, "run-dir", "/run/sandpiper", "runtime directory of the agent to talk to")
 	root.AddCommand(
 		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.imageCommand(), s.checkCommand(), s.halCommand(), s.metricsCommand(), s.versionCommand(),

@@ -42,6 +42,7 @@ func TestAWrongCommandLineIsOneLineAndExitCodeTwo(t *testing.T) {
 		"an unknown verb":           {"explode"},
 		"an unknown flag":           {"status", "--colour"},
 		"a missing argument":        {"module", "restart"},
+		"a verb that is none":       {"module", "reboot", "filter"},
 		"a property without '='":    {"send", "--output", "o", "--property", "x", "body"},
 		"a payload that is no JSON": {"method", "call", "--module", "m", "--payload", "{", "x"},
 	} {
@@ -62,6 +63,16 @@ func TestWithoutAnAgentEveryVerbSaysWhatToDo(t *testing.T) {
 		_, stderr, code := do(t, append([]string{"--run-dir", dir}, args...)...)
 		if code != 1 || !strings.Contains(stderr, "start it with `sandpiper agent`") || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: got code %d and %q, want 1 and the remedy on one line", args, code, stderr)
+		}
+	}
+}
+
+func TestAVerbOfTheInsideSaysOutsideThatItIsOne(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"twin"}, {"send", "--output", "o", "body"}, {"receive"}, {"method", "call", "x", "--module", "m"}} {
+		_, stderr, code := do(t, append(args, "--socket", t.TempDir()+"/module.sock")...)
+		if code != 1 || !strings.Contains(stderr, "inside") || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: got code %d and %q, want 1 and one line that says where it works", args, code, stderr)
 		}
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) moduleCommand() *cobra.Command {
-	c := &cobra.Command{Use: "module", Short: "List, start, stop, pause and look into modules, and read their logs"}
 	list := &cobra.Command{
 		Use: "list", Short: "The modules of the deployment and their instances", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -20,25 +20,24 @@ func (s *shared) moduleCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, status.Modules)
+				return console.JSON(s.out, status.Modules)
 			}
 			return printModules(s.out, status.Modules, time.Now())
 		},
 	}
-	c.AddCommand(s.withJSON(list), s.verb("start", "Start a module that was stopped"),
+	return console.Group("module", "List, start, stop, pause and look into modules, and read their logs", s.withJSON(list), s.verb("start", "Start a module that was stopped"),
 		s.verb("stop", "Stop a module; it stays stopped until started or deployed anew"),
 		s.verb("restart", "Stop a module and start it again"),
 		s.verb("pause", "Hold every process of a module where it is"),
 		s.verb("resume", "Let a paused module go on"),
 		s.logsCommand(), s.execCommand(), s.moduleStatsCommand(), s.whyCommand(), s.inspectCommand())
-	return c
 }
 
 func (s *shared) verb(verb, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: verb + " MODULE", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			done := working(s.err, verb+" "+args[0])
+			done := console.Working(s.err, verb+" "+args[0])
 			defer done()
 			return s.client().Verb(cmd.Context(), verb, args[0])
 		},
@@ -81,9 +80,9 @@ func printModules(w io.Writer, modules []control.Module, now time.Time) error {
 		}
 		pid, up, memory := "-", "-", "-"
 		if m.Pid != 0 {
-			pid, up, memory = fmt.Sprint(m.Pid), ago(m.Started, now), byteCount(m.Memory)
+			pid, up, memory = fmt.Sprint(m.Pid), ago(m.Started, now), console.Size(m.Memory)
 		}
 		rows = append(rows, []string{m.Name, m.Type, status, up, fmt.Sprint(m.Restarts), pid, memory, m.Image})
 	}
-	return table(w, "MODULE TYPE STATUS UP RESTARTS PID MEMORY IMAGE", rows)
+	return console.Table(w, "MODULE TYPE STATUS UP RESTARTS PID MEMORY IMAGE", rows)
 }

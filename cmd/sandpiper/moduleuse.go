@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // whyCommand says in one line why a module is or is not running.
@@ -19,9 +20,9 @@ func (s *shared) whyCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, reason)
+				return console.JSON(s.out, reason)
 			}
-			_, err = fmt.Fprintf(s.out, "%s: %s: %s\n", reason.Module, reason.Status, oneLine(fmt.Errorf("%s", reason.Why)))
+			_, err = fmt.Fprintf(s.out, "%s: %s: %s\n", reason.Module, reason.Status, console.OneLine(fmt.Errorf("%s", reason.Why)))
 			return err
 		},
 	})
@@ -44,7 +45,7 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 					return err
 				}
 				if s.json {
-					err = printJSON(s.out, list)
+					err = console.JSON(s.out, list)
 				} else {
 					err = s.printStats(list, before)
 				}
@@ -74,8 +75,8 @@ func (s *shared) printStats(list []control.Usage, before map[string]control.Usag
 			processor = fmt.Sprintf("%.0f%%", max(u.CPUSeconds-was.CPUSeconds, 0)*100)
 		}
 		rows = append(rows, []string{
-			u.Module, processor, fmt.Sprintf("%.1fs", u.Throttled), byteCount(int64(u.Memory)), byteCount(int64(u.MemoryPeak)), byteCount(int64(u.MemoryLimit)),
-			fmt.Sprintf("%d/%d", u.Pids, u.PidsLimit), fmt.Sprint(u.OOMKills), byteCount(int64(u.Read)), byteCount(int64(u.Written)),
+			u.Module, processor, fmt.Sprintf("%.1fs", u.Throttled), console.Size(int64(u.Memory)), console.Size(int64(u.MemoryPeak)), console.Size(int64(u.MemoryLimit)),
+			fmt.Sprintf("%d/%d", u.Pids, u.PidsLimit), fmt.Sprint(u.OOMKills), console.Size(int64(u.Read)), console.Size(int64(u.Written)),
 			perCent(u.CPUPressure) + " " + perCent(u.MemoryPressure) + " " + perCent(u.IOPressure),
 		})
 	}
@@ -83,7 +84,7 @@ func (s *shared) printStats(list []control.Usage, before map[string]control.Usag
 		_, err := fmt.Fprintln(s.out, "no module runs")
 		return err
 	}
-	return table(s.out, "MODULE CPU THROTTLED MEMORY PEAK LIMIT PIDS OOM READ WRITTEN PRESSURE(cpu,mem,io)", rows)
+	return console.Table(s.out, "MODULE CPU THROTTLED MEMORY PEAK LIMIT PIDS OOM READ WRITTEN PRESSURE(cpu,mem,io)", rows)
 }
 
 // perCent prints a share the kernel may not tell.

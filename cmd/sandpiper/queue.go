@@ -16,10 +16,10 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) queueCommand() *cobra.Command {
-	c := &cobra.Command{Use: "queue", Short: "What is stored and waits to be delivered"}
 	list := &cobra.Command{
 		Use: "list", Short: "The lanes of the durable queue", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -28,13 +28,12 @@ func (s *shared) queueCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, status.Queues)
+				return console.JSON(s.out, status.Queues)
 			}
 			return printQueues(s.out, status.Queues, time.Now())
 		},
 	}
-	c.AddCommand(s.withJSON(list), s.queuePeekCommand(), s.queueExportCommand(), s.queueImportCommand(), s.queuePurgeCommand())
-	return c
+	return console.Group("queue", "What is stored and waits to be delivered", s.withJSON(list), s.queuePeekCommand(), s.queueExportCommand(), s.queueImportCommand(), s.queuePurgeCommand())
 }
 
 // queueNames completes the name of a queue from the running agent.
@@ -65,13 +64,13 @@ func (s *shared) queuePeekCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, items)
+				return console.JSON(s.out, items)
 			}
 			var rows [][]string
 			for _, it := range items {
 				rows = append(rows, []string{fmt.Sprint(it.Seq), fmt.Sprint(it.Priority), ago(it.Stored, time.Now()), it.From, it.Output, fmt.Sprint(it.Bytes), glance(it)})
 			}
-			return table(s.out, "SEQ PRIORITY STORED FROM OUTPUT BYTES BODY", rows)
+			return console.Table(s.out, "SEQ PRIORITY STORED FROM OUTPUT BYTES BODY", rows)
 		},
 	}
 	c.Flags().IntVarP(&n, "count", "n", 10, fmt.Sprintf("how many, 1 to %d", control.MaxPeek))
@@ -98,7 +97,7 @@ func (s *shared) queueExportCommand() *cobra.Command {
 		Long: "Write what waits for the hub to a file that the device signs. Nothing leaves the queue by that: take the file to the hub, import it there\n" +
 			"with `sandpiper-hub import`, and bring the receipt back to `sandpiper queue import`.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			done := working(s.err, "writing "+args[0])
+			done := console.Working(s.err, "writing "+args[0])
 			n, err := s.export(cmd.Context(), args[0], sinks)
 			done()
 			if err != nil {
@@ -109,7 +108,7 @@ func (s *shared) queueExportCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, map[string]any{"file": args[0], "messages": n, "left": left})
+				return console.JSON(s.out, map[string]any{"file": args[0], "messages": n, "left": left})
 			}
 			fmt.Fprintf(s.out, "%s: %d messages; they stay queued until the hub's receipt is here\n", args[0], n)
 			if left > 0 {
@@ -165,14 +164,14 @@ func (s *shared) queueImportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done := working(s.err, "acknowledging")
+			done := console.Working(s.err, "acknowledging")
 			freed, err := s.client().Receipt(cmd.Context(), raw)
 			done()
 			if err != nil {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, freed)
+				return console.JSON(s.out, freed)
 			}
 			_, err = fmt.Fprintf(s.out, "%d messages acknowledged\n", freed.Messages)
 			return err
@@ -201,16 +200,16 @@ func (s *shared) queuePurgeCommand() *cobra.Command {
 		Use: "purge QUEUE", Short: "Drop everything that waits in a queue, for good", Args: cobra.ExactArgs(1), ValidArgsFunction: s.queueNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
-				return usageError{fmt.Errorf("purge drops every message of %s for good; say --yes if that is meant", args[0])}
+				return console.Usagef("purge drops every message of %s for good; say --yes if that is meant", args[0])
 			}
-			done := working(s.err, "purging")
+			done := console.Working(s.err, "purging")
 			gone, err := s.client().Purge(cmd.Context(), args[0])
 			done()
 			if err != nil {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, gone)
+				return console.JSON(s.out, gone)
 			}
 			_, err = fmt.Fprintf(s.out, "%d messages dropped\n", gone.Messages)
 			return err
@@ -228,8 +227,8 @@ func printQueues(w io.Writer, queues []control.Queue, now time.Time) error {
 	var rows [][]string
 	for _, q := range queues {
 		rows = append(rows, []string{
-			q.Sink, fmt.Sprint(q.Priority), fmt.Sprint(q.Messages), byteCount(q.Bytes), ago(q.Oldest, now), fmt.Sprint(q.Expired), fmt.Sprint(q.Dropped),
+			q.Sink, fmt.Sprint(q.Priority), fmt.Sprint(q.Messages), console.Size(q.Bytes), ago(q.Oldest, now), fmt.Sprint(q.Expired), fmt.Sprint(q.Dropped),
 		})
 	}
-	return table(w, "SINK PRIORITY MESSAGES BYTES OLDEST EXPIRED DROPPED", rows)
+	return console.Table(w, "SINK PRIORITY MESSAGES BYTES OLDEST EXPIRED DROPPED", rows)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 func (s *shared) statusCommand() *cobra.Command {
@@ -26,7 +27,7 @@ func (s *shared) statusCommand() *cobra.Command {
 				return err
 			}
 			if s.json {
-				return printJSON(s.out, status)
+				return console.JSON(s.out, status)
 			}
 			return printStatus(s.out, status, time.Now())
 		},
@@ -45,13 +46,13 @@ func (s *shared) watchStatus(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case s.json && err == nil:
-			err = printJSON(s.out, status)
+			err = console.JSON(s.out, status)
 		case err == nil:
 			fmt.Fprint(s.out, "\033[H\033[2J")
 			err = printStatus(s.out, status, time.Now())
 		}
 		if err != nil {
-			fmt.Fprintln(s.err, oneLine(err))
+			fmt.Fprintln(s.err, console.OneLine(err))
 		}
 		select {
 		case <-tick.C:
@@ -92,7 +93,7 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 			}
 			rows = append(rows, []string{l.Identity, state, ago(l.Since, now), fmt.Sprint(l.Sent), why})
 		}
-		if err := table(w, "IDENTITY LINK FOR SENT WHY", rows); err != nil {
+		if err := console.Table(w, "IDENTITY LINK FOR SENT WHY", rows); err != nil {
 			return err
 		}
 	}
@@ -110,7 +111,7 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 			rows = append(rows, []string{r.Name, r.Durability, r.Eviction, r.Route})
 		}
 		fmt.Fprintln(w)
-		if err := table(w, "ROUTE DURABILITY EVICTION TEXT", rows); err != nil {
+		if err := console.Table(w, "ROUTE DURABILITY EVICTION TEXT", rows); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/control"
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // transferLine is an image on its way, in one line.
@@ -19,12 +20,12 @@ func transferLine(t control.Transfer) string {
 	case t.Total == 0:
 		fmt.Fprintf(&b, ", %s", t.Phase)
 	case t.Phase == "verify":
-		fmt.Fprintf(&b, ", %s is here and read back", byteCount(t.Total))
+		fmt.Fprintf(&b, ", %s is here and read back", console.Size(t.Total))
 	default:
-		fmt.Fprintf(&b, ", %d %%, %s of %s, %s over the network", t.Bytes*100/t.Total, byteCount(t.Bytes), byteCount(t.Total), byteCount(t.Received))
+		fmt.Fprintf(&b, ", %d %%, %s of %s, %s over the network", t.Bytes*100/t.Total, console.Size(t.Bytes), console.Size(t.Total), console.Size(t.Received))
 	}
 	if t.Rate > 0 && t.LeftSeconds > 0 {
-		fmt.Fprintf(&b, ", %s/s, %v left", byteCount(t.Rate), time.Duration(t.LeftSeconds)*time.Second)
+		fmt.Fprintf(&b, ", %s/s, %v left", console.Size(t.Rate), time.Duration(t.LeftSeconds)*time.Second)
 	}
 	return b.String()
 }

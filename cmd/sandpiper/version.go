@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
 
 // version is set by the linker (-X main.version=…), so that a tarball builds the same bytes as a checkout.
@@ -34,7 +36,7 @@ func (s *shared) versionCommand() *cobra.Command {
 					b.Modules[m.Path] = m.Version
 				}
 			}
-			return printJSON(s.out, b)
+			return console.JSON(s.out, b)
 		},
 	}
 	return s.withJSON(c)

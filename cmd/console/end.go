@@ -1,0 +1,102 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// usage is a mistake in how the command was typed.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+// Usage marks err as a mistake in how the command was typed. nil stays nil.
+func Usage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage{err}
+}
+
+// Usagef is [Usage] of a new error.
+func Usagef(format string, args ...any) error { return usage{fmt.Errorf(format, args...)} }
+
+type exit struct{ code int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// Exit ends the process with a code of its own and no further word.
+func Exit(code int) error { return exit{code} }
+
+// OneLine is the text of err with every run of white space made one space.
+func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+// Execute runs the command with the arguments as typed, prints what went wrong as one line on stderr and returns the exit code.
+func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetErr(stderr)
+	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
+	c, err := root.ExecuteContextC(ctx)
+	var own exit
+	var typed usage
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &own):
+		return own.code
+	}
+	path := strings.TrimPrefix(c.CommandPath(), root.Name())
+	if !errors.As(err, &typed) {
+		words := mistyped(path, c.Use, err)
+		if words == nil {
+			fmt.Fprintf(stderr, "%s: %s\n", root.Name(), OneLine(err))
+			return 1
+		}
+		err = words
+	}
+	fmt.Fprintf(stderr, "%s: %s; see `%s help%s`\n", root.Name(), OneLine(err), root.Name(), path)
+	return 2
+}
+
+// mistyped tells the mistakes that cobra finds and gives no type, and says which arguments are wanted where it only counts them. nil: it is none.
+func mistyped(path, use string, err error) error {
+	text := err.Error()
+	for _, prefix := range []string{"accepts ", "requires at least"} {
+		if strings.HasPrefix(text, prefix) {
+			_, want, _ := strings.Cut(use, " ")
+			return fmt.Errorf("%s: want %s", strings.TrimSpace(path), want)
+		}
+	}
+	for _, prefix := range []string{"unknown command", "required flag", "if any flags in the group"} {
+		if strings.HasPrefix(text, prefix) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Group is a command that only holds others. Without one of them, or with a word that is none, it is [Usage] and not help with exit code 0,
+// so that a script does not take a verb that it misspelt for done.
+func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+		var names []string
+		for _, verb := range c.Commands() {
+			if verb.IsAvailableCommand() {
+				names = append(names, verb.Name())
+			}
+		}
+		what := strings.Join(names, ", ")
+		if len(args) == 0 {
+			return Usagef("%s: a verb is missing, one of %s", c.Name(), what)
+		}
+		return Usagef("%s: unknown verb %q, want one of %s", c.Name(), args[0], what)
+	}}
+	c.AddCommand(verbs...)
+	return c
+}
