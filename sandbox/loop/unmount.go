@@ -18,7 +18,9 @@ const (
 // Unmount takes away what is mounted at point. One that stays busy for two seconds is an error and stays: detached, it could be
 // mounted again beside itself, and two file systems would write to the same blocks.
 func Unmount(point string) error {
-	for end := time.Now().Add(patience); ; time.Sleep(interval) {
+	look := time.NewTicker(interval)
+	defer look.Stop()
+	for end := time.Now().Add(patience); ; <-look.C {
 		err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
 		switch {
 		case err == nil:
