@@ -128,7 +128,7 @@ func siblings(key toml.Key) []string {
 		"hal.device":           {"name", "path", "allow"},
 		"network":              {"range", "publish"},
 		"log":                  {"level", "format"},
-		"hal":                  {"backend", "hold", "line", "i2c", "sensor", "pwm", "led", "can", "device", "modbus", "serial", "spi"},
+		"hal":                  {"backend", "hold", "replay", "line", "i2c", "sensor", "pwm", "led", "can", "device", "modbus", "serial", "spi"},
 		"hal.line":             {"name", "chip", "path", "line", "offset", "direction", "active_low", "drive", "bias", "edges", "initial", "debounce", "buffer", "safe", "max_rate", "max_on", "allow", "sim"},
 		"hal.i2c":              {"name", "adapter", "path", "timeout", "device"},
 		"hal.i2c.device":       {"name", "addr", "reg_bytes", "read", "write", "commands", "rate", "allow"},

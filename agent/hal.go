@@ -34,7 +34,9 @@ func (a *Agent) buildHal(context.Context) error {
 	}
 	var backend hal.Backend
 	if a.cfg.Hal.Backend == "sim" {
-		a.sim = hal.NewSim()
+		if a.sim, err = simulated(a.cfg.Hal.Replay); err != nil {
+			return fmt.Errorf("%w: hal.replay: %w", ErrConfig, err)
+		}
 		backend = a.sim
 	} else if backend, err = linux.NewBoard(linux.Config{Logger: a.log}); err != nil {
 		return err
@@ -45,6 +47,25 @@ func (a *Agent) buildHal(context.Context) error {
 	}
 	a.hal, err = hal.New(cfg)
 	return err
+}
+
+// simulated is a board that is not there; a recording, if there is one, is played on it.
+func simulated(recording string) (*hal.Sim, error) {
+	sim := hal.NewSim()
+	if recording == "" {
+		return sim, nil
+	}
+	f, err := os.Open(recording)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	rec, err := hal.ReadRecording(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", recording, err)
+	}
+	sim.Play(rec, nil)
+	return sim, nil
 }
 
 // inheritedKeeper is the warden's side of the outputs; nil for an agent that no warden started.

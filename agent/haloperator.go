@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -20,6 +23,7 @@ func (a *Agent) halHandler() http.Handler {
 	mux.Handle("/v1/hal/", pins)
 	mux.HandleFunc("GET /hal/log", func(w http.ResponseWriter, _ *http.Request) { answerHal(w, a.hal.Log()) })
 	mux.HandleFunc("GET /hal/leases", func(w http.ResponseWriter, _ *http.Request) { answerHal(w, a.hal.Leases()) })
+	mux.HandleFunc("GET /hal/record", a.recordHal)
 	mux.HandleFunc("POST /hal/sim/{name}", a.simulate)
 	return mux
 }
@@ -29,9 +33,9 @@ func answerHal(w http.ResponseWriter, doc any) {
 	_ = json.NewEncoder(w).Encode(doc) // the asker may be gone
 }
 
-func refuseHal(w http.ResponseWriter, code hal.Code, detail string) {
+func refuseHal(w http.ResponseWriter, code hal.Code, name, detail string) {
 	w.WriteHeader(code.Status())
-	answerHal(w, map[string]any{"error": map[string]any{"code": code, "detail": detail}})
+	answerHal(w, map[string]any{"error": map[string]any{"code": code, "name": name, "detail": detail}})
 }
 
 // simulate is the world around a simulated board: {"value":1} drives an input, {"nack":3}, {"stuck":"2s"}, {"gone":true} break a resource
@@ -44,11 +48,11 @@ func (a *Agent) simulate(w http.ResponseWriter, r *http.Request) {
 		Gone  bool         `json:"gone"`
 	}
 	if a.sim == nil {
-		refuseHal(w, hal.Unsupported, `the board is real; a simulated one is backend = "sim"`)
+		refuseHal(w, hal.Unsupported, r.PathValue("name"), `the board is real; a simulated one is backend = "sim"`)
 		return
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&in); err != nil {
-		refuseHal(w, hal.Invalid, err.Error())
+		refuseHal(w, hal.Invalid, r.PathValue("name"), err.Error())
 		return
 	}
 	if in.Value != nil {
@@ -57,4 +61,40 @@ func (a *Agent) simulate(w http.ResponseWriter, r *http.Request) {
 		a.sim.Fail(r.PathValue("name"), hal.Fault{Nack: in.Nack, Stuck: time.Duration(in.Stuck), Gone: in.Gone})
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// maxRecord is how long one recording may last.
+const maxRecord = 24 * time.Hour
+
+// recordHal streams a recording of ?name=…&name=…&for=time as it grows: the file that [hal.ReadRecording] reads.
+func (a *Agent) recordHal(w http.ResponseWriter, r *http.Request) {
+	var long hal.Duration
+	names := r.URL.Query()["name"]
+	if err := long.UnmarshalText([]byte(r.URL.Query().Get("for"))); err != nil || long <= 0 || time.Duration(long) > maxRecord || len(names) == 0 || len(names) > hal.MaxGrants {
+		refuseHal(w, hal.Invalid, "record", fmt.Sprintf("want the names of 1 to %d resources, and a time up to %v", hal.MaxGrants, maxRecord))
+		return
+	}
+	ctx, stop := context.WithTimeout(r.Context(), time.Duration(long))
+	defer stop()
+	began := time.Now()
+	out, door := json.NewEncoder(w), http.NewResponseController(w)
+	begun := false
+	err := a.hal.Record(ctx, began, names, func(list []hal.Record) error {
+		if !begun {
+			begun = true
+			if err := out.Encode(hal.Recording{Version: 1, Time: began.UTC(), Names: names}); err != nil {
+				return err
+			}
+		}
+		for i := range list {
+			if err := out.Encode(&list[i]); err != nil {
+				return err
+			}
+		}
+		return door.Flush()
+	})
+	if fault, ok := errors.AsType[*hal.Error](err); ok && !begun {
+		w.Header().Set("Content-Type", "application/json")
+		refuseHal(w, fault.Code, fault.Name, fault.Detail)
+	}
 }

@@ -165,7 +165,11 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, t *thing,
 	if !ok {
 		return &Error{Code: Absent, Name: t.Name}
 	}
-	return bus.Do(ctx, ops)
+	err := bus.Do(ctx, ops)
+	if k := t.tape.Load(); k != nil {
+		k.transfer(t.Name, ops, err)
+	}
+	return err
 }
 
 // Write drives an output for a module and returns the fence of its lease, which the first write takes. pulse > 0 ends it after

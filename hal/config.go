@@ -12,6 +12,7 @@ import (
 // Config is the [hal] section of the device's configuration: what its owner names, wires, limits and allows.
 type Config struct {
 	Backend string         `toml:"backend"` // linux (default), sim
+	Replay  string         `toml:"replay"`  // of sim: a file of `sandpiper hal record` that is played again
 	Hold    Duration       `toml:"hold"`    // the warden keeps outputs so long for a missing agent; default 10s
 	Line    []LineConfig   `toml:"line"`
 	I2C     []I2CConfig    `toml:"i2c"`
@@ -155,6 +156,9 @@ func (c Config) Resources() ([]Resource, error) {
 	b := build{names: map[string]bool{}, claims: map[string]string{}}
 	if c.Backend != "" && c.Backend != "linux" && c.Backend != "sim" {
 		b.fail("backend", "%.32q; want linux or sim", c.Backend)
+	}
+	if c.Replay != "" && c.Backend != "sim" {
+		b.fail("replay", `a recording is played on a simulated board; add backend = "sim"`)
 	}
 	for i, l := range c.Line {
 		b.line("line."+strconv.Itoa(i), l)

@@ -22,14 +22,18 @@ func (t *thing) get(ctx context.Context) (Value, error) {
 	case Output:
 		v.Num, err = dev.Get(ctx)
 	case Sensor:
-		if v, err = dev.Read(ctx); err == nil {
+		v, err = dev.Read(ctx)
+		t.recorded(opRead, v.Num, err)
+		if err == nil {
 			v = t.reading(v)
 		}
+		return v, err
 	case nil:
 		err = &Error{Code: Absent, Name: t.Name}
 	default:
 		err = &Error{Code: Unsupported, Name: t.Name, Detail: "it has no value to read; transfer"}
 	}
+	t.recorded(opRead, v.Num, err)
 	return v, err
 }
 

@@ -275,7 +275,8 @@ func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
 }
 
 // set drives an output; only its worker calls it.
-func (t *thing) set(ctx context.Context, v float64) error {
+func (t *thing) set(ctx context.Context, v float64) (err error) {
+	defer func() { t.recorded(opWrite, v, err) }()
 	switch dev := t.dev.(type) {
 	case Line:
 		return dev.Set(ctx, v != 0)

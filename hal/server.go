@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -56,8 +57,9 @@ type thing struct {
 	lease *lease
 	pulse *time.Timer
 	onFor *time.Timer
-	feed  *feed // nil = nobody watches
-	last  Value // of a sensor; zero = none was read
+	feed  *feed                // nil = nobody watches
+	last  Value                // of a sensor; zero = none was read
+	tape  atomic.Pointer[tape] // nil = nobody records; not under the mutex
 }
 
 // granted is one right of one module, and its token bucket.

@@ -13,6 +13,8 @@ type Sim struct {
 	mu     sync.Mutex
 	pins   map[string]*pin
 	change chan Change
+
+	differs func(error) // of Play
 }
 
 // pin is the simulated world behind one resource.
@@ -28,6 +30,7 @@ type pin struct {
 	wake   chan struct{} // capacity 1
 	wave   *Wave
 	wired  string
+	played *played // nil = simulated
 }
 
 const maxTrace = 4096
@@ -145,8 +148,10 @@ func (s *Sim) Open(_ context.Context, r Resource) (Device, error) {
 		return simOutput{d}, nil
 	case KindSensor:
 		return simSensor{d}, nil
-	case KindI2C, KindSPI, KindSerial, KindModbus, KindCAN:
+	case KindI2C, KindSPI, KindSerial, KindModbus:
 		return simBus{d}, nil
+	case KindCAN:
+		return simFrames{simBus{d}}, nil
 	case KindNode:
 	}
 	p.open = false
@@ -231,6 +236,9 @@ func (d simDevice) get() (float64, error) {
 	if err := d.begin(); err != nil {
 		return 0, err
 	}
+	if d.plays() {
+		return d.playValue(opRead, 0)
+	}
 	d.sim.mu.Lock()
 	defer d.sim.mu.Unlock()
 	w := d.pin.wave
@@ -250,6 +258,11 @@ func (d simDevice) get() (float64, error) {
 func (d simDevice) set(v float64) error {
 	if err := d.begin(); err != nil {
 		return err
+	}
+	if d.plays() {
+		if _, err := d.playValue(opWrite, v); err != nil {
+			return err
+		}
 	}
 	d.sim.mu.Lock()
 	defer d.sim.mu.Unlock()
@@ -293,8 +306,20 @@ func (d simLine) Edges(context.Context) (EdgeReader, error) {
 	if d.r.Line.Direction != In {
 		return nil, &Error{Code: Unsupported, Name: d.r.Name, Detail: "edges are of an input"}
 	}
-	return simEdges(d), nil
+	return d.events(), nil
 }
+
+func (d simDevice) events() EdgeReader {
+	if d.pin.played != nil {
+		return &playedEvents{simDevice: d, began: time.Now()}
+	}
+	return simEdges{d}
+}
+
+// simFrames is a simulated CAN interface: nobody sends on it but a recording.
+type simFrames struct{ simBus }
+
+func (d simFrames) Frames(context.Context) (EdgeReader, error) { return d.events(), nil }
 
 type simEdges struct{ simDevice }
 
@@ -324,6 +349,12 @@ type simBus struct{ simDevice }
 
 // Do treats the device as a file of 256 registers, the first byte written being the register.
 func (d simBus) Do(_ context.Context, ops []Op) error {
+	if d.pin.played != nil {
+		if err := d.begin(); err != nil {
+			return err
+		}
+		return d.play(ops)
+	}
 	for i := range ops {
 		if err := d.begin(); err != nil {
 			return err

@@ -20,7 +20,7 @@ import (
 
 func (s *shared) halCommand() *cobra.Command {
 	return console.Group("hal", "Pins, buses and sensors of this device; inside a module those that it is granted",
-		s.halListCommand(), s.halReadCommand(), s.halWriteCommand(), s.halWatchCommand(), s.halScanCommand(), s.halLogCommand(), s.halLeasesCommand(), s.halSimCommand())
+		s.halListCommand(), s.halReadCommand(), s.halWriteCommand(), s.halWatchCommand(), s.halScanCommand(), s.halLogCommand(), s.halLeasesCommand(), s.halSimCommand(), s.halRecordCommand())
 }
 
 func halPath(name string, rest ...string) string {
