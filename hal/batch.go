@@ -27,7 +27,6 @@ type step struct {
 	Step
 	v float64
 	g *granted
-	t *thing
 	l *lease
 }
 
@@ -44,15 +43,14 @@ func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time
 			list[i].v = *one.Value
 		}
 		if last := &list[max(i-1, 0)]; last.g != nil && last.g.Rate == 0 && last.Name == one.Name {
-			list[i].g, list[i].t = last.g, last.t
+			list[i].g = last.g
 		} else {
 			var err error
-			if list[i].g, list[i].t, err = s.right(who, one.Name); err != nil {
+			if list[i].g, err = s.right(who, one.Name); err != nil {
 				return nil, err
 			}
 		}
-		t := list[i].t
-		if t.worker != list[0].t.worker {
+		if list[i].g.thing.worker != list[0].g.thing.worker {
 			return nil, &Error{Code: Invalid, Name: one.Name, Detail: "it is on another bus than " + steps[0].Name + "; a batch is of one bus"}
 		}
 		if err := judge(&list[i]); err != nil {
@@ -63,18 +61,18 @@ func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time
 		if list[i].Value == nil {
 			continue
 		}
-		if last := &list[max(i-1, 0)]; last.l != nil && last.t == list[i].t && last.Fence == list[i].Fence {
+		if last := &list[max(i-1, 0)]; last.l != nil && last.g == list[i].g && last.Fence == list[i].Fence {
 			list[i].l = last.l
 			continue
 		}
-		l, err := s.hold(who, list[i].g, list[i].t, list[i].Fence)
+		l, err := s.hold(who, list[i].g, list[i].Fence)
 		if err != nil {
 			return nil, err
 		}
 		list[i].l = l
 	}
 	answer := make(chan []Result, 1)
-	err := list[0].t.worker.do(ctx, who, ClassWrite, list[0].t.deadline(limit), func(ctx context.Context) error {
+	err := list[0].g.thing.worker.do(ctx, who, ClassWrite, list[0].g.thing.deadline(time.Now(), limit), func(ctx context.Context) error {
 		results := make([]Result, len(list))
 		began := time.Now() // the moment of all of them in the record
 		for i := range list {
@@ -102,11 +100,12 @@ func judge(one *step) error {
 		}
 		return nil
 	}
-	return one.g.writes(one.t, one.v, one.For)
+	return one.g.writes(one.v, one.For)
 }
 
 // writes refuses a value that the right does not cover.
-func (g *granted) writes(t *thing, v float64, pulse time.Duration) error {
+func (g *granted) writes(v float64, pulse time.Duration) error {
+	t := g.thing
 	if !g.Write || !t.Output() {
 		return &Error{Code: Denied, Name: t.Name, Detail: "it cannot be written, or is granted to read only"}
 	}
@@ -121,32 +120,43 @@ func (s *Server) run(ctx context.Context, who string, one *step, into *Result, n
 	switch {
 	case one.Op != nil:
 		own := []Op{*one.Op}
-		if err := s.transfer(ctx, who, one.g, one.t, own); err != nil {
+		if err := s.transfer(ctx, who, one.g, own); err != nil {
 			return err
 		}
 		into.Data = own[0].Data
 	case one.Value == nil:
-		into.Value, err = one.t.get(ctx)
+		into.Value, err = one.g.thing.get(ctx)
 	default:
 		into.Fence = one.l.fence
-		return s.drive(ctx, one.g, one.t, one.l, one.v, one.For, now)
+		return s.drive(ctx, one.g, one.l, one.v, one.For, now)
 	}
 	return err
 }
 
 // drive writes a value under a lease that may have ended while the write waited for its turn; only its worker calls it.
-func (s *Server) drive(ctx context.Context, g *granted, t *thing, l *lease, v float64, pulse time.Duration, now time.Time) error {
+func (s *Server) drive(ctx context.Context, g *granted, l *lease, v float64, pulse time.Duration, now time.Time) error {
 	s.mu.Lock()
-	lost, tell := t.lease != l, false
+	lost, tell := g.thing.lease != l, false
 	if !lost {
-		tell = !l.kept || l.pulse != 0 || pulse != 0
-		s.armLocked(g, t, v, pulse, l, now)
-		l.kept = true
+		tell = s.beginLocked(g, l, v, pulse, now)
 	}
 	s.mu.Unlock()
 	if lost {
-		return &Error{Code: LeaseLost, Name: t.Name, Detail: "the lease ended before the write"}
+		return &Error{Code: LeaseLost, Name: g.thing.Name, Detail: "the lease ended before the write"}
 	}
+	return s.level(ctx, g.thing, v, tell)
+}
+
+// beginLocked starts the clocks of a write, and says whether the keeper has to hear of it.
+func (s *Server) beginLocked(g *granted, l *lease, v float64, pulse time.Duration, now time.Time) bool {
+	tell := !l.kept || l.pulse != 0 || pulse != 0
+	s.armLocked(g, g.thing, v, pulse, l, now)
+	l.kept = true
+	return tell
+}
+
+// level drives an output whose write has begun; only its worker calls it.
+func (s *Server) level(ctx context.Context, t *thing, v float64, tell bool) error {
 	if tell { // before the level: the next agent finds who drove it
 		s.keep(t, false)
 	}
@@ -154,7 +164,8 @@ func (s *Server) drive(ctx context.Context, g *granted, t *thing, l *lease, v fl
 }
 
 // transfer runs operations under a right that may have ended meanwhile; only its worker calls it.
-func (s *Server) transfer(ctx context.Context, who string, g *granted, t *thing, ops []Op) error {
+func (s *Server) transfer(ctx context.Context, who string, g *granted, ops []Op) error {
+	t := g.thing
 	s.mu.Lock()
 	still := s.grants[who][t.Name] == g
 	s.mu.Unlock()
@@ -175,18 +186,32 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, t *thing,
 // Write drives an output for a module and returns the fence of its lease, which the first write takes. pulse > 0 ends it after
 // that time, whatever becomes of the module. fence 0 = whichever lease the module has.
 func (s *Server) Write(ctx context.Context, who, name string, v float64, pulse time.Duration, fence uint64) (uint64, error) {
-	g, t, err := s.right(who, name)
-	if err != nil {
-		return 0, err
+	s.ready()
+	now := time.Now()
+	s.mu.Lock()
+	g, err := s.rightLocked(who, name)
+	if err == nil {
+		err = g.writes(v, pulse)
 	}
-	if err := g.writes(t, v, pulse); err != nil {
+	var l *lease
+	if err == nil {
+		l, err = s.holdLocked(who, g, fence)
+	}
+	if err != nil {
+		s.mu.Unlock()
 		return 0, s.denied(who, err)
 	}
-	l, err := s.hold(who, g, t, fence)
-	if err != nil {
-		return 0, err
+	t := g.thing
+	deadline := t.deadline(now, 0)
+	if t.worker.take(deadline) { // nobody is before this write: it begins under the same lock
+		tell := s.beginLocked(g, l, v, pulse, now)
+		s.mu.Unlock()
+		defer t.worker.give()
+		err = s.level(ctx, t, v, tell)
+	} else {
+		s.mu.Unlock()
+		err = t.worker.do(ctx, who, ClassWrite, deadline, func(ctx context.Context) error { return s.drive(ctx, g, l, v, pulse, time.Now()) })
 	}
-	err = t.worker.do(ctx, who, ClassWrite, t.deadline(0), func(ctx context.Context) error { return s.drive(ctx, g, t, l, v, pulse, time.Now()) })
 	if err != nil {
 		return 0, named(err, name)
 	}
@@ -198,7 +223,7 @@ const maxOps = 64
 
 // Transfer runs operations on one bus resource, in order and without those of others between. limit > 0 shortens the deadline.
 func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit time.Duration) ([]Op, error) {
-	g, t, err := s.right(who, name)
+	g, err := s.right(who, name)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +234,7 @@ func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit
 		return nil, s.denied(who, err)
 	}
 	own := slices.Clone(ops) // a call that overstays keeps its own
-	err = t.worker.do(ctx, who, ClassWrite, t.deadline(limit), func(ctx context.Context) error { return s.transfer(ctx, who, g, t, own) })
+	err = g.thing.worker.do(ctx, who, ClassWrite, g.thing.deadline(time.Now(), limit), func(ctx context.Context) error { return s.transfer(ctx, who, g, own) })
 	if err != nil {
 		return nil, named(err, name)
 	}

@@ -68,7 +68,7 @@ func along(curve []Point, x float64) float64 {
 	return a.Y + (x-a.X)*(b.Y-a.Y)/(b.X-a.X)
 }
 
-func (t *thing) deadline(asked time.Duration) time.Time {
+func (t *thing) deadline(now time.Time, asked time.Duration) time.Time {
 	most := t.Time
 	if most == 0 {
 		most = opTime
@@ -76,7 +76,7 @@ func (t *thing) deadline(asked time.Duration) time.Time {
 	if asked > 0 && asked < most {
 		most = asked
 	}
-	return time.Now().Add(most)
+	return now.Add(most)
 }
 
 // named puts the name of the resource into an error.
@@ -105,10 +105,11 @@ func (s *Server) denied(who string, err error) error {
 
 // Read reads a value of a line, an output or a sensor for a module. The last sample is good enough when it is not older than fresh.
 func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh time.Duration) (Value, error) {
-	g, t, err := s.right(who, name)
+	g, err := s.right(who, name)
 	if err != nil {
 		return Value{}, err
 	}
+	t := g.thing
 	if !g.Read {
 		return Value{}, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
 	}
@@ -124,7 +125,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 		}
 	}
 	answer := make(chan Value, 1)
-	err = t.worker.do(ctx, who, class, t.deadline(0), func(ctx context.Context) error {
+	err = t.worker.do(ctx, who, class, t.deadline(time.Now(), 0), func(ctx context.Context) error {
 		v, err := t.get(ctx)
 		answer <- v
 		return err
@@ -142,14 +143,20 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 }
 
 // hold finds or takes the lease of an output for a write.
-func (s *Server) hold(who string, g *granted, t *thing, fence uint64) (*lease, error) {
+func (s *Server) hold(who string, g *granted, fence uint64) (*lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.grants[who][g.thing.Name] != g {
+		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+	}
+	return s.holdLocked(who, g, fence)
+}
+
+func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error) {
+	t := g.thing
 	switch {
 	case s.ended:
 		return nil, &Error{Code: Absent, Name: t.Name, Detail: "the agent stops"}
-	case s.grants[who][t.Name] != g:
-		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
 	case t.lease != nil && t.lease.who != who:
 		return nil, &Error{Code: Busy, Name: t.Name, Detail: "another module drives it"}
 	case fence != 0 && (t.lease == nil || t.lease.fence != fence):

@@ -65,6 +65,7 @@ type thing struct {
 // granted is one right of one module, and its token bucket.
 type granted struct {
 	Effective
+	thing  *thing
 	tokens float64
 	filled time.Time
 }
@@ -92,7 +93,7 @@ func New(cfg ServerConfig) (*Server, error) {
 	}
 	s.grants[Operator] = map[string]*granted{}
 	for _, t := range s.things {
-		s.grants[Operator][t.Name] = &granted{Effective: whole(t.Resource)}
+		s.grants[Operator][t.Name] = &granted{Effective: whole(t.Resource), thing: t}
 	}
 	return s, nil
 }
@@ -256,7 +257,7 @@ func (s *Server) permit(who string, grants []Grant) (map[string]*granted, error)
 			}
 			return nil, err
 		}
-		fresh[g.Name] = &granted{Effective: e}
+		fresh[g.Name] = &granted{Effective: e, thing: t}
 	}
 	return fresh, nil
 }
@@ -290,21 +291,30 @@ func (s *Server) names() string {
 	return fmt.Sprint(names)
 }
 
-// right finds the right of a module. A name that is not granted and one that does not exist give the same error.
-func (s *Server) right(who, name string) (*granted, *thing, error) {
+// ready waits until Run has opened what there is: a module may ask while the agent starts.
+func (s *Server) ready() {
 	select {
 	case <-s.opened:
 	default:
-		select { // a module may ask while the agent starts
+		select {
 		case <-s.opened:
 		case <-time.After(opTime):
 		}
 	}
+}
+
+// right finds the right of a module. A name that is not granted and one that does not exist give the same error.
+func (s *Server) right(who, name string) (*granted, error) {
+	s.ready()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.rightLocked(who, name)
+}
+
+func (s *Server) rightLocked(who, name string) (*granted, error) {
 	g := s.grants[who][name]
 	if g == nil {
-		return nil, nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
 	}
 	if g.Rate > 0 {
 		now := time.Now()
@@ -314,11 +324,11 @@ func (s *Server) right(who, name string) (*granted, *thing, error) {
 		}
 		g.filled = now
 		if g.tokens < 1 {
-			return nil, nil, &Error{Code: TooFast, Name: name, Detail: "more than " + g.Rate.String(), Retry: time.Duration((1 - g.tokens) / float64(g.Rate) * float64(time.Second))}
+			return nil, &Error{Code: TooFast, Name: name, Detail: "more than " + g.Rate.String(), Retry: time.Duration((1 - g.tokens) / float64(g.Rate) * float64(time.Second))}
 		}
 		g.tokens--
 	}
-	return g, s.things[name], nil
+	return g, nil
 }
 
 // Node is a raw device node that a module is granted.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // feedSize is how many events of a line are kept for its readers; one who falls further behind loses the oldest, counted.
@@ -52,14 +53,15 @@ func (t *thing) events(ctx context.Context) (EdgeReader, error) {
 // Watch starts to read the events of an input line, or the frames of a CAN resource, for a module: from the sequence number from on, if those are still kept; 0 =
 // from now on.
 func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Watcher, error) {
-	g, t, err := s.right(who, name)
+	g, err := s.right(who, name)
 	if err != nil {
 		return nil, err
 	}
+	t := g.thing
 	if !g.Read {
 		return nil, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
 	}
-	err = t.worker.do(ctx, who, ClassRead, t.deadline(0), func(ctx context.Context) error {
+	err = t.worker.do(ctx, who, ClassRead, t.deadline(time.Now(), 0), func(ctx context.Context) error {
 		s.mu.Lock()
 		running, life := t.feed != nil, s.served
 		s.mu.Unlock()

@@ -95,26 +95,41 @@ const smallBody = 4096
 // withBody reads at most limit bytes of the request's body and calls act with them. The number of bodies that are held at a time is
 // bounded, and a body that says it is too long is refused before it is read.
 func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, act func(body []byte)) {
+	if body, ok := k.body(w, r, limit); ok {
+		defer k.putBody()
+		act(body)
+	}
+}
+
+// body reads a body as withBody does. With false the request was answered; else the caller owes a putBody.
+func (k *socket) body(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
 	select {
 	case k.bodies <- struct{}{}:
-		defer func() { <-k.bodies }()
-	case <-r.Context().Done():
-		fail(w, http.StatusServiceUnavailable, "the agent is stopping")
-		return
+	default: // asked last, as a context makes its channel when it is asked for it
+		select {
+		case k.bodies <- struct{}{}:
+		case <-r.Context().Done():
+			fail(w, http.StatusServiceUnavailable, "the agent is stopping")
+			return nil, false
+		}
 	}
+	defer func() {
+		if !ok {
+			k.putBody()
+		}
+	}()
 	if r.ContentLength > limit {
 		k.bound(k.cfg.Oversize)
 		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", r.ContentLength, limit)
-		return
+		return nil, false
 	}
 	if n := r.ContentLength; n > 0 && n <= smallBody { // what most requests have, without a buffer that grows
-		body := make([]byte, n)
+		body = make([]byte, n)
 		if _, err := io.ReadFull(r.Body, body); err != nil {
 			fail(w, http.StatusBadRequest, "read body: %v", err)
-			return
+			return nil, false
 		}
-		act(body)
-		return
+		return body, true
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit)) // grows with what comes, not with what is announced
 	var tooLarge *http.MaxBytesError
@@ -124,24 +139,32 @@ func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, a
 		fail(w, http.StatusRequestEntityTooLarge, "body longer than %d bytes", limit)
 	case err != nil:
 		fail(w, http.StatusBadRequest, "read body: %v", err)
-	default:
-		act(body)
 	}
+	return body, err == nil
 }
+
+func (k *socket) putBody() { <-k.bodies }
 
 // withDocument is withBody for a JSON document; CBOR is turned into JSON first.
 func (k *socket) withDocument(w http.ResponseWriter, r *http.Request, limit int64, act func(doc []byte)) {
-	k.withBody(w, r, limit, func(body []byte) {
-		if contentType(r) == typeCBOR {
-			doc, err := toJSON(body)
-			if err != nil {
-				fail(w, http.StatusBadRequest, "body is not CBOR that can be written as JSON: %v", err)
-				return
-			}
-			body = doc
+	if doc, ok := k.document(w, r, limit); ok {
+		defer k.putBody()
+		act(doc)
+	}
+}
+
+// document is body for a JSON document.
+func (k *socket) document(w http.ResponseWriter, r *http.Request, limit int64) (doc []byte, ok bool) {
+	doc, ok = k.body(w, r, limit)
+	if ok && contentType(r) == typeCBOR {
+		read, err := toJSON(doc)
+		if doc = read; err != nil {
+			k.putBody()
+			fail(w, http.StatusBadRequest, "body is not CBOR that can be written as JSON: %v", err)
+			return nil, false
 		}
-		act(body)
-	})
+	}
+	return doc, ok
 }
 
 // unbounded lifts the time limits of a request that may last: a stream, or a wait for somebody else.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -111,24 +110,26 @@ func (k *socket) readHal(w http.ResponseWriter, r *http.Request) {
 }
 
 func (k *socket) writeHal(w http.ResponseWriter, r *http.Request) {
-	k.withDocument(w, r, maxHalBody, func(raw []byte) {
-		var req halWrite
-		if err := readHalWrite(raw, &req); err != nil {
-			failHal(w, hal.Errorf(hal.Invalid, "body: %v", err))
-			return
-		}
-		if req.Value == nil {
-			failHal(w, hal.Errorf(hal.Invalid, `body: want {"value": number}`))
-			return
-		}
-		fence, err := k.cfg.Hal.Write(r.Context(), k.caller.ID.Module, r.PathValue("name"), *req.Value, time.Duration(req.For), req.Fence)
-		if err != nil {
-			failHal(w, err)
-			return
-		}
-		w.Header()["Hal-Fence"] = []string{strconv.FormatUint(fence, 10)} // as Set would write it
-		w.WriteHeader(http.StatusNoContent)
-	})
+	raw, ok := k.document(w, r, maxHalBody)
+	if !ok {
+		return
+	}
+	defer k.putBody()
+	req, err := readHalWrite(raw)
+	switch {
+	case err != nil:
+		err = hal.Errorf(hal.Invalid, "body: %v", err)
+	case !req.given:
+		err = hal.Errorf(hal.Invalid, `body: want {"value": number}`)
+	default:
+		req.fence, err = k.cfg.Hal.Write(r.Context(), k.caller.ID.Module, r.PathValue("name"), req.value, req.pulse, req.fence)
+	}
+	if err != nil {
+		failHal(w, err)
+		return
+	}
+	w.Header()["Hal-Fence"] = k.fences.text(req.fence) // as Set would write it
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // hexBytes are bytes as hexadecimal text.

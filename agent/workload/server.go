@@ -112,6 +112,7 @@ type socket struct {
 	inputs  inflight
 	methods calls
 	warned  warned
+	fences  fences
 	next    time.Time // of turns: when a request that came now would be due
 }
 

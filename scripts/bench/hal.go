@@ -21,6 +21,9 @@ import (
 
 const halModule = "bench"
 
+// halTurns is in how many turns a round of pins is split: a request is short beside the minutes in which a machine is slow.
+const halTurns = 8
+
 // pins is a simulated board behind a module's socket.
 type pins struct {
 	sim    *hal.Sim
@@ -105,12 +108,19 @@ func halRows(s size) ([]row, error) {
 		return nil, err
 	}
 	defer p.stop()
-	rows, err := measureAll(halContests(p, dir, s), s.rounds)
+	contests := slices.DeleteFunc(halContests(p, dir, s), func(c contest) bool { return !s.wants(c.name) })
+	rows, err := measureAll(contests, s.rounds*halTurns)
 	if err != nil {
 		return nil, err
 	}
-	for _, more := range []func(*pins, size) ([]row, error){halEvents, halNeighbour, halSafe, halHeap, halSize} {
-		list, err := more(p, s)
+	for _, more := range []struct {
+		name string
+		rows func(*pins, size) ([]row, error)
+	}{{"hal.events/lost", halEvents}, {"hal.neighbour/p99", halNeighbour}, {"hal.safe/p99", halSafe}, {"hal.heap", halHeap}, {"hal.size", halSize}} {
+		if !s.wants(more.name) {
+			continue
+		}
+		list, err := more.rows(p, s)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +133,7 @@ func halContests(p *pins, dir string, s size) []contest {
 	ctx := context.Background()
 	plain := plainLine()
 	v := 0.0
-	n := s.of(20_000, 500)
+	n := s.of(20_000/halTurns, 100)
 	direct := func() (float64, error) {
 		return p50(n, 20, func() error { v = 1 - v; return plain.Set(ctx, v != 0) })
 	}
@@ -145,7 +155,7 @@ func halContests(p *pins, dir string, s size) []contest {
 		{name: "hal.http", unit: "ns", better: "lower", ours: one(put), peers: []peer{{name: "noop", run: one(noop), note: "PUT over the module's socket, kept alive; an empty handler behind a server with the same limits; p50"}}},
 		{name: "hal.stream", unit: "ns", better: "lower", ours: one(framed), peers: []peer{{name: "echo", run: one(echo), note: "a write in a frame; frames of the same length sent back as they are; p50"}}},
 		{name: "hal.batch", unit: "ns/op", better: "lower", ours: func() (float64, error) {
-			ns, err := p50(max(n/40, 50), 1, batch.once)
+			ns, err := p50(max(n/40, 20), 1, batch.once)
 			return ns / 64, err
 		}, peers: []peer{{name: "direct", run: direct, note: "64 writes in a frame, each; the plain call on sim; p50"}}},
 	}

@@ -69,7 +69,7 @@ func main() {
 	out := flag.String("out", "bench.json", "file to write")
 	rounds := flag.Int("rounds", 5, "rounds of each side")
 	scale := flag.Float64("scale", 1, "size of a run: 0.01 is a quick look, 1 what the figures are stated for")
-	name := flag.String("row", "", "only rows whose name begins so, of the sandbox part; empty = all")
+	name := flag.String("row", "", "only rows whose name begins so, of the parts hal and sandbox; empty = all")
 	flag.Parse()
 	if err := run(*only, *out, size{rounds: *rounds, scale: *scale, row: *name}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
