@@ -29,10 +29,10 @@ repro: ## build all device binaries twice in two folders and compare their hashe
 	@VERSION="$(VERSION)" scripts/repro
 
 demo: build ## the main job on this machine: hub, agent, four modules, an outage, three kills, a ledger
-	@$(GO) run ./scripts/demo
+	@$(GO) build -o build/demo ./scripts/demo && exec build/demo
 
 demo-hal: build ## a simulated tank: sensors without code, a pump that is safe when its module is killed, seen at the hub
-	@$(GO) run ./scripts/demo hal
+	@$(GO) build -o build/demo ./scripts/demo && exec build/demo hal
 
 test: ## every test that needs no board; sandbox tests run for real as root
 	@scripts/announce
@@ -77,7 +77,7 @@ sdk: ## conformance on the real SDK packages
 
 soak: build ## long runs: SOAK=kill (default) kills the agent SOAK_KILLS=500 times under load and compares ledgers; SOAK=powercut cuts the store's power at 10000 moments and at 2000 of a disk that lies; SOAK=agent kills it 200 times over ten modules; SOAK=hostile: each hostile module alone
 	@case "$(or $(SOAK),kill)" in \
-	kill) $(GO) run ./scripts/demo kill ;; \
+	kill) $(GO) build -o build/demo ./scripts/demo && exec build/demo kill ;; \
 	powercut) SANDPIPER_STORE_POWERCUTS=$(or $(SOAK_CUTS),10000) $(TEST) -count=1 -v -timeout 60m -run PowerCut ./store ;; \
 	agent) SANDPIPER_KILLS=$(or $(SOAK_KILLS),200) $(TEST) -count=1 -v -timeout 60m -run TestTenModulesOutlive ./cmd/sandpiper ;; \
 	hostile) SANDPIPER_HOSTILE=$(or $(HOSTILE),each) $(TEST) -count=1 -v -timeout 60m -run TestHostileModules ./cmd/sandpiper ;; \

@@ -8,7 +8,7 @@
 //
 // With the argument "hal" it is `make demo-hal`: see playHal. With the argument "kill" it is the soak of `make soak SOAK=kill`: see playKill.
 //
-// DEMO=stay leaves everything running; DEMO_OUTAGE sets the length of the outage (default 22s).
+// DEMO=stay lets everything run on until Ctrl-C, and says how to look at it; DEMO_OUTAGE sets the length of the outage (default 22s).
 package main
 
 import (
@@ -57,10 +57,13 @@ func run(ctx context.Context) (err error) {
 	s := &stage{bin: filepath.Join(root, "build"), source: filepath.Join(root, "scripts", "demo", "modules"), sdk: filepath.Join(root, "build", "sdk"), work: work, began: time.Now()}
 	defer func() {
 		if os.Getenv("DEMO") == "stay" && err == nil {
-			s.say("everything is left running; its files are in %s, its control socket in %s", s.work, s.runDir())
-			return
+			err = s.stay(ctx)
 		}
-		err = errors.Join(err, s.strike(err != nil))
+		interrupted := ctx.Err() != nil
+		if interrupted && err != nil {
+			err = errors.New("interrupted")
+		}
+		err = errors.Join(err, s.strike(err != nil && !interrupted))
 	}()
 	if len(os.Args) > 1 && os.Args[1] == "kill" {
 		kills, seed, err := killSize()
@@ -73,6 +76,25 @@ func run(ctx context.Context) (err error) {
 		return s.playHal(ctx)
 	}
 	return s.play(ctx, outage)
+}
+
+// stay starts the modules that the story stopped, says how to look at them, and waits to be interrupted.
+func (s *stage) stay(ctx context.Context) error {
+	st, err := s.status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range st.Modules {
+		if m.Pid == 0 && m.Status == "stopped" {
+			if _, err := s.sandpiper(ctx, "module", "start", m.Name); err != nil {
+				return err
+			}
+		}
+	}
+	s.say("everything runs on until Ctrl-C, which stops it and removes its files; in another shell:")
+	fmt.Printf("  build/sandpiper --run-dir %s status\n  build/sandpiper-hub --dir %s events --follow\n", s.runDir(), s.hubDir())
+	<-ctx.Done()
+	return nil
 }
 
 // killSize reads SOAK_KILLS and SOAK_SEED.
