@@ -2,19 +2,13 @@ package agent
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
-	"math/big"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -25,7 +19,7 @@ import (
 func TestWhatTheStickCarriesArrivesAndIsFreed(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	pair := ownCertificate(t)
+	pair, _ := certtest.New(t, "")
 	sum := sha256.Sum256(pair.Certificate[0])
 	for device, identity := range map[string]hub.NewIdentity{
 		"bykey":  {ID: iothub.ID{Device: "bykey"}, Edge: true},
@@ -69,18 +63,4 @@ func TestWhatTheStickCarriesArrivesAndIsFreed(t *testing.T) {
 			t.Errorf("%s: got %d events at the hub, %v, want 302", device, events, err)
 		}
 	}
-}
-
-func ownCertificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

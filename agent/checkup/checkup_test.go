@@ -1,18 +1,16 @@
 package checkup
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 )
 
 // look collects what one area says, as "level what -> do" lines.
@@ -122,30 +120,6 @@ func TestWhatTheKernelLacksComesWithItsRemedy(t *testing.T) {
 	}
 }
 
-// certificate is good for hub.example.test until a time.
-func certificate(t *testing.T, until time.Time) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"hub.example.test"}, NotBefore: time.Unix(0, 0), NotAfter: until,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
-}
-
 // answering greets over TLS with cert until the test ends.
 func answering(t *testing.T, cert tls.Certificate) string {
 	t.Helper()
@@ -171,9 +145,9 @@ func answering(t *testing.T, cert tls.Certificate) string {
 
 func TestTheWayToTheHubIsTriedUpToTheHandshakeAndSaysWhereItEnds(t *testing.T) {
 	t.Parallel()
-	good, roots := certificate(t, time.Now().Add(365*24*time.Hour))
-	soon, soonRoots := certificate(t, time.Now().Add(24*time.Hour))
-	past, pastRoots := certificate(t, time.Now().Add(-24*time.Hour))
+	good, roots := certtest.Between(t, "hub.example.test", time.Unix(0, 0), time.Now().Add(365*24*time.Hour))
+	soon, soonRoots := certtest.Between(t, "hub.example.test", time.Unix(0, 0), time.Now().Add(24*time.Hour))
+	past, pastRoots := certtest.Between(t, "hub.example.test", time.Unix(0, 0), time.Now().Add(-24*time.Hour))
 	shut, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +187,7 @@ func TestTheWayToTheHubIsTriedUpToTheHandshakeAndSaysWhereItEnds(t *testing.T) {
 
 func TestADeviceWithoutSignersAndWithAnOldCertificateHearsOfBoth(t *testing.T) {
 	t.Parallel()
-	past, _ := certificate(t, time.Now().Add(-24*time.Hour))
+	past, _ := certtest.Between(t, "hub.example.test", time.Unix(0, 0), time.Now().Add(-24*time.Hour))
 	got := look(t, Config{Certificate: &past}, "keys")
 	for _, want := range []string{"warning no key of a signer", "bad the device's certificate was valid until"} {
 		if !strings.Contains(got, want) {

@@ -1,19 +1,15 @@
 package hub_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"math/big"
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/hub"
 	"github.com/sandpiper-edge/sandpiper/agent/hub/hubtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -65,7 +61,8 @@ func TestWrongCredentialsAreRefusedForGood(t *testing.T) {
 func TestACertificateIsKnownByItsThumbprint(t *testing.T) {
 	t.Parallel()
 	h := hubtest.New(t, hubtest.Options{})
-	certificate, other := selfSigned(t), selfSigned(t)
+	certificate, _ := certtest.New(t, "")
+	other, _ := certtest.New(t, "")
 	sum := sha256.Sum256(certificate.Certificate[0])
 	id := iothub.ID{Device: "edge1"}
 	if _, err := h.Owner.Create(t.Context(), hub.NewIdentity{ID: id, Thumbprint: []string{hex.EncodeToString(sum[:])}}); err != nil {
@@ -84,20 +81,6 @@ func TestACertificateIsKnownByItsThumbprint(t *testing.T) {
 	if _, err := dial(t.Context(), h, cs, mqtttest.Options{}, conf); err == nil {
 		t.Error("with another certificate: got a connection")
 	}
-}
-
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func TestTheNewestConnectionWins(t *testing.T) {

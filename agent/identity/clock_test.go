@@ -1,18 +1,13 @@
 package identity
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 )
@@ -169,31 +164,6 @@ func TestTheGraceAfterAJumpEnds(t *testing.T) {
 	}
 }
 
-// hubCert makes a hub's certificate for name, valid from and for a year.
-func hubCert(t *testing.T, name string, from time.Time) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: from, NotAfter: from.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, pool
-}
-
 func TestTheHubsCertificateIsJudgedByHubTime(t *testing.T) {
 	t.Parallel()
 	renewed := testBuilt.AddDate(0, 6, 0)
@@ -220,9 +190,9 @@ func TestTheHubsCertificateIsJudgedByHubTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := openAt(t, tc.device)
-			cert, roots := hubCert(t, tc.name, tc.from)
+			cert, roots := certtest.Between(t, tc.name, tc.from, tc.from.AddDate(1, 0, 0))
 			if tc.stranger {
-				_, roots = hubCert(t, tc.name, tc.from)
+				_, roots = certtest.Between(t, tc.name, tc.from, tc.from.AddDate(1, 0, 0))
 			}
 			l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
 			if err != nil {

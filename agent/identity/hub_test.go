@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -119,7 +120,7 @@ func hubbed(t *testing.T, edit func(*Config)) (*bed, *registry) {
 	t.Helper()
 	hub := &registry{device: iothub.NewKey(), now: testNow, keys: map[string]string{}}
 	server := httptest.NewUnstartedServer(hub)
-	cert, roots := hubCert(t, testHub, testBuilt)
+	cert, roots := certtest.Between(t, testHub, testBuilt, testBuilt.AddDate(1, 0, 0))
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert}
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -343,7 +344,7 @@ func TestRefusedWritesTheModulesKeyAgain(t *testing.T) {
 
 func TestAnX509DeviceShowsItsCertificate(t *testing.T) {
 	t.Parallel()
-	pair, _ := hubCert(t, testDevice, testBuilt)
+	pair, _ := certtest.New(t, testDevice)
 	b, hub := hubbed(t, func(c *Config) { c.Credential = Credential{Certificate: &pair} })
 	m := b.ensure(t, "filter")
 	sync1(t, b)

@@ -2,20 +2,16 @@ package message
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"reflect"
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 )
 
@@ -62,34 +58,16 @@ func readExport(raw []byte, verify Verifier) (ExportHeader, []Exported, error) {
 	}
 }
 
-func certificate(t testing.TB) (tls.Certificate, *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, leaf
-}
-
 func TestAnExportIsReadAsItWasWritten(t *testing.T) {
 	t.Parallel()
-	pair, leaf := certificate(t)
+	pair, _ := certtest.New(t, "")
 	for name, c := range map[string]struct {
 		sign   Signer
 		verify Verifier
 	}{
 		"with a key": {SignWithKey(exportKey), VerifyWithKeys(iothub.NewKey(), exportKey)},
 		"with a certificate": {SignWithCertificate(pair), VerifyWithCertificate(func(got *x509.Certificate) error {
-			if !got.Equal(leaf) {
+			if !got.Equal(pair.Leaf) {
 				return errors.New("another certificate")
 			}
 			return nil
@@ -130,7 +108,7 @@ func TestAnExportThatWasTouchedIsRefused(t *testing.T) {
 	if _, _, err := readExport(good, VerifyWithKeys(iothub.NewKey())); !errors.Is(err, ErrSeal) {
 		t.Errorf("another key: got %v, want %v", err, ErrSeal)
 	}
-	pair, _ := certificate(t)
+	pair, _ := certtest.New(t, "")
 	if _, _, err := readExport(writeExport(t, 1, SignWithCertificate(pair)), VerifyWithKeys(exportKey)); !errors.Is(err, ErrSeal) {
 		t.Errorf("a certificate where a key is known: got %v, want %v", err, ErrSeal)
 	}

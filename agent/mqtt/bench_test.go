@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
 )
@@ -66,7 +67,7 @@ func (b *batcher) run() {
 // BenchmarkPublish: 256 bytes, QoS 1, on loopback; the acknowledgement comes at once or from a batching goroutine. Peer's numbers need no disk here,
 // so this is the ceiling of the session loop, not of the broker.
 func BenchmarkPublish(b *testing.B) {
-	cert, pool := selfSigned(b)
+	cert, pool := certtest.New(b, "localhost")
 	for _, shape := range []struct{ clients, window int }{{1, 1}, {1, 64}, {10, 16}} {
 		for _, mode := range []string{"now", "batched"} {
 			for _, secure := range []bool{false, true} {

@@ -2,54 +2,25 @@ package mqtt_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt/mqtttest"
 )
 
-// selfSigned makes a certificate for localhost and a pool that trusts it.
-func selfSigned(tb testing.TB) (tls.Certificate, *x509.CertPool) {
-	tb.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Unix(0, 0), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
-}
-
 func TestTLSIsTheServersOwn(t *testing.T) {
 	t.Parallel()
-	cert, pool := selfSigned(t)
+	cert, pool := certtest.New(t, "localhost")
 	r := newRecorder()
 	s := newServer(t, mqtt.Config{Handler: r, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	c, err := mqtttest.Connect(tls.Client(s.dial(mqtt.Origin{}), &tls.Config{RootCAs: pool, ServerName: "localhost"}), mqtttest.Options{ClientID: "c"})
@@ -67,7 +38,7 @@ func TestTLSIsTheServersOwn(t *testing.T) {
 
 func TestPlainBytesOnATLSPort(t *testing.T) {
 	t.Parallel()
-	cert, _ := selfSigned(t)
+	cert, _ := certtest.New(t, "localhost")
 	s := newServer(t, mqtt.Config{Handler: newRecorder(), TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	if _, err := mqtttest.Connect(s.dial(mqtt.Origin{}), mqtttest.Options{ClientID: "c"}); err == nil {
 		t.Error("a plain CONNECT on a TLS server: accepted")

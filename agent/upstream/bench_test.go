@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
@@ -36,7 +37,7 @@ func (c counter) Publish(p *mqtt.Publish) {
 // onLoopback runs an Upstream against a counting hub over TCP and TLS.
 func onLoopback(b *testing.B, ids []iothub.ID) (*store.Queue, chan struct{}, *Upstream) {
 	b.Helper()
-	cert, roots := hubCert()
+	cert, roots := certtest.New(b, hubName)
 	hub := counter{make(chan struct{}, 1024)}
 	server, err := mqtt.New(mqtt.Config{Handler: hub, TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/certtest"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/message"
 	"github.com/sandpiper-edge/sandpiper/agent/mqtt"
@@ -65,7 +66,8 @@ func start(t *testing.T, edit func(*bed, *Config), ids ...iothub.ID) *bed {
 	ctx, b.cancel = context.WithCancel(context.Background())
 	hubCtx, hangUp := context.WithCancel(context.Background())
 	b.hangUp = hangUp
-	b.hub = newHub(hubCtx, t)
+	cert, roots := certtest.New(t, hubName)
+	b.hub = newHub(hubCtx, t, cert)
 	var err error
 	if b.store, err = store.Open(store.Config{Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
@@ -75,7 +77,6 @@ func start(t *testing.T, edit func(*bed, *Config), ids ...iothub.ID) *bed {
 	if b.twins, err = twin.NewKeeper(b.store.Docs()); err != nil {
 		t.Fatal(err)
 	}
-	_, roots := hubCert()
 	cfg := Config{
 		Hub: hubName, TLS: &tls.Config{RootCAs: roots}, Dial: b.hub.dial,
 		Credential: func(id iothub.ID) (iothub.Secret, *tls.Certificate, error) {
