@@ -56,7 +56,7 @@ func (p place) do(f func(h *netlink.Handle) error) {
 		p.t.Fatal(err)
 	}
 	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		p.t.Fatal(err)
 	}

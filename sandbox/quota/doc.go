@@ -4,8 +4,9 @@
 // The nouns:
 //
 //   - A [Means] is how: a project quota of the file system the directory lies on
-//     (ext4, XFS and F2FS mounted with prjquota), else a file of that size with a
-//     file system of its own, mounted on the directory.
+//     (ext4, XFS and F2FS mounted with prjquota, Linux 5.14), else a file of that
+//     size with a file system of its own, mounted on the directory. Both bound the
+//     number of files, too.
 //   - [Bound] sets it, or sets it anew after a restart; [Release] unmounts what
 //     had to be mounted. The data stays.
 //

@@ -25,7 +25,7 @@ const (
 var ErrUnbounded = errors.New("the size of the directory is not bounded")
 
 // Bound makes dir, if it is not there, and has it hold no more than so many
-// bytes. The id names the project on this file system: each directory needs one
+// bytes, and a file for each 4 KiB of them. The id names the project on this file system: each directory needs one
 // of its own. It must be called again after a boot, and may be at any time.
 func Bound(dir string, bytes int64, id uint32) (Means, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

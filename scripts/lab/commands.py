@@ -25,7 +25,7 @@ import suite
 
 ALL = ["arm64", "arm64-61", "armv7-61", "raspi3b", "armv6"]
 BOARD_TESTS = ["./scripts/lab/smoke", "./hal/linux"]  # what only a board can show
-ROOMS = ["./store", "./sandbox/container", "./agent/mqtt", "./agent/iothub", "./agent/message", "./agent/twin", "./agent/route", "./agent/deployment",
+ROOMS = ["./store", "./sandbox/container", "./sandbox/network", "./sandbox/quota", "./agent/mqtt", "./agent/iothub", "./agent/message", "./agent/twin", "./agent/route", "./agent/deployment",
          "./agent/supervisor", "./hal"]
 CUT_ON = ["arm64", "armv7-61"]  # the power is cut on one board of each word size
 ROOMS_ON = ["arm64", "armv7-61"]  # one board of each word size

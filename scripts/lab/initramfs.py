@@ -1,4 +1,4 @@
-"""The base initramfs of a board: busybox, bash, guest/init, and kernel modules with what they depend on.
+"""The base initramfs of a board: busybox, bash, mkfs.ext4, guest/init, and kernel modules with what they depend on.
 
 A run appends a second archive with its programs: the kernel reads both, on every board, without a driver.
 """
@@ -17,7 +17,8 @@ pidof i2cdetect i2cget i2cset devmem watchdog cmp diff usleep cttyhack""".split(
 
 COMMON = """ext4 overlay loop squashfs erofs configfs crc32c_generic dm_mod dm_verity dm_flakey dm_log_writes dm_snapshot null_blk gpio_sim i2c_dev
 i2c_stub lab_i2c lab_spi lab_oops spidev lm75 at24 iio_dummy iio_dummy_evgen iio_trig_hrtimer iio_trig_sysfs w1_gpio w1_therm softdog vcan can can_raw
-can_isotp tun veth bridge dummy nf_tables nft_masq nft_ct nft_nat nft_chain_nat nft_reject_inet sch_netem macvlan tpm_vtpm_proxy leds_gpio
+can_isotp tun veth bridge dummy nf_tables nft_masq nft_ct nft_nat nft_chain_nat nft_reject_inet nft_fib_ipv4
+sch_netem macvlan quota_v2 tpm_vtpm_proxy leds_gpio
 ledtrig_timer uinput zram""".split()
 VIRT = "virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio_rng i6300esb rtc_pl031 configfs 9pnet_virtio 9p".split()
 PI = """bcm2835_wdt i2c_bcm2835 spi_bcm2835 spi_bcm2835aux bcm2835_rng raspberrypi_hwmon sdhci_iproc bcm2835 mmc_block dwc2 usbnet cdc_ether rndis_host
@@ -98,6 +99,8 @@ def write(board, path):
             a.link("bin/" + applet, "busybox")
         a.copy("bin/bash", (board.dir / "bash").resolve())
         a.link("sbin/modprobe", "../bin/busybox")
+        a.copy("lab/e2fs", (board.dir / "e2fs").resolve())
+        a.entry("sbin/mkfs.ext4", 0o100755, b'#!/bin/sh\nexec /lab/e2fs/ld.so --library-path /lab/e2fs /lab/e2fs/mke2fs -t ext4 "$@"\n')
         a.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
         a.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
         a.text("etc/hosts", "127.0.0.1 localhost\n10.0.2.2 host hub.sandpiper.test\n")

@@ -1,6 +1,6 @@
 """Fetches Debian's kernels for the boards, once. What is there is used; `refresh` looks for newer ones.
 
-The result of a board is CACHE/board/NAME: kver, vmlinuz, modules, extra (fixture modules), config, busybox, bash, dtb.
+The result of a board is CACHE/board/NAME: kver, vmlinuz, modules, extra (fixture modules), config, busybox, bash, e2fs, dtb.
 A kernel that the signed index does not offer makes its board UNAVAILABLE, said loudly, and leaves the others alone.
 """
 import fcntl
@@ -13,6 +13,9 @@ import apt
 import boards
 import fixtures
 
+# mke2fs and the libraries of it, beside a C library: a board bounds a module's directory by a file with a file system
+E2FS = ["e2fsprogs", "libext2fs2", "libcom-err2", "libblkid1", "libuuid1", "libc6"]
+E2FS_FILES = ["mke2fs", "libext2fs.so.2", "libcom_err.so.2", "libblkid.so.1", "libuuid.so.1", "libe2p.so.2", "libc.so.6"]
 HOST_TOOLS = {"dpkg-deb": "dpkg", "make": "make", "xz": "xz-utils", "fdtput": "device-tree-compiler"}
 
 
@@ -22,7 +25,7 @@ def say(text):
 
 def complete(board):
     extra = board.dir / "extra" / (".ok-" + fixtures.recipe())
-    return bool(board.kernel) and extra.exists() and all((board.dir / name).exists() for name in ("vmlinuz", "bash"))
+    return bool(board.kernel) and extra.exists() and all((board.dir / name).exists() for name in ("vmlinuz", "e2fs"))
 
 
 def fetch(names, refresh):
@@ -73,6 +76,7 @@ def bring(board, foreign, host):
     shells = boards.CACHE / "busybox" / board.deb
     for package in ("busybox-static", "bash-static"):  # tests that need a shell with /dev/tcp and numbered descriptors take bash
         apt.unpack(foreign.get(package), shells)
+    gather(foreign, boards.CACHE / "e2fs" / board.deb)
     if not made.exists():
         lacking = fixtures.build(board, version, foreign, host, extra, say)
         if lacking:
@@ -80,6 +84,24 @@ def bring(board, foreign, host):
         made.touch()
     place(board, version, tree, shells)
     say(f"{board.name}: ready, {version}, {time.time() - began:.0f} s")
+
+
+def gather(foreign, into):
+    """Puts mke2fs, its loader (ld.so) and its libraries into one folder."""
+    if (into / "ld.so").exists():
+        return
+    tree = into.parent / (into.name + ".deb")
+    for package in E2FS:
+        apt.unpack(foreign.get(package), tree)
+    found = {p.name: p for p in tree.rglob("*") if p.is_file()}
+    into.mkdir(parents=True, exist_ok=True)
+    for name in E2FS_FILES:
+        shutil.copy(found[name].resolve(), into / name)
+    loader = next(p for name, p in sorted(found.items()) if name.startswith("ld-linux"))
+    shutil.copy(loader.resolve(), into / "ld.new")
+    (into / "ld.new").chmod(0o755)
+    os.replace(into / "ld.new", into / "ld.so")
+    shutil.rmtree(tree)
 
 
 def first(*paths):
@@ -94,6 +116,7 @@ def place(board, version, tree, shells):
         "modules": first(tree / "usr/lib/modules" / version, tree / "lib/modules" / version),
         "busybox": first(shells / "usr/bin/busybox", shells / "bin/busybox"),
         "bash": first(shells / "usr/bin/bash-static", shells / "bin/bash-static"),
+        "e2fs": boards.CACHE / "e2fs" / board.deb,
     }
     for name, target in links.items():
         link = board.dir / name
