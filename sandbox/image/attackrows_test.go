@@ -3,16 +3,13 @@ package image
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/sha256"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/http"
-	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle/bundletest"
@@ -20,46 +17,51 @@ import (
 )
 
 // attackRows makes what is thrown at the device, on disk and on the server.
-func attackRows(t *testing.T, mux *http.ServeMux, url string) []attackRow {
+func (a *attacked) attackRows(t *testing.T, mux *http.ServeMux, url string) {
 	t.Helper()
-	rows := bundleRows(t)
-	rows = append(rows, webRows(mux, url, bundletest.Build(t, bundletest.Options{Files: map[string]string{"data": string(noise(200<<10, 5))}}))...)
-	return append(rows, layerRows(t)...)
+	a.Rows = append(bundleRows(t), webRows(t, mux, url)...)
+	a.Rows = append(a.Rows, deltaRows(t, mux, url)...)
+	a.Rows = append(a.Rows, imageRows(t)...)
+	a.registryRows(t)
+	for name := range deeds() {
+		a.Rows = append(a.Rows, attackRow{ID: name, Deed: name})
+	}
+	slices.SortStableFunc(a.Rows, func(x, y attackRow) int { return cmp.Compare(x.ID, y.ID) })
 }
 
+// bundleRows are those that arrive as a file.
 func bundleRows(t *testing.T) []attackRow {
 	t.Helper()
-	good := bundletest.Build(t, bundletest.Options{Files: map[string]string{"data": string(noise(200<<10, 5))}})
-	put := func(at int, b ...byte) []byte {
-		spb := clone(good)
-		copy(spb[at:], b)
-		return spb
-	}
-	manifest := func(change func(*bundle.Manifest)) []byte {
-		return bundletest.Build(t, bundletest.Options{Manifest: change})
-	}
 	var rows []attackRow
 	add := func(id string, spb []byte, want ...bundle.Code) {
 		rows = append(rows, attackRow{ID: id, Ref: write(t, spb), Want: want})
 	}
-	add("A1 wrong magic: reject", put(0, 'x'), bundle.ErrMagic)
-	add("A1 text-mode magic: reject", bytes.Replace(good, []byte("\r\n"), []byte("\n"), 1), bundle.ErrMagic)
-	add("A2 format 2: reject", put(8, 0, 2), bundle.ErrVersion)
-	add("A3 no envelope: reject", put(12, 0, 0, 0, 0), bundle.ErrLength)
-	add("A3 envelope of 2^32-1: reject", put(12, 255, 255, 255, 255), bundle.ErrLength)
-	add("A3 index of 2^63: reject", put(16, 0x80), bundle.ErrLength)
-	add("A4 another payload length: reject", put(24, 0, 0, 0, 0, 0, 0, 1, 0), bundle.ErrLength)
-	add("A5 ends in its payload: reject", good[:len(good)-1], bundle.ErrTruncated)
-	add("A5 ends in its header: reject", good[:31], bundle.ErrTruncated)
-	add("A6 trailing byte: reject", append(clone(good), 0), bundle.ErrLength)
-	add("A7 flipped bit of the payload: reject", put(len(good)-100, good[len(good)-100]^1), bundle.ErrChunk)
-	add("A7 flipped bit of the envelope: reject", put(60, good[60]^1), bundle.ErrSignature, bundle.ErrCBOR, bundle.ErrField, bundle.ErrKey)
-	add("C1 no signature: reject", unsigned(t, good), bundle.ErrSignature)
-	add("C2 unknown key: reject", bundletest.Build(t, bundletest.Options{Key: bundletest.Key(t, 2)}), bundle.ErrKey)
-	add("E1 another class: reject", manifest(func(m *bundle.Manifest) { m.Compatible = []string{"other"} }), bundle.ErrClass)
-	add("E1 another processor: reject", manifest(func(m *bundle.Manifest) { m.Platform.Arch = "s390x" }), bundle.ErrArch)
-	add("E2 missing dependency: reject", manifest(func(m *bundle.Manifest) { m.Dependencies = []bundle.Dependency{{Name: "base", Min: 1}} }), bundle.ErrDependsOn)
-	add("G1 frame of 64 MiB: reject", bomb(t, good), bundle.ErrChunk)
+	for _, h := range bundletest.Attacks(t) {
+		add(h.Row, h.File, h.Want)
+	}
+	good := bundletest.Build(t, bundletest.Options{Files: map[string]string{"data": string(noise(20<<10, 5))}})
+	for at := 0; at < len(good); at += 1 + at/8 { // each byte of the header, and here and there of the rest; all of them in the room below
+		add(fmt.Sprintf("A7 flipped bit of byte %d", at), flipped(good, at), bundle.ErrMagic, bundle.ErrVersion, bundle.ErrLength, bundle.ErrSignature,
+			bundle.ErrCBOR, bundle.ErrField, bundle.ErrKey, bundle.ErrAlgorithm, bundle.ErrDigest, bundle.ErrIndex, bundle.ErrChunk, bundle.ErrTruncated)
+	}
+	for id, c := range map[string]struct {
+		change func(*bundle.Manifest)
+		want   bundle.Code
+	}{
+		"E1 another class":                  {func(m *bundle.Manifest) { m.Compatible = []string{"other"} }, bundle.ErrClass},
+		"E1 another processor":              {func(m *bundle.Manifest) { m.Platform.Arch = "s390x" }, bundle.ErrArch},
+		"E1 v7 on v6":                       {func(m *bundle.Manifest) { m.Platform.Arch, m.Platform.Variant = "arm", "v7" }, bundle.ErrArch},
+		"E1 no variant on v6":               {func(m *bundle.Manifest) { m.Platform.Arch = "arm" }, bundle.ErrArch},
+		"E1 newer kernel":                   {func(m *bundle.Manifest) { m.Platform.Kernel = "6.12" }, bundle.ErrKernel},
+		"E2 missing dependency":             {func(m *bundle.Manifest) { m.Dependencies = []bundle.Dependency{{Name: "base", Min: 1}} }, bundle.ErrDependsOn},
+		"E2 dependency that is too old":     {func(m *bundle.Manifest) { m.Dependencies = []bundle.Dependency{{Name: "active", Min: 2}} }, bundle.ErrDependsOn},
+		"E2 dependency on itself":           {func(m *bundle.Manifest) { m.Name, m.Dependencies = "two", []bundle.Dependency{{Name: "demo", Min: 1}} }, bundle.ErrDependsOn},
+		"E3 another kind with a module key": {func(m *bundle.Manifest) { m.Kind, m.Runtime, m.Compatible = bundle.KindAgent, nil, []string{"x"} }, bundle.ErrRole},
+		"E3 newer agent":                    {func(m *bundle.Manifest) { m.MinAgent = 8 }, bundle.ErrAgent},
+	} {
+		add(id, bundletest.Build(t, bundletest.Options{Manifest: c.change}), c.want)
+	}
+	add("C7 name outside the key's prefix", bundletest.Build(t, bundletest.Options{Key: bundletest.Key(t, 3)}), bundle.ErrRole)
 	for id, row := range map[string]struct {
 		change func(b []byte) []byte
 		want   []bundle.Code
@@ -117,85 +119,31 @@ func renamed(from, to string) func([]byte) []byte {
 	}
 }
 
-// bomb is a bundle whose first chunk is a frame of 64 MiB of zeros, signed.
-func bomb(t *testing.T, spb []byte) []byte {
-	t.Helper()
-	head, _ := imageOf(t, spb)
-	index := indexIn(t, spb)
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame := enc.EncodeAll(make([]byte, 64<<20), nil)
-	if len(frame) >= int(index[0].Plain) {
-		t.Fatalf("frame of %d bytes, the chunk has %d", len(frame), index[0].Plain)
-	}
-	payload := append(frame, spb[head.Header.PayloadOffset()+int64(index[0].Stored):]...)
-	index[0].Stored = uint32(len(frame))
-	m := head.Manifest
-	m.Index.Digest, m.Index.Payload = sha256.Sum256(index.Append(nil)), uint64(len(payload))
-	e, err := bundle.Sign(m, bundletest.Key(t, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(bundle.AppendPrefix(nil, e, index), payload...)
+func flipped(b []byte, at int) []byte {
+	b = clone(b)
+	b[at] ^= 1 << (at % 8)
+	return b
 }
 
-// webRows are servers that do not what they should.
-func webRows(mux *http.ServeMux, url string, good []byte) []attackRow {
-	var rows []attackRow
-	add := func(id string, serve http.HandlerFunc, want ...bundle.Code) {
-		path := fmt.Sprintf("/%d/", len(rows))
-		mux.HandleFunc(path, serve)
-		rows = append(rows, attackRow{ID: id, Ref: url + path + "x.spb", Want: want})
-	}
-	add("A5 cut each time: retry, then reject", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good[:20]) }, bundle.ErrTruncated)
-	add("I1 Content-Encoding: reject", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(good)
-	}, bundle.ErrTransfer)
-	add("I1 another range: reject", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Range", "bytes 7-9/10")
-		w.WriteHeader(http.StatusPartialContent)
-	}, bundle.ErrTransfer)
-	add("I2 redirect to a file: reject", func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "file:///etc/shadow", http.StatusFound)
-	}, bundle.ErrTransfer)
-	add("I2 endless redirects: reject", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path+"/", http.StatusFound) }, bundle.ErrTransfer)
-	add("I3 endless body: cut at the expected length", func(w http.ResponseWriter, _ *http.Request) {
-		_, err := w.Write(good)
-		for err == nil {
-			_, err = w.Write(make([]byte, 64<<10))
-		}
-	}, bundle.ErrLength, contained)
-	return rows
-}
-
-// layerRows are OCI images.
-func layerRows(t *testing.T) []attackRow {
+// imageRows are OCI images that arrive as a layout.
+func imageRows(t *testing.T) []attackRow {
 	t.Helper()
 	var rows []attackRow
-	add := func(id, arch string, want bundle.Code, entries ...ocitest.Entry) {
-		c := ocitest.NewContent(t)
-		dir := filepath.Join(t.TempDir(), "layout")
-		c.Layout(dir, "v1", c.Image(arch, ocitest.Object{}, ocitest.Layer(t, entries...)))
-		rows = append(rows, attackRow{ID: id, Layout: dir, Want: []bundle.Code{want}})
+	for _, h := range slices.Concat(ocitest.Layers(t), ocitest.Broken(t), ocitest.Floods(t), ocitest.Documents(t)) {
+		rows = append(rows, attackRow{ID: h.Row + ", in a layout", Layout: h.Path, Want: []bundle.Code{h.Want}})
 	}
-	here := runtime.GOARCH
-	typed := func(name string, kind byte, to string, mode int64) ocitest.Entry {
-		return ocitest.Entry{Name: name, Header: tar.Header{Typeflag: kind, Linkname: to, Mode: mode}}
+	add := func(id string, want bundle.Code, entries ...tar.Header) {
+		l := ocitest.NewLayout(t)
+		l.Index(l.Image(ocitest.Object{}, ocitest.Tar(t, entries...)))
+		rows = append(rows, attackRow{ID: id + ", in a layout", Layout: l.Path, Want: []bundle.Code{want}})
 	}
-	add("F1 out of the image: reject", here, bundle.ErrPath, ocitest.Entry{Name: "../../etc/x"})
-	add("F1 absolute: reject", here, bundle.ErrPath, ocitest.Entry{Name: "/etc/x"})
-	add("F2 through a link: reject", here, bundle.ErrPath, typed("a", tar.TypeSymlink, "/etc", 0), ocitest.Entry{Name: "a/passwd"})
-	add("F2 links in a circle: contain", here, contained, typed("a", tar.TypeSymlink, "b", 0), typed("b", tar.TypeSymlink, "a", 0))
-	add("F2 accounts in the host's: contain", here, contained, typed("etc", tar.TypeDir, "", 0), typed("etc/passwd", tar.TypeSymlink, "/etc/passwd", 0))
-	add("F3 hard link to the host's: reject", here, bundle.ErrLink, typed("a", tar.TypeLink, "/etc/shadow", 0))
-	add("F4 device: reject", here, bundle.ErrNode, typed("null", tar.TypeChar, "", 0))
-	add("F5 set-user bit: contain", here, contained, ocitest.Entry{Name: "su", Header: tar.Header{Mode: 0o4755}})
-	add("F6 two entries of one name: the last", here, contained, ocitest.Entry{Name: "a", Content: []byte("1")}, ocitest.Entry{Name: "a", Content: []byte("2")})
-	add("F8 deep: reject", here, bundle.ErrLimit, ocitest.Entry{Name: strings.Repeat("d/", 2000) + "x"})
-	add("G3 more than may be kept: reject", here, bundle.ErrLimit, ocitest.Entry{Name: "a", Content: make([]byte, 80<<20)})
-	add("J1 for no machine of ours: reject", "s390x", bundle.ErrOCI, ocitest.Entry{Name: "a"})
+	setUser := ocitest.File("su", "x")
+	setUser.Mode = 0o4755
+	add("F2 links in a circle: contain", contained, ocitest.Symlink("a", "b"), ocitest.Symlink("b", "a"))
+	add("F2 accounts in the host's: contain", contained, ocitest.Dir("etc"), ocitest.Symlink("etc/passwd", "/etc/passwd"))
+	add("F5 set-user bit: contain", contained, setUser)
+	add("F6 two entries of one name: the last", contained, ocitest.File("a", "1"), ocitest.File("a", "2"))
+	add("F6 twins but for the case: both", contained, ocitest.File("a", "1"), ocitest.File("A", "2"))
+	add("G3 more than may be kept", bundle.ErrLimit, ocitest.File("a", strings.Repeat("\x00", 80<<20)))
 	return rows
 }

@@ -87,26 +87,8 @@ func TestG4G5DeltasThatAreNotRightCostTheirBytesAndNothingElse(t *testing.T) {
 	t.Parallel()
 	r := three(t)
 	old, next := r.of[1], r.of[2]
-	name, spd := r.deltas[[2]int{1, 2}].name, r.deltas[[2]int{1, 2}].spd
-	other, back := r.deltas[[2]int{1, 3}].spd, r.deltas[[2]int{2, 1}].spd
-	flipped := clone(spd)
-	flipped[len(flipped)/2] ^= 1
-	_, nextImage := imageOf(t, next)
-	_, oldImage := imageOf(t, old)
-	h, err := bundle.ParseDeltaHeader(spd[:bundle.DeltaHeaderSize])
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrong := clone(nextImage)
-	wrong[len(wrong)-1] ^= 1 // right but for its last byte
-	var lying bytes.Buffer
-	if err := bundle.WriteDelta(&lying, h, oldImage, wrong, nil); err != nil {
-		t.Fatal(err)
-	}
-	for what, b := range map[string][]byte{
-		"to another image": other, "the way back": back, "a flipped bit": flipped, "cut short": spd[:len(spd)-9], "empty": nil,
-		"a page": []byte("<!doctype html>"), "a bundle": next[:9000], "makes another image": lying.Bytes(), "longer": append(clone(spd), 1),
-	} {
+	name := r.deltas[[2]int{1, 2}].name
+	for what, b := range badDeltas(t) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			w := newWeb(map[string][]byte{"2.spb": next, name: b})

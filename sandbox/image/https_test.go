@@ -175,8 +175,15 @@ func TestConnectionsThatBringNothingEndTheFetchAndKeepThePart(t *testing.T) {
 	t.Logf("the second fetch took %d of %d bytes", sent.Load(), len(spb))
 }
 
-func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
-	t.Parallel()
+// misbehaviour is a server that does not what it should.
+type misbehaviour struct {
+	serve http.HandlerFunc
+	want  bundle.Code // "" = installed
+}
+
+// misbehaving are row I1.
+func misbehaving(t *testing.T) map[string]misbehaviour {
+	t.Helper()
 	spb := big(t, nil)
 	other := big(t, func(m *bundle.Manifest) { m.Version = "9" })
 	// second cuts the first connection in the payload and lets answer handle the one that goes on.
@@ -194,10 +201,7 @@ func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
 		_, _ = w.Write(b)
 	}
-	for name, tc := range map[string]struct {
-		handler http.HandlerFunc
-		want    bundle.Code // "" = installed
-	}{
+	return map[string]misbehaviour{
 		"200 for 206": {second(func(w http.ResponseWriter, _ *http.Request) { whole(w, spb) }), ""},
 		"200 for 206, another bundle": {second(func(w http.ResponseWriter, r *http.Request) {
 			static(w, r, other)
@@ -254,10 +258,15 @@ func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
 			b[len(b)/2] ^= 1
 			static(w, r, b)
 		}, bundle.ErrChunk},
-	} {
+	}
+}
+
+func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
+	t.Parallel()
+	for name, tc := range misbehaving(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url, s := server(t, tc.handler, nil)
+			url, s := server(t, tc.serve, nil)
 			img, err := s.Fetch(t.Context(), url, "", nil)
 			switch {
 			case tc.want != "" && tc.want != bundle.ErrTruncated:
@@ -279,6 +288,28 @@ func TestI1ServersThatDoNotWhatTheyShould(t *testing.T) {
 
 func flush(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() }
 
+// redirection is where a server sends its client, and how often.
+type redirection struct {
+	to   string
+	hops int32
+	want bundle.Code
+}
+
+// redirections are row I2, by a server at url.
+func redirections(url string) map[string]redirection {
+	return map[string]redirection{
+		"six hops":            {url, 6, bundle.ErrTransfer},
+		"endless":             {url, 1 << 20, bundle.ErrTransfer},
+		"to http":             {strings.Replace(url, "https", "http", 1), 1, bundle.ErrTransfer},
+		"to a file":           {"file:///etc/passwd", 1, bundle.ErrTransfer},
+		"with credentials":    {strings.Replace(url, "://", "://a:b@", 1), 1, bundle.ErrTransfer},
+		"to another loopback": {"https://127.0.0.2/x", 1, bundle.ErrTransfer},
+		"to the link":         {"https://169.254.169.254/x", 1, bundle.ErrTransfer},
+		"to localhost":        {"https://localhost/x", 1, bundle.ErrTransfer},
+		"to ::1":              {"https://[::1]/x", 1, bundle.ErrTransfer},
+	}
+}
+
 func TestI2RedirectsAreFollowedWithinLimits(t *testing.T) {
 	t.Parallel()
 	spb := big(t, nil)
@@ -295,21 +326,7 @@ func TestI2RedirectsAreFollowedWithinLimits(t *testing.T) {
 		static(w, r, spb)
 	}
 	url, s := server(t, handler, nil)
-	for name, tc := range map[string]struct {
-		to   string
-		hops int32
-		want bundle.Code
-	}{
-		"six hops":            {url, 6, bundle.ErrTransfer},
-		"endless":             {url, 1 << 20, bundle.ErrTransfer},
-		"to http":             {strings.Replace(url, "https", "http", 1), 1, bundle.ErrTransfer},
-		"to a file":           {"file:///etc/passwd", 1, bundle.ErrTransfer},
-		"with credentials":    {strings.Replace(url, "://", "://a:b@", 1), 1, bundle.ErrTransfer},
-		"to another loopback": {"https://127.0.0.2/x", 1, bundle.ErrTransfer},
-		"to the link":         {"https://169.254.169.254/x", 1, bundle.ErrTransfer},
-		"to localhost":        {"https://localhost/x", 1, bundle.ErrTransfer},
-		"to ::1":              {"https://[::1]/x", 1, bundle.ErrTransfer},
-	} {
+	for name, tc := range redirections(url) {
 		to.Store(tc.to)
 		hops.Store(tc.hops)
 		_, err := s.Fetch(t.Context(), url, "", nil)

@@ -154,9 +154,9 @@ func TestMountIsFoundAgainByTheNextAgent(t *testing.T) {
 	}
 }
 
-func TestH5MountsThatAreNotOursAreReplaced(t *testing.T) {
-	t.Parallel()
-	for name, plant := range map[string]func(t *testing.T, s *Store, img Image, dir string){
+// usurpations put something else where an image is mounted: row H5.
+func usurpations() map[string]func(t *testing.T, s *Store, img Image, dir string) {
+	return map[string]func(t *testing.T, s *Store, img Image, dir string){
 		"a tmpfs in its place": func(t *testing.T, s *Store, img Image, dir string) {
 			t.Helper()
 			if err := s.Unmount(t.Context(), img); err != nil {
@@ -194,7 +194,12 @@ func TestH5MountsThatAreNotOursAreReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-	} {
+	}
+}
+
+func TestH5MountsThatAreNotOursAreReplaced(t *testing.T) {
+	t.Parallel()
+	for name, plant := range usurpations() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := mountStore(t)
@@ -228,10 +233,9 @@ func TestH1LinkInPlaceOfTheMountPointIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestH1H2ChangedImageIsNotMountedAndIsMendedByTheNextFetch(t *testing.T) {
-	t.Parallel()
-	spb := big(t, nil)
-	for name, change := range map[string]func(path string) error{
+// tamperings change an installed image's file: rows H1 and H2.
+func tamperings() map[string]func(path string) error {
+	return map[string]func(path string) error{
 		"one flipped bit": func(path string) error {
 			b, err := os.ReadFile(path)
 			if err != nil {
@@ -256,7 +260,13 @@ func TestH1H2ChangedImageIsNotMountedAndIsMendedByTheNextFetch(t *testing.T) {
 		"a link":    func(path string) error { return errors.Join(os.Rename(path, path+".x"), os.Symlink(path+".x", path)) },
 		"two names": func(path string) error { return os.Link(path, path+".x") },
 		"gone":      os.Remove,
-	} {
+	}
+}
+
+func TestH1H2ChangedImageIsNotMountedAndIsMendedByTheNextFetch(t *testing.T) {
+	t.Parallel()
+	spb := big(t, nil)
+	for name, change := range tamperings() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := mountStore(t)

@@ -104,8 +104,16 @@ func TestAnImageIsPulledByTagAndByDigest(t *testing.T) {
 	}
 }
 
-func TestWhatARegistrySaysIsNotBelieved(t *testing.T) {
-	t.Parallel()
+// lie is a registry that lies, and what of it is pulled.
+type lie struct {
+	registry *ocitest.Registry
+	ref      string
+	digest   string
+	want     bundle.Code
+}
+
+// lies are rows J1 to J3, A7, I1 and I2 at a registry.
+func lies() map[string]lie {
 	answer := func(part string, do func(w http.ResponseWriter, q *http.Request)) func(http.ResponseWriter, *http.Request) bool {
 		return func(w http.ResponseWriter, q *http.Request) bool {
 			if !strings.Contains(q.URL.Path, part) {
@@ -115,13 +123,7 @@ func TestWhatARegistrySaysIsNotBelieved(t *testing.T) {
 			return true
 		}
 	}
-	for claim, c := range map[string]struct {
-		registry *ocitest.Registry
-		ref      string
-		digest   string
-		change   func(*Config)
-		want     bundle.Code
-	}{
+	return map[string]lie{
 		"no such tag":             {ref: "/team/app:2", want: bundle.ErrTransfer},
 		"no such repository":      {ref: "/team/other", want: bundle.ErrTransfer},
 		"a password it wants":     {registry: &ocitest.Registry{User: "me", Pass: secret}, ref: "/team/app:1", want: bundle.ErrTransfer},
@@ -138,7 +140,12 @@ func TestWhatARegistrySaysIsNotBelieved(t *testing.T) {
 			http.Redirect(w, q, "http://127.0.0.1:1/x", http.StatusFound)
 		})}, ref: "/team/app:1", want: bundle.ErrTransfer},
 		"I2 endless redirects": {registry: &ocitest.Registry{Answer: answer("/blobs/", func(w http.ResponseWriter, q *http.Request) { http.Redirect(w, q, q.URL.Path+"/", http.StatusFound) })}, ref: "/team/app:1", want: bundle.ErrTransfer},
-	} {
+	}
+}
+
+func TestWhatARegistrySaysIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	for claim, c := range lies() {
 		t.Run(claim, func(t *testing.T) {
 			t.Parallel()
 			r := c.registry
@@ -375,14 +382,18 @@ func (s signer) sign(t *testing.T, r *ocitest.Registry, at, digest, repository s
 	r.Tags["team/app:"+strings.Replace(at, ":", "-", 1)+".sig"] = m["digest"].(string)
 }
 
-func TestASignatureIsAskedForWhereThePolicySaysSo(t *testing.T) {
-	t.Parallel()
-	good, stranger := newSigner(t), newSigner(t)
-	for claim, c := range map[string]struct {
-		sign func(t *testing.T, r *ocitest.Registry, digest string)
-		ref  string
-		want bundle.Code
-	}{
+// signing is what stands beside an image in its registry.
+type signing struct {
+	sign func(t *testing.T, r *ocitest.Registry, digest string)
+	ref  string
+	want bundle.Code
+}
+
+// signings are row J4, and what is no attack.
+func signings(t *testing.T, good signer) map[string]signing {
+	t.Helper()
+	stranger := newSigner(t)
+	return map[string]signing{
 		"signed by the key": {func(t *testing.T, r *ocitest.Registry, d string) { good.sign(t, r, d, d, r.Host()+"/team/app") }, "/team/app:1", ""},
 		"an index that is signed": {func(t *testing.T, r *ocitest.Registry, _ string) {
 			d := r.Tags["team/app:multi"]
@@ -394,7 +405,13 @@ func TestASignatureIsAskedForWhereThePolicySaysSo(t *testing.T) {
 			good.sign(t, r, d, r.Tags["team/app:multi"], r.Host()+"/team/app")
 		}, "/team/app:1", bundle.ErrSignature},
 		"J4 a payload of a neighbour's": {func(t *testing.T, r *ocitest.Registry, d string) { good.sign(t, r, d, d, r.Host()+"/team/other") }, "/team/app:1", bundle.ErrSignature},
-	} {
+	}
+}
+
+func TestASignatureIsAskedForWhereThePolicySaysSo(t *testing.T) {
+	t.Parallel()
+	good := newSigner(t)
+	for claim, c := range signings(t, good) {
 		t.Run(claim, func(t *testing.T) {
 			t.Parallel()
 			r := registryOf(t, &ocitest.Registry{})

@@ -3,25 +3,12 @@ package bundle
 import (
 	"bytes"
 	"crypto"
-	"crypto/sha256"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 // The inside that the attack tests need to build what no honest tool builds.
 const ExternalAAD = externalAAD
-
-// ProtectedHeader returns the one header a key's signature may have.
-func ProtectedHeader(key PublicKey) []byte { return protectedHeader(key) }
-
-// SignRaw makes an envelope with a valid signature over any payload, header and aad.
-func SignRaw(key PrivateKey, protected, payload []byte, aad string) Envelope {
-	signature, err := key.sign(sigStructure(protected, payload, aad))
-	if err != nil {
-		panic(err)
-	}
-	return Envelope{Protected: protected, Payload: payload, Signature: signature}
-}
 
 // Crypto is the key below.
 func Crypto(k PublicKey) crypto.PublicKey { return k.key }
@@ -44,13 +31,6 @@ func Parts(spb []byte) (Envelope, Index, []byte) {
 		panic(err)
 	}
 	return head.Envelope, index, spb[head.Header.PayloadOffset():]
-}
-
-// InfoOf names an index, true or not.
-func InfoOf(x Index) IndexInfo {
-	info := x.info()
-	info.Digest = sha256.Sum256(x.Append(nil))
-	return info
 }
 
 // SuffixArray is suffixArray.

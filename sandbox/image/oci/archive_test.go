@@ -17,6 +17,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci/ocitest"
 )
 
 // tarOf packs a directory, as OCI layouts are passed around.
@@ -40,25 +41,25 @@ func tarOf(t testing.TB, dir string) string {
 
 func TestAnImageIsFoundInEachFormOfArchive(t *testing.T) {
 	t.Parallel()
-	layer := layerOf(t, fileOf("a", "content"))
-	run := object{"Entrypoint": []string{"/a"}}
-	l := newLayout(t)
-	m := l.image(run, layer)
-	m["annotations"] = object{"org.opencontainers.image.ref.name": "v1", "io.containerd.image.name": "registry.example/team/a:v1"}
-	l.index(m)
+	layer := ocitest.Tar(t, ocitest.File("a", "content"))
+	run := ocitest.Object{"Entrypoint": []string{"/a"}}
+	l := ocitest.NewLayout(t)
+	m := l.Image(run, layer)
+	m["annotations"] = ocitest.Object{"org.opencontainers.image.ref.name": "v1", "io.containerd.image.name": "registry.example/team/a:v1"}
+	l.Index(m)
 
 	saved := t.TempDir()
-	config := jsonOf(t, configOf(run, digestOf(layer)))
+	config := ocitest.JSON(t, ocitest.Config(run, ocitest.Sum(layer)))
 	for name, content := range map[string][]byte{
 		"c.json": config, "l1/layer.tar": layer,
-		"manifest.json": jsonOf(t, []object{{"Config": "c.json", "RepoTags": []string{"registry.example/team/a:v1"}, "Layers": []string{"l1/layer.tar"}}}),
+		"manifest.json": ocitest.JSON(t, []ocitest.Object{{"Config": "c.json", "RepoTags": []string{"registry.example/team/a:v1"}, "Layers": []string{"l1/layer.tar"}}}),
 	} {
 		_ = os.MkdirAll(filepath.Dir(filepath.Join(saved, name)), 0o755)
 		if err := os.WriteFile(filepath.Join(saved, name), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for form, where := range map[string]string{"layout": l.dir, "layout in a tar": tarOf(t, l.dir), "docker save": tarOf(t, saved), "docker save, unpacked": saved} {
+	for form, where := range map[string]string{"layout": l.Path, "layout in a tar": tarOf(t, l.Path), "docker save": tarOf(t, saved), "docker save, unpacked": saved} {
 		img, _, f, err := merge(t, where)
 		if err != nil {
 			t.Errorf("%s: %v", form, err)
@@ -75,104 +76,11 @@ func TestAnImageIsFoundInEachFormOfArchive(t *testing.T) {
 
 func TestHostileDocumentsAreRefused(t *testing.T) {
 	t.Parallel()
-	layer := layerOf(t, fileOf("a", "1"))
-	good := func(l *layout) object { return l.image(object{}, layer) }
-	forPlatform := func(d object, arch string) object {
-		d["platform"] = object{"os": "linux", "architecture": arch}
-		return d
-	}
-	changed := func(change func(l *layout, m object)) func(*layout) []object {
-		return func(l *layout) []object {
-			m := object{
-				"schemaVersion": 2, "config": l.json(typeConfig, configOf(object{}, digestOf(layer))), "layers": []object{l.blob(typeLayer, layer)},
-			}
-			change(l, m)
-			return []object{l.json(oci.TypeManifest, m)}
-		}
-	}
-	config := func(c object) func(*layout) []object {
-		return changed(func(l *layout, m object) { m["config"] = l.json(typeConfig, c) })
-	}
-	for row, c := range map[string]struct {
-		make func(l *layout) []object
-		want bundle.Code
-	}{
-		"J1 no platform of ours": {func(l *layout) []object {
-			return []object{forPlatform(good(l), "s390x"), forPlatform(good(l), "arm64")}
-		}, bundle.ErrOCI},
-		"J1 index in index": {func(l *layout) []object {
-			d := good(l)
-			for range 100 {
-				d = l.json(oci.TypeIndex, object{"schemaVersion": 2, "manifests": []object{d}})
-			}
-			return []object{d}
-		}, bundle.ErrOCI},
-		"J1 config as manifest": {func(l *layout) []object {
-			d := l.json(typeConfig, configOf(object{}, digestOf(layer)))
-			d["mediaType"] = oci.TypeManifest
-			return []object{d}
-		}, bundle.ErrOCI},
-		"J1 manifest as index": {func(l *layout) []object {
-			d := good(l)
-			d["mediaType"] = oci.TypeIndex
-			return []object{d}
-		}, bundle.ErrOCI},
-		"J1 both at once":          {changed(func(l *layout, m object) { m["manifests"] = []object{} }), bundle.ErrOCI},
-		"J1 calls itself an index": {changed(func(l *layout, m object) { m["mediaType"] = oci.TypeIndex }), bundle.ErrOCI},
-		"J1 schema 1":              {changed(func(l *layout, m object) { m["schemaVersion"] = 1 }), bundle.ErrOCI},
-		"J1 10 000 descriptors": {func(l *layout) []object {
-			d, many := good(l), []object{}
-			for range 10_000 {
-				many = append(many, d)
-			}
-			return many
-		}, bundle.ErrOCI},
-		"J1 129 layers": {changed(func(l *layout, m object) {
-			one, many := l.blob(typeLayer, layer), []object{}
-			for range 129 {
-				many = append(many, one)
-			}
-			m["layers"] = many
-		}), bundle.ErrOCI},
-		"J1 foreign layer": {changed(func(l *layout, m object) {
-			d := l.blob(typeLayer, layer)
-			d["urls"] = []string{"https://elsewhere.example/layer"}
-			m["layers"] = []object{d}
-		}), bundle.ErrOCI},
-		"J1 layer of another kind": {changed(func(l *layout, m object) {
-			m["layers"] = []object{l.blob("application/vnd.example+encrypted", layer)}
-		}), bundle.ErrOCI},
-		"J1 an artifact": {changed(func(l *layout, m object) { m["config"] = l.blob("application/vnd.oci.empty.v1+json", []byte("{}")) }), bundle.ErrOCI},
-		"J1 manifest of 1 MiB and more": {changed(func(l *layout, m object) {
-			m["annotations"] = object{"a": strings.Repeat("x", 1<<20)}
-		}), bundle.ErrOCI},
-		"J3 size lie of a manifest": {func(l *layout) []object {
-			d := good(l)
-			d["size"] = 7
-			return []object{d}
-		}, bundle.ErrDigest},
-		"J3 size of nothing":       {changed(func(l *layout, m object) { m["layers"].([]object)[0]["size"] = 0 }), bundle.ErrOCI},
-		"J3 size below zero":       {changed(func(l *layout, m object) { m["layers"].([]object)[0]["size"] = -1 }), bundle.ErrOCI},
-		"J3 size beyond the limit": {changed(func(l *layout, m object) { m["layers"].([]object)[0]["size"] = int64(1) << 60 }), bundle.ErrOCI},
-		"J3 md5": {changed(func(l *layout, m object) {
-			m["layers"].([]object)[0]["digest"] = "md5:d41d8cd98f00b204e9800998ecf8427e"
-		}), bundle.ErrOCI},
-		"J3 63 digits":                  {changed(func(l *layout, m object) { m["layers"].([]object)[0]["digest"] = "sha256:" + strings.Repeat("a", 63) }), bundle.ErrOCI},
-		"J3 a path for a digest":        {changed(func(l *layout, m object) { m["layers"].([]object)[0]["digest"] = "sha256:../../../etc/passwd" }), bundle.ErrOCI},
-		"J3 manifest that is missing":   {changed(func(l *layout, m object) { m["config"].(object)["digest"] = "sha256:" + strings.Repeat("a", 64) }), bundle.ErrOCI},
-		"config of another machine":     {config(object{"os": "linux", "architecture": "s390x", "rootfs": object{"type": "layers", "diff_ids": []string{digestOf(layer).String()}}}), bundle.ErrArch},
-		"config with too many layers":   {config(configOf(object{}, digestOf(layer), digestOf(layer))), bundle.ErrOCI},
-		"config with a root of no kind": {config(object{"os": "linux", "architecture": "amd64", "rootfs": object{"type": "zfs"}}), bundle.ErrOCI},
-		"config with a NUL":             {config(configOf(object{"Entrypoint": []string{"a\x00b"}}, digestOf(layer))), bundle.ErrOCI},
-		"config with an odd variable":   {config(configOf(object{"Env": []string{"=x"}}, digestOf(layer))), bundle.ErrOCI},
-		"config with the root to keep":  {config(configOf(object{"Volumes": object{"/": object{}}}, digestOf(layer))), bundle.ErrOCI},
-	} {
-		t.Run(row, func(t *testing.T) {
+	for _, h := range ocitest.Documents(t) {
+		t.Run(h.Row, func(t *testing.T) {
 			t.Parallel()
-			l := newLayout(t)
-			l.index(c.make(l)...)
-			if _, _, _, err := merge(t, l.dir); bundle.CodeOf(err) != c.want {
-				t.Errorf("got %v, want %s", err, c.want)
+			if _, _, _, err := merge(t, h.Path); bundle.CodeOf(err) != h.Want {
+				t.Errorf("got %v, want %s", err, h.Want)
 			}
 		})
 	}
@@ -200,14 +108,14 @@ func TestAnArchiveIsNotLeft(t *testing.T) {
 
 func TestTheConfigSaysHowToRun(t *testing.T) {
 	t.Parallel()
-	l := newLayout(t)
-	l.index(l.image(object{
+	l := ocitest.NewLayout(t)
+	l.Index(l.Image(ocitest.Object{
 		"Entrypoint": []string{"/bin/a", "-x"}, "Cmd": []string{"one"}, "Env": []string{"A=1"}, "WorkingDir": "srv/./app", "User": "app:www",
-		"StopSignal": "SIGQUIT", "ExposedPorts": object{"80/tcp": object{}}, "Volumes": object{"/var/data/": object{}}, "Labels": object{"k": "v"},
-		"Healthcheck": object{"Test": []string{"CMD", "/bin/check"}, "Interval": 5_000_000_000, "StartInterval": 1_000_000_000, "Retries": 3},
+		"StopSignal": "SIGQUIT", "ExposedPorts": ocitest.Object{"80/tcp": ocitest.Object{}}, "Volumes": ocitest.Object{"/var/data/": ocitest.Object{}}, "Labels": ocitest.Object{"k": "v"},
+		"Healthcheck": ocitest.Object{"Test": []string{"CMD", "/bin/check"}, "Interval": 5_000_000_000, "StartInterval": 1_000_000_000, "Retries": 3},
 		"Shell":       []string{"/bin/bash", "-c"},
-	}, layerOf(t, dirOf("srv"))))
-	img, _, _, err := merge(t, l.dir)
+	}, ocitest.Tar(t, ocitest.Dir("srv"))))
+	img, _, _, err := merge(t, l.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,11 +172,11 @@ func TestTheMachineTakesTheBestImage(t *testing.T) {
 		"an attestation is not an image":  {oci.Machine{Arch: []string{"amd64"}}, []string{"unknown/unknown", "linux/amd64"}, "linux/amd64"},
 		"one without a platform is taken": {oci.Machine{Arch: []string{"amd64"}}, []string{""}, ""},
 	} {
-		var list []object
+		var list []ocitest.Object
 		for i, p := range c.there {
-			d := object{"mediaType": oci.TypeManifest, "digest": fmt.Sprintf("sha256:%064d", i+1), "size": 1}
+			d := ocitest.Object{"mediaType": oci.TypeManifest, "digest": fmt.Sprintf("sha256:%064d", i+1), "size": 1}
 			if parts := strings.Split(p, "/"); p != "" {
-				platform := object{"os": parts[0], "architecture": parts[1]}
+				platform := ocitest.Object{"os": parts[0], "architecture": parts[1]}
 				if len(parts) > 2 {
 					platform["variant"] = parts[2]
 				}
@@ -276,7 +184,7 @@ func TestTheMachineTakesTheBestImage(t *testing.T) {
 			}
 			list = append(list, d)
 		}
-		got, err := oci.ParseIndex(jsonOf(t, object{"schemaVersion": 2, "manifests": list}), oci.TypeIndex, c.machine)
+		got, err := oci.ParseIndex(ocitest.JSON(t, ocitest.Object{"schemaVersion": 2, "manifests": list}), oci.TypeIndex, c.machine)
 		switch {
 		case c.there[0] == "":
 			if err != nil || got.Digest.IsZero() {
@@ -329,14 +237,14 @@ func TestReferencesAreReadAsDockerReadsThem(t *testing.T) {
 }
 
 func FuzzDocuments(f *testing.F) {
-	l := newLayout(f)
-	l.index(l.image(object{"Env": []string{"A=1"}}, layerOf(f, fileOf("a", "1"))))
-	index, err := os.ReadFile(filepath.Join(l.dir, "index.json"))
+	l := ocitest.NewLayout(f)
+	l.Index(l.Image(ocitest.Object{"Env": []string{"A=1"}}, ocitest.Tar(f, ocitest.File("a", "1"))))
+	index, err := os.ReadFile(filepath.Join(l.Path, "index.json"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(index)
-	f.Add(jsonOf(f, configOf(object{"User": "a"}, digestOf(nil))))
+	f.Add(ocitest.JSON(f, ocitest.Config(ocitest.Object{"User": "a"}, ocitest.Sum(nil))))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, mediaType := range []string{oci.TypeIndex, oci.TypeDockerList} {
 			if d, err := oci.ParseIndex(text, mediaType, here); err == nil && d.Digest.IsZero() {
@@ -353,12 +261,12 @@ func FuzzDocuments(f *testing.F) {
 }
 
 func FuzzMerge(f *testing.F) {
-	f.Add(layerOf(f, dirOf("a"), fileOf("a/b", "1"), linkOf("c", "a/b"), symlinkOf("s", "a")), layerOf(f, fileOf("a/.wh.b", ""), fileOf("x", "2")))
-	f.Add(layerOf(f, fileOf(".wh..wh..opq", "")), pax("SCHILY.xattr.user.a", "b"))
+	f.Add(ocitest.Tar(f, ocitest.Dir("a"), ocitest.File("a/b", "1"), ocitest.Link("c", "a/b"), ocitest.Symlink("s", "a")), ocitest.Tar(f, ocitest.File("a/.wh.b", ""), ocitest.File("x", "2")))
+	f.Add(ocitest.Tar(f, ocitest.File(".wh..wh..opq", "")), ocitest.PAX("SCHILY.xattr.user.a", "b"))
 	f.Fuzz(func(t *testing.T, below, above []byte) {
 		var layers []oci.Layer
 		for _, b := range [][]byte{below, above} {
-			layers = append(layers, oci.Layer{DiffID: digestOf(b), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
+			layers = append(layers, oci.Layer{DiffID: ocitest.Sum(b), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }})
 		}
 		out, err := os.Create(filepath.Join(t.TempDir(), "image"))
 		if err != nil {

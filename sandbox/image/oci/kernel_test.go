@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci/ocitest"
 )
 
 func TestTheKernelReadsWhatWasMerged(t *testing.T) {
@@ -21,17 +23,17 @@ func TestTheKernelReadsWhatWasMerged(t *testing.T) {
 	}
 	big := strings.Repeat("0123456789abcdef", 10_000)
 	entries := []tar.Header{
-		dirOf("many"), fileOf("big", big), fileOf("tail", big[:4100]), fileOf("block", big[:8192]), fileOf("small", "s"), fileOf("empty", ""),
-		linkOf("same", "big"), symlinkOf("short", "big"), symlinkOf("long", strings.Repeat("x/", 2000)), dirOf("hollow"),
+		ocitest.Dir("many"), ocitest.File("big", big), ocitest.File("tail", big[:4100]), ocitest.File("block", big[:8192]), ocitest.File("small", "s"), ocitest.File("empty", ""),
+		ocitest.Link("same", "big"), ocitest.Symlink("short", "big"), ocitest.Symlink("long", strings.Repeat("x/", 2000)), ocitest.Dir("hollow"),
 		{Typeflag: tar.TypeDir, Name: "open", Mode: 0o1777, Uid: 70000, Gid: 80000},
 		{Typeflag: tar.TypeReg, Name: "noted", Mode: 0o600, PAXRecords: map[string]string{"SCHILY.xattr.user.a": "1", "SCHILY.xattr.user.longer": strings.Repeat("v", 700)}},
 	}
 	for i := range 2000 {
-		entries = append(entries, fileOf(fmt.Sprintf("many/%s%04d", strings.Repeat("n", i%100), i), big[:i]))
+		entries = append(entries, ocitest.File(fmt.Sprintf("many/%s%04d", strings.Repeat("n", i%100), i), big[:i]))
 	}
-	l := newLayout(t)
-	l.index(l.image(object{}, layerOf(t, entries...)))
-	_, _, f, err := merge(t, l.dir)
+	l := ocitest.NewLayout(t)
+	l.Index(l.Image(ocitest.Object{}, ocitest.Tar(t, entries...)))
+	_, _, f, err := merge(t, l.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestTheKernelReadsWhatWasMerged(t *testing.T) {
 	if err := errors.Join(syscall.Stat(at+"/big", &st), syscall.Stat(at+"/same", &other)); err != nil || st.Nlink != 2 || st.Ino != other.Ino {
 		t.Errorf("hard link: got %d links of inodes %d and %d, %v", st.Nlink, st.Ino, other.Ino, err)
 	}
-	if err := syscall.Stat(at+"/open", &st); err != nil || st.Mode != syscall.S_IFDIR|0o1777 || st.Uid != 70000 || st.Gid != 80000 || st.Mtim.Sec != epoch.Unix() || st.Mtim.Nsec != int64(epoch.Nanosecond()) {
+	if err := syscall.Stat(at+"/open", &st); err != nil || st.Mode != syscall.S_IFDIR|0o1777 || st.Uid != 70000 || st.Gid != 80000 || st.Mtim.Sec != ocitest.Epoch().Unix() || st.Mtim.Nsec != int64(ocitest.Epoch().Nanosecond()) {
 		t.Errorf("open: got %+v, %v", st, err)
 	}
 	value := make([]byte, 1024)

@@ -49,17 +49,17 @@ type sheet struct {
 
 // plan gives every inode and every content a place.
 func (t *tree) plan() *sheet {
-	s := &sheet{tree: t, spots: make([]spot, len(t.nodes)), first: make([]int32, len(t.sources))}
+	s := &sheet{tree: t, spots: make([]spot, t.nodes.length), first: make([]int32, len(t.sources))}
 	for i := range s.first {
 		s.first[i] = none
 	}
 	s.visit(0)
 	var at int64
 	for _, i := range s.order {
-		n, sp := &t.nodes[i], &s.spots[i]
+		n, sp := t.nodes.at(i), &s.spots[i]
 		size := t.sizeOf(i)
 		tail := size % blockSize
-		head := int64(inodeSize + xattrBytes(n.xattrs))
+		head := int64(inodeSize + xattrBytes(n.xattrs()))
 		free := blockSize - at%blockSize
 		sp.inline = tail > 0 && head+tail <= blockSize && (head+tail <= free || tail <= tailAllowed)
 		need := head
@@ -94,7 +94,7 @@ func (s *sheet) extent(i int32) int64 {
 
 // visit lists inodes, parents before children, and counts their links.
 func (s *sheet) visit(i int32) {
-	n := &s.tree.nodes[i]
+	n := s.tree.nodes.at(i)
 	if n.kind == file {
 		if f := s.first[n.source]; f != none {
 			s.spots[f].links++
@@ -108,8 +108,8 @@ func (s *sheet) visit(i int32) {
 		return
 	}
 	s.spots[i].links++
-	for c := n.first; c != none; c = s.tree.nodes[c].next {
-		if s.tree.nodes[c].kind == dir {
+	for c := n.first; c != none; c = s.tree.nodes.at(c).next {
+		if s.tree.nodes.at(c).kind == dir {
 			s.spots[i].links++
 		}
 		s.visit(c)
@@ -119,7 +119,7 @@ func (s *sheet) visit(i int32) {
 
 // spot of a name: that of its inode.
 func (s *sheet) spot(i int32) spot {
-	if n := &s.tree.nodes[i]; n.kind == file {
+	if n := s.tree.nodes.at(i); n.kind == file {
 		return s.spots[s.first[n.source]]
 	}
 	return s.spots[i]
@@ -127,11 +127,11 @@ func (s *sheet) spot(i int32) spot {
 
 // sizeOf is the length of a node's content.
 func (t *tree) sizeOf(i int32) int64 {
-	switch n := &t.nodes[i]; n.kind {
+	switch n := t.nodes.at(i); n.kind {
 	case dir:
 		return t.direntBytes(i)
 	case symlink:
-		return int64(len(n.target))
+		return int64(len(n.target()))
 	case file:
 		return n.size
 	case ghost:
@@ -155,13 +155,13 @@ func (t *tree) listed(i int32, each func(name string, at int32)) {
 	own := [...]struct {
 		name string
 		at   int32
-	}{{".", i}, {"..", max(t.nodes[i].parent, 0)}}
+	}{{".", i}, {"..", max(t.nodes.at(i).parent, 0)}}
 	k := 0
-	for c := t.nodes[i].first; c != none; c = t.nodes[c].next {
-		for ; k < len(own) && own[k].name < t.nodes[c].name; k++ {
+	for c := t.nodes.at(i).first; c != none; c = t.nodes.at(c).next {
+		for ; k < len(own) && own[k].name < t.nodes.at(c).name; k++ {
 			each(own[k].name, own[k].at)
 		}
-		each(t.nodes[c].name, c)
+		each(t.nodes.at(c).name, c)
 	}
 	for ; k < len(own); k++ {
 		each(own[k].name, own[k].at)
@@ -184,15 +184,15 @@ func (t *tree) direntBytes(i int32) int64 {
 // sortNames orders every directory by name.
 func (t *tree) sortNames() {
 	var list []int32
-	for i := range t.nodes {
+	for i := range t.nodes.length {
 		list = list[:0]
-		for c := t.nodes[i].first; c != none; c = t.nodes[c].next {
+		for c := t.nodes.at(i).first; c != none; c = t.nodes.at(c).next {
 			list = append(list, c)
 		}
-		sort.Slice(list, func(a, b int) bool { return t.nodes[list[a]].name > t.nodes[list[b]].name })
-		t.nodes[i].first = none
+		sort.Slice(list, func(a, b int) bool { return t.nodes.at(list[a]).name > t.nodes.at(list[b]).name })
+		t.nodes.at(i).first = none
 		for _, c := range list {
-			t.nodes[c].next, t.nodes[i].first = t.nodes[i].first, c
+			t.nodes.at(c).next, t.nodes.at(i).first = t.nodes.at(i).first, c
 		}
 	}
 }
@@ -235,7 +235,7 @@ func (s *sheet) write(out io.WriterAt) (size int64, err error) {
 		s.inode(w, i)
 	}
 	for _, i := range s.order {
-		if n := &s.tree.nodes[i]; n.kind != file && s.extent(i) > 0 {
+		if n := s.tree.nodes.at(i); n.kind != file && s.extent(i) > 0 {
 			w.seek(int64(s.spots[i].block) * blockSize)
 			w.put(s.content(i)[:min(s.extent(i)*blockSize, s.tree.sizeOf(i))])
 		}
@@ -263,7 +263,7 @@ func (s *sheet) write(out io.WriterAt) (size int64, err error) {
 
 // inode writes a node's inode, its attributes and its end.
 func (s *sheet) inode(w *writer, i int32) {
-	n, sp := &s.tree.nodes[i], s.spots[i]
+	n, sp := s.tree.nodes.at(i), s.spots[i]
 	w.seek(metaBlock*blockSize + int64(sp.nid)*slot)
 	size := s.tree.sizeOf(i)
 	var b [inodeSize]byte
@@ -273,7 +273,7 @@ func (s *sheet) inode(w *writer, i int32) {
 	}
 	le := binary.LittleEndian
 	le.PutUint16(b[0:], format)
-	if x := xattrBytes(n.xattrs); x > 0 {
+	if x := xattrBytes(n.xattrs()); x > 0 {
 		le.PutUint16(b[2:], uint16((x-12)/4+1))
 	}
 	le.PutUint16(b[4:], n.mode|[...]uint16{ghost: 0, dir: modeDir, file: modeFile, symlink: modeLink}[n.kind])
@@ -286,7 +286,7 @@ func (s *sheet) inode(w *writer, i int32) {
 	le.PutUint32(b[40:], n.nsec)
 	le.PutUint32(b[44:], sp.links)
 	w.put(b[:])
-	putXattrs(w, n.xattrs)
+	putXattrs(w, n.xattrs())
 	if sp.inline && n.kind != file {
 		c := s.content(i)
 		w.put(c[len(c)-len(c)%blockSize:])
@@ -315,8 +315,8 @@ func putXattrs(w *writer, xattrs map[string]string) {
 
 // content is what a directory or a symbolic link holds.
 func (s *sheet) content(i int32) []byte {
-	if n := &s.tree.nodes[i]; n.kind == symlink {
-		return []byte(n.target)
+	if n := s.tree.nodes.at(i); n.kind == symlink {
+		return []byte(n.target())
 	}
 	var out, heads, names []byte
 	used := 0
@@ -336,7 +336,7 @@ func (s *sheet) content(i int32) []byte {
 		var e [direntSize]byte
 		binary.LittleEndian.PutUint64(e[:], uint64(s.spot(at).nid))
 		binary.LittleEndian.PutUint16(e[8:], uint16(len(names)))
-		e[10] = [...]byte{ghost: 0, dir: typeDir, file: typeFile, symlink: typeLink}[s.tree.nodes[at].kind]
+		e[10] = [...]byte{ghost: 0, dir: typeDir, file: typeFile, symlink: typeLink}[s.tree.nodes.at(at).kind]
 		heads, names = append(heads, e[:]...), append(names, name...)
 		used += direntSize + len(name)
 	})

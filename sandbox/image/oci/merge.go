@@ -92,7 +92,7 @@ func (t *tree) places(in io.ReaderAt, size int64) (places map[int32][]place, ent
 		}
 		list, err := t.compare(at, info)
 		if len(list) > 0 {
-			places[t.nodes[at].source] = list // hard links have one place
+			places[t.nodes.at(at).source] = list // hard links have one place
 		}
 		return err
 	})
@@ -111,8 +111,8 @@ func (t *tree) resolve(name string) (at int32, err error) {
 		return 0, nil
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		c, ok := t.children[childKey{at, part}]
-		if !ok || t.nodes[c].kind == ghost {
+		c := t.nodes.find(at, part)
+		if c == none || t.nodes.at(c).kind == ghost {
 			return none, fmt.Errorf("%q is in no layer", name)
 		}
 		at = c
@@ -123,11 +123,11 @@ func (t *tree) resolve(name string) (at int32, err error) {
 // compare says whether an entry of the image is the node, and where its content is. The reader leaves the kernel's own mode in the lower
 // bits; it has no other word for the sticky bit.
 func (t *tree) compare(at int32, info fs.FileInfo) ([]place, error) {
-	n := &t.nodes[at]
+	n := t.nodes.at(at)
 	st, ok := info.Sys().(*erofs.Stat)
 	kinds := [...]fs.FileMode{ghost: fs.ModeIrregular, dir: fs.ModeDir, file: 0, symlink: fs.ModeSymlink}
 	if !ok || info.Mode().Type() != kinds[n.kind] || uint16(info.Mode())&0o7777 != n.mode || st.UID != n.uid || st.GID != n.gid ||
-		int64(st.Mtime) != n.sec || st.MtimeNs != n.nsec || info.Size() != t.sizeOf(at) || !maps.Equal(st.Xattrs, n.xattrs) {
+		int64(st.Mtime) != n.sec || st.MtimeNs != n.nsec || info.Size() != t.sizeOf(at) || !maps.Equal(st.Xattrs, n.xattrs()) {
 		return nil, fmt.Errorf("%s: got %v %d %+v", t.path(at), info.Mode(), info.Size(), st)
 	}
 	if n.kind != file || n.size == 0 {
@@ -160,7 +160,7 @@ func (t *tree) reachable() int {
 		at := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		count++
-		for c := t.nodes[at].first; c != none; c = t.nodes[c].next {
+		for c := t.nodes.at(at).first; c != none; c = t.nodes.at(c).next {
 			stack = append(stack, c)
 		}
 	}

@@ -38,7 +38,9 @@ type scanner struct {
 	entry int32            // number of the entry in its layer
 	below map[string]inode // of this layer: files and links that are hidden, for hard links to them
 	open  []pending        // hard links of layers above whose targets were not in their layer
+	parts []string         // of the entry that is added
 	cuts  []string         // of this layer: paths hidden from the layers under it
+	here  int              // bytes held for this layer only
 }
 
 // pending is a hard link whose target is in a layer under its own.
@@ -55,6 +57,7 @@ func (sc *scanner) scan(ctx context.Context, l Layer, number int) error {
 	}
 	defer s.close()
 	sc.layer, sc.entry, sc.below, sc.cuts = int16(number), 0, make(map[string]inode), nil
+	sc.tree.held, sc.here = sc.tree.held-sc.here, 0
 	links := len(sc.open)
 	for ; ; sc.entry++ {
 		h, err := s.next()
@@ -75,16 +78,18 @@ func (sc *scanner) scan(ctx context.Context, l Layer, number int) error {
 }
 
 func (sc *scanner) add(h label) error {
-	if err := sc.tree.count(len(h.name) + len(h.link)); err != nil {
+	sc.tree.entries++
+	if err := sc.tree.hold(len(h.link)); err != nil {
 		return err
 	}
 	if h.kind == tapeGlobal {
 		return nil
 	}
-	parts, err := split(h.name)
+	parts, err := split(h.name, sc.parts)
 	if err != nil {
 		return err
 	}
+	sc.parts = parts
 	if len(parts) > 0 && strings.HasPrefix(parts[len(parts)-1], whiteout) {
 		return sc.hide(parts)
 	}
@@ -109,7 +114,7 @@ func (sc *scanner) hide(parts []string) error {
 	if last == opaque {
 		sc.cuts = append(sc.cuts, strings.Join(parent, "/"))
 		sc.tree.hideBelow(parent, sc.layer)
-		return nil
+		return sc.holdHere(sc.cuts[len(sc.cuts)-1])
 	}
 	name := strings.TrimPrefix(last, whiteout)
 	if name == "" || name == "." || name == ".." {
@@ -118,7 +123,7 @@ func (sc *scanner) hide(parts []string) error {
 	parts = append(parent, name)
 	sc.cuts = append(sc.cuts, strings.Join(parts, "/"))
 	sc.tree.hide(parts, sc.layer)
-	return nil
+	return sc.holdHere(sc.cuts[len(sc.cuts)-1])
 }
 
 // inode takes from a header what the image keeps.
@@ -130,9 +135,9 @@ func (sc *scanner) inode(h label) (inode, error) {
 	case tapeDir:
 		in.kind = dir
 	case tapeSymlink:
-		in.kind, in.target, in.mode = symlink, h.link, 0o777
-		if in.target == "" || len(in.target) > maxPath || strings.ContainsRune(in.target, 0) {
-			return in, bundle.Reject(bundle.ErrPath, "the symbolic link %.100q has a target of %d bytes, 1 to %d are taken: build the image again", h.name, len(in.target), maxPath)
+		in.kind, in.more, in.mode = symlink, &more{target: strings.Clone(h.link)}, 0o777
+		if h.link == "" || len(h.link) > maxPath || strings.ContainsRune(h.link, 0) {
+			return in, bundle.Reject(bundle.ErrPath, "the symbolic link %.100q has a target of %d bytes, 1 to %d are taken: build the image again", h.name, len(h.link), maxPath)
 		}
 	case tapeChar, tapeBlock, tapePipe:
 		return in, bundle.Reject(bundle.ErrNode, "a layer has the device or pipe %.100q: build the image without it, the sandbox makes its own devices", h.name)
@@ -164,15 +169,15 @@ func (sc *scanner) attributes(in *inode, h label) error {
 		if bytes += len(name) + len(value) + 16; bytes > maxXattrs || suffix == "" || len(suffix) > maxName {
 			return bundle.Reject(bundle.ErrLimit, "%.100q has extended attributes of more than %d bytes: build the image without them", h.name, maxXattrs)
 		}
-		if in.xattrs == nil {
-			in.xattrs = make(map[string]string)
+		if in.more == nil {
+			in.more = &more{}
 		}
-		in.xattrs[name] = value
+		if in.more.xattrs == nil {
+			in.more.xattrs = make(map[string]string)
+		}
+		in.more.xattrs[name] = value
 	}
-	if sc.tree.names += bytes; sc.tree.names > maxNames {
-		return bundle.Reject(bundle.ErrLimit, "the image has more than %d bytes of names and attributes: make it smaller", maxNames)
-	}
-	return nil
+	return sc.tree.hold(bytes)
 }
 
 // put enters what an entry is. A hidden file may still be the target of a hard link that is not.
@@ -180,21 +185,34 @@ func (sc *scanner) put(parts []string, in inode) error {
 	t := sc.tree
 	if in.kind == file {
 		in.source = int32(len(t.sources))
-		t.sources = append(t.sources, source{layer: sc.layer, entry: sc.entry, size: in.size})
+		t.sources = append(t.sources, source{layer: sc.layer, entry: sc.entry})
 	}
 	at, err := t.put(parts, sc.layer, in)
 	if err != nil {
 		return err
 	}
 	if at == none && in.kind != dir {
-		sc.below[strings.Join(parts, "/")] = in
+		return sc.keepBelow(parts, in)
 	}
 	return nil
 }
 
+// keepBelow remembers what is hidden.
+func (sc *scanner) keepBelow(parts []string, in inode) error {
+	name := strings.Join(parts, "/")
+	sc.below[name] = in
+	return sc.holdHere(name)
+}
+
+// holdHere notes a name that is kept until the layer ends.
+func (sc *scanner) holdHere(name string) error {
+	sc.here += len(name)
+	return sc.tree.hold(len(name))
+}
+
 // link enters a hard link: what its target is, under another name.
 func (sc *scanner) link(parts []string, target string) error {
-	to, err := split(target)
+	to, err := split(target, nil)
 	if err != nil {
 		return &bundle.Error{Code: bundle.ErrLink, Why: "a hard link leads nowhere: " + err.Error(), Err: err}
 	}
@@ -204,7 +222,7 @@ func (sc *scanner) link(parts []string, target string) error {
 	}
 	in, here := sc.below[name]
 	if i := sc.tree.find(to, sc.layer); i != none {
-		in, here = sc.tree.nodes[i].inode, true
+		in, here = sc.tree.nodes.at(i).inode, true
 	}
 	if here && in.kind == dir {
 		return bundle.Reject(bundle.ErrLink, "a hard link is to the directory %.100q: build the image again", name)
@@ -217,7 +235,7 @@ func (sc *scanner) link(parts []string, target string) error {
 	case err != nil:
 		return err
 	case at == none && here:
-		sc.below[strings.Join(parts, "/")] = in
+		return sc.keepBelow(parts, in)
 	case at != none && !here:
 		sc.open = append(sc.open, pending{at, name})
 	}
@@ -233,15 +251,15 @@ func (sc *scanner) settle(links int) error {
 	var still []pending
 	for i, p := range sc.open {
 		in, here := sc.below[p.target]
-		to, _ := split(p.target)
+		to, _ := split(p.target, nil)
 		if n := sc.tree.find(to, sc.layer); n != none {
-			in, here = sc.tree.nodes[n].inode, true
+			in, here = sc.tree.nodes.at(n).inode, true
 		}
 		switch {
 		case here && (i >= links || in.kind == dir):
 			return lost(p)
 		case here:
-			sc.tree.nodes[p.at].inode = in
+			sc.tree.nodes.at(p.at).inode = in
 			continue
 		}
 		for _, cut := range sc.cuts {

@@ -16,26 +16,46 @@ const (
 	symlink
 )
 
-// inode is what an entry says of itself.
+// inode is what an entry says of itself. There may be a hundred thousand, so what few have lies apart.
 type inode struct {
 	kind     kind
 	mode     uint16 // permissions and sticky bit
 	uid, gid uint32
-	sec      int64
 	nsec     uint32
-	size     int64  // of a file
-	target   string // of a symbolic link
-	source   int32  // of a file: index in tree.sources, or none
-	xattrs   map[string]string
+	sec      int64
+	size     int64 // of a file
+	more     *more
+	source   int32 // of a file: index in tree.sources, or none
+}
+
+// more is what few entries have.
+type more struct {
+	target string // of a symbolic link
+	xattrs map[string]string
+}
+
+func (in *inode) target() string {
+	if in.more == nil {
+		return ""
+	}
+	return in.more.target
+}
+
+func (in *inode) xattrs() map[string]string {
+	if in.more == nil {
+		return nil
+	}
+	return in.more.xattrs
 }
 
 // node is a name in the tree.
 type node struct {
 	inode
-	name   string
+
 	parent int32
 	first  int32 // child, or none
 	next   int32 // sibling, or none
+	name   string
 
 	layer  int16 // that the entry came from
 	cut    int16 // of this name and what is below it, layers under this one are hidden
@@ -50,22 +70,15 @@ const none = -1
 type source struct {
 	layer int16
 	entry int32 // its number in the layer's tar
-	size  int64
-}
-
-type childKey struct {
-	parent int32
-	name   string
 }
 
 // tree is what the layers say, from the top one down to the one that was read last. Node 0 is the root.
 type tree struct {
-	nodes    []node
-	children map[childKey]int32
+	nodes    nodes
 	sources  []source
 	limits   Limits
 	entries  int // seen, hidden ones too
-	names    int // bytes
+	held     int // bytes, see hold
 	stripped Stripped
 }
 
@@ -76,17 +89,17 @@ type Stripped struct {
 }
 
 func newTree(limits Limits) *tree {
-	t := &tree{children: make(map[childKey]int32), limits: limits}
-	t.nodes = append(t.nodes, node{inode: implicit(), parent: none, first: none, next: none, layer: -1, cut: -1, opaque: -1, wanted: true})
-	t.nodes[0].kind = ghost
+	t := &tree{nodes: newNodes(), limits: limits}
+	t.nodes.add(node{inode: implicit(), parent: none, first: none, next: none, layer: -1, cut: -1, opaque: -1, wanted: true})
+	t.nodes.at(0).kind = ghost
 	return t
 }
 
 // implicit is a directory that no layer describes.
 func implicit() inode { return inode{kind: dir, mode: 0o755, source: none} }
 
-// split checks the path of an entry and gives its names. The root has none.
-func split(name string) ([]string, error) {
+// split checks the path of an entry and gives its names, in the list into if that is long enough. The root has none.
+func split(name string, into []string) ([]string, error) {
 	reject := func(why string) error {
 		return bundle.Reject(bundle.ErrPath, "a layer has the path %.100q, which %s: build the image again", name, why)
 	}
@@ -102,7 +115,7 @@ func split(name string) ([]string, error) {
 	case strings.ContainsRune(name, 0):
 		return nil, reject("holds a NUL")
 	}
-	parts := make([]string, 0, 8)
+	parts := into[:0]
 	for part := range strings.SplitSeq(strings.TrimRight(name, "/"), "/") {
 		switch {
 		case part == ".":
@@ -122,48 +135,34 @@ func split(name string) ([]string, error) {
 	return parts, nil
 }
 
-// count notes one more entry, hidden or not.
-func (t *tree) count(nameBytes int) error {
-	t.entries++
-	t.names += nameBytes
-	if t.entries > t.limits.Entries || t.names > maxNames {
-		return bundle.Reject(bundle.ErrLimit, "the image has more than %d entries, or %d bytes of names: make it smaller", t.limits.Entries, maxNames)
+// hold notes bytes that stay in memory beside the names of nodes, and looks at all bounds. Directories that no layer describes count as
+// entries: a path may have many.
+func (t *tree) hold(bytes int) error {
+	t.held += bytes
+	if max(t.entries, int(t.nodes.length)) > t.limits.Entries || t.held+t.nodes.bytes > maxHeld {
+		return bundle.Reject(bundle.ErrLimit, "the image has more than %d entries, or %d bytes of names, targets and attributes: make it smaller", t.limits.Entries, maxHeld)
 	}
 	return nil
 }
 
 // child finds or makes the node of a name.
 func (t *tree) child(parent int32, name string) int32 {
-	key := childKey{parent, name}
-	if i, ok := t.children[key]; ok {
+	if i := t.nodes.find(parent, name); i != none {
 		return i
 	}
-	return t.attach(key)
-}
-
-// attach makes a new node for a name, in place of one that may be there.
-func (t *tree) attach(key childKey) int32 {
-	i := int32(len(t.nodes))
-	t.nodes = append(t.nodes, node{
-		inode: inode{source: none}, name: strings.Clone(key.name), parent: key.parent, first: none, next: t.nodes[key.parent].first,
-		layer: -1, cut: -1, opaque: -1,
-	})
-	t.nodes[key.parent].first = i
-	key.name = t.nodes[i].name
-	t.children[key] = i
-	return i
+	return t.nodes.attach(parent, name)
 }
 
 // replace gives the name of node i a fresh node: what was below it is gone.
 func (t *tree) replace(i int32) int32 {
-	old := t.nodes[i]
-	before := &t.nodes[old.parent].first
+	old := t.nodes.at(i)
+	before := &t.nodes.at(old.parent).first
 	for *before != i {
-		before = &t.nodes[*before].next
+		before = &t.nodes.at(*before).next
 	}
 	*before = old.next
-	fresh := t.attach(childKey{old.parent, old.name})
-	t.nodes[fresh].cut = old.cut
+	fresh := t.nodes.attach(old.parent, old.name)
+	t.nodes.at(fresh).cut = old.cut
 	return fresh
 }
 
@@ -171,7 +170,7 @@ func (t *tree) replace(i int32) int32 {
 // set for entries, not for what hides others.
 func (t *tree) descend(parts []string, layer int16, wanted bool) (at int32, hidden bool, err error) {
 	for depth, part := range parts {
-		n := &t.nodes[at]
+		n := t.nodes.at(at)
 		if n.opaque > layer || n.cut > layer {
 			return at, true, nil
 		}
@@ -184,7 +183,7 @@ func (t *tree) descend(parts []string, layer int16, wanted bool) (at int32, hidd
 		n.wanted = n.wanted || wanted
 		at = t.child(at, part)
 	}
-	return at, t.nodes[at].cut > layer, nil
+	return at, t.nodes.at(at).cut > layer, nil
 }
 
 // put enters an entry of a layer unless it is hidden, and says where. A hidden entry is at none.
@@ -199,7 +198,7 @@ func (t *tree) put(parts []string, layer int16, in inode) (at int32, err error) 
 	if err != nil {
 		return none, err
 	}
-	n := &t.nodes[at]
+	n := t.nodes.at(at)
 	switch {
 	case n.kind != ghost && n.layer > layer:
 		return none, nil
@@ -207,7 +206,7 @@ func (t *tree) put(parts []string, layer int16, in inode) (at int32, err error) 
 		return none, bundle.Reject(bundle.ErrPath, "a layer has entries below %.100q, which is no directory in the layer under it: build the image again", strings.Join(parts, "/"))
 	case n.kind == dir && n.layer == layer && in.kind != dir: // the last entry of a name counts
 		at = t.replace(at)
-		n = &t.nodes[at]
+		n = t.nodes.at(at)
 	case at == 0 && in.kind != dir:
 		return none, bundle.Reject(bundle.ErrPath, "a layer's root is no directory: build the image again")
 	}
@@ -223,7 +222,7 @@ func (t *tree) put(parts []string, layer int16, in inode) (at int32, err error) 
 func (t *tree) hide(parts []string, layer int16) {
 	at, hidden, err := t.descend(parts, layer, false)
 	if err == nil && !hidden {
-		t.nodes[at].cut = max(t.nodes[at].cut, layer)
+		t.nodes.at(at).cut = max(t.nodes.at(at).cut, layer)
 	}
 }
 
@@ -231,7 +230,7 @@ func (t *tree) hide(parts []string, layer int16) {
 func (t *tree) hideBelow(parts []string, layer int16) {
 	at, hidden, err := t.descend(parts, layer, false)
 	if err == nil && !hidden {
-		t.nodes[at].opaque = max(t.nodes[at].opaque, layer)
+		t.nodes.at(at).opaque = max(t.nodes.at(at).opaque, layer)
 	}
 }
 
@@ -239,13 +238,11 @@ func (t *tree) hideBelow(parts []string, layer int16) {
 func (t *tree) find(parts []string, layer int16) int32 {
 	var at int32
 	for _, part := range parts {
-		i, ok := t.children[childKey{at, part}]
-		if !ok {
+		if at = t.nodes.find(at, part); at == none {
 			return none
 		}
-		at = i
 	}
-	if n := t.nodes[at]; n.kind == ghost || n.layer != layer {
+	if n := t.nodes.at(at); n.kind == ghost || n.layer != layer {
 		return none
 	}
 	return at
@@ -254,8 +251,8 @@ func (t *tree) find(parts []string, layer int16) int32 {
 // finish makes directories of the ghosts that need to be, drops the others, and checks what the image will hold.
 func (t *tree) finish() error {
 	var total int64
-	for i := range t.nodes {
-		n := &t.nodes[i]
+	for i := range t.nodes.length {
+		n := t.nodes.at(i)
 		if n.kind == ghost && n.wanted {
 			n.inode = implicit()
 		}
@@ -266,10 +263,10 @@ func (t *tree) finish() error {
 			return bundle.Reject(bundle.ErrLimit, "the image's files have more than %d bytes, hard links counted each: make it smaller, or raise bundles.max_bytes", t.limits.Bytes)
 		}
 	}
-	for i := range t.nodes { // ghosts are of no use from here on
-		at := &t.nodes[i].first
+	for i := range t.nodes.length { // ghosts are of no use from here on
+		at := &t.nodes.at(i).first
 		for *at != none {
-			if c := &t.nodes[*at]; c.kind == ghost {
+			if c := t.nodes.at(*at); c.kind == ghost {
 				*at = c.next
 			} else {
 				at = &c.next
@@ -287,9 +284,9 @@ func (t *tree) path(i int32) string {
 	}
 	var parts [maxDeep + 1]string
 	at := len(parts)
-	for ; i != 0; i = t.nodes[i].parent {
+	for ; i != 0; i = t.nodes.at(i).parent {
 		at--
-		parts[at] = t.nodes[i].name
+		parts[at] = t.nodes.at(i).name
 	}
 	return strings.Join(parts[at:], "/")
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ const Epoch = 1_700_000_000
 
 // Options of a test bundle. The zero value is module "demo" 1.0.0, sequence 1, for any architecture, with one small file.
 type Options struct {
-	Files    map[string]string      // content by slash path; "#!" at the start makes it executable
+	Files    map[string]string      // content by slash path; "#!" or an ELF header at the start makes it executable
 	Manifest func(*bundle.Manifest) // changes the manifest before it is signed
 	Image    func([]byte) []byte    // changes the image before it is packed
 	Key      bundle.PrivateKey      // default Key(tb, 1)
@@ -85,7 +86,7 @@ func Image(tb testing.TB, files map[string]string) *os.File {
 			tb.Fatal(err)
 		}
 		mode := os.FileMode(0o600)
-		if len(content) > 2 && content[:2] == "#!" {
+		if strings.HasPrefix(content, "#!") || strings.HasPrefix(content, "\x7fELF") {
 			mode = 0o700
 		}
 		if err := os.WriteFile(path, []byte(content), mode); err != nil {

@@ -1,0 +1,110 @@
+package ocitest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+)
+
+// Floods are rows F8 and G3: layers that are small, and are far too much when they are read.
+func Floods(t testing.TB) []Hostile {
+	t.Helper()
+	var rows []Hostile
+	for row, c := range map[string]struct {
+		mediaType string
+		make      func(t testing.TB) []byte
+	}{
+		"F8 10 million entries": {TypeTar + "+gzip", func(t testing.TB) []byte {
+			t.Helper()
+			var buf bytes.Buffer
+			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 101_000 { // as good as 10 million: nobody reads further
+				_, _ = z.Write(Raw(fmt.Sprintf("some/dir/f%d", i), '0', "00000000000\x00", nil))
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return buf.Bytes()
+		}},
+		"F8 names of 10 MB": {TypeTar + "+gzip", func(t testing.TB) []byte {
+			t.Helper()
+			var buf bytes.Buffer
+			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 101_000 {
+				_, _ = z.Write(Raw(fmt.Sprintf("%0100d", i), '0', "00000000000\x00", nil))
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return buf.Bytes()
+		}},
+		"F8 directories that nobody describes": {TypeTar + "+gzip", func(t testing.TB) []byte {
+			t.Helper()
+			var buf bytes.Buffer
+			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 50_000 {
+				_, _ = z.Write(Raw(fmt.Sprintf("%d/%sx", i, strings.Repeat("d/", 40)), '0', "00000000000\x00", nil))
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return buf.Bytes()
+		}},
+		"F8 one name again and again": {TypeTar, func(testing.TB) []byte {
+			return bytes.Repeat(Raw("a", '0', "00000000000\x00", nil), 101_000)
+		}},
+		"G3 gzip bomb": {TypeTar + "+gzip", func(t testing.TB) []byte {
+			t.Helper()
+			var buf bytes.Buffer
+			z := gzip.NewWriter(&buf)
+			_, _ = z.Write(Raw("a", '0', "07777777777\x00", nil))
+			zeros := make([]byte, 1<<20)
+			for range 200 {
+				_, _ = z.Write(zeros)
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return buf.Bytes()
+		}},
+		"G3 zstd bomb": {TypeTar + "+zstd", func(t testing.TB) []byte {
+			t.Helper()
+			var buf bytes.Buffer
+			z, err := zstd.NewWriter(&buf, zstd.WithEncoderConcurrency(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = z.Write(Raw("a", '0', "07777777777\x00", nil))
+			zeros := make([]byte, 1<<20)
+			for range 200 {
+				_, _ = z.Write(zeros)
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return buf.Bytes()
+		}},
+	} {
+		blob := c.make(t)
+		l := NewLayout(t)
+		config := l.JSON(TypeConfig, Config(Object{}, Sum(blob)))
+		l.Index(l.JSON(TypeManifest, Object{"schemaVersion": 2, "config": config, "layers": []Object{l.Blob(c.mediaType, blob)}}))
+		rows = append(rows, Hostile{row, l.Path, bundle.ErrLimit})
+	}
+	return rows
+}
