@@ -3,7 +3,6 @@ package hal
 import (
 	"bytes"
 	"context"
-	"math"
 	"sync"
 	"time"
 )
@@ -63,23 +62,20 @@ func (t *thing) recorded(op string, v float64, err error) {
 // value puts a read or a write of a value.
 func (k *tape) value(name, op string, v float64, err error) {
 	r := Record{T: k.now(), Name: name, Op: op, V: v}
+	if v-v != 0 { // JSON has no such number
+		r.V, r.Err = 0, Broken
+	}
 	if err != nil {
 		r.Err = CodeOf(err)
-	} else if math.IsNaN(v) || math.IsInf(v, 0) { // JSON has no such number
-		r.Err = Broken
-	}
-	if r.Err != "" && op == opRead || r.Err == Broken {
-		r.V = 0
 	}
 	k.put(r)
 }
 
 // transfer puts operations that ran together. The buffers are the device's to use again.
 func (k *tape) transfer(name string, ops []Op, err error) {
-	list := make([]Record, len(ops))
-	for i := range ops {
-		list[i] = requested(name, &ops[i])
-		list[i].T, list[i].W, list[i].R, list[i].More = k.now(), bytes.Clone(ops[i].Write), bytes.Clone(ops[i].Data), i < len(ops)-1
+	list := asked(name, ops)
+	for i := range list {
+		list[i].T, list[i].W, list[i].R = k.now(), bytes.Clone(ops[i].Write), bytes.Clone(ops[i].Data)
 	}
 	if err != nil {
 		list[len(list)-1].Err = CodeOf(err)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 )
 
@@ -73,32 +72,24 @@ func (b *Hex) UnmarshalText(text []byte) (err error) {
 
 // ReadRecording reads a recording of at most 16 MiB and 65,536 records; the error names the line. A last line without its end was cut
 // off and is left out.
-func ReadRecording(r io.Reader) (Recording, error) {
-	var rec Recording
-	limited := &io.LimitedReader{R: r, N: maxRecording}
-	lines := bufio.NewReaderSize(limited, maxRecordRow)
-	for n := 1; ; n++ {
+func ReadRecording(r io.Reader) (rec Recording, err error) {
+	lines := bufio.NewReaderSize(io.LimitReader(r, maxRecording+1), maxRecordRow)
+	for n, size := 1, 0; ; n++ {
 		raw, err := lines.ReadSlice('\n')
-		end := errors.Is(err, io.EOF)
-		switch {
-		case end && limited.N == 0:
-			return rec, fmt.Errorf("recording: more than %d bytes; record for a shorter time", maxRecording)
-		case end && n == 1:
-			return rec, fmt.Errorf("recording: no line of it is whole")
-		case end:
+		if size += len(raw); size > maxRecording || n > maxRecords+2 {
+			return rec, fmt.Errorf("recording: more than %d bytes or %d records; record for a shorter time", maxRecording, maxRecords)
+		}
+		if n > 1 && errors.Is(err, io.EOF) {
 			return rec, nil
-		case err != nil:
-			return rec, fmt.Errorf("recording: line %d: %w", n, err)
-		case n > maxRecords+1:
-			return rec, fmt.Errorf("recording: more than %d records; record for a shorter time", maxRecords)
-		case n == 1:
+		}
+		if err == nil && n == 1 {
 			if err = json.Unmarshal(raw, &rec); err == nil && rec.Version != 1 {
 				err = fmt.Errorf("version %d; this program reads 1, which `sandpiper hal record` writes", rec.Version)
 			}
-		default:
+		} else if err == nil {
 			var one Record
-			if err = json.Unmarshal(raw, &one); err == nil {
-				err = one.check()
+			if err = json.Unmarshal(raw, &one); err == nil && !one.possible() {
+				err = fmt.Errorf("no record: %.80q", raw)
 			}
 			rec.Records = append(rec.Records, one)
 		}
@@ -108,29 +99,24 @@ func ReadRecording(r io.Reader) (Recording, error) {
 	}
 }
 
-func (r *Record) check() error {
-	switch {
-	case !isName(r.Name):
-		return fmt.Errorf("%.40q is no name of a resource", r.Name)
-	case !slices.Contains([]string{opRead, opWrite, opTransfer, opEdge, opFrame}, r.Op):
-		return fmt.Errorf("op %.16q; want read, write, transfer, edge or frame", r.Op)
-	case r.T < 0 || r.T > int64(366*24*time.Hour/time.Microsecond):
-		return fmt.Errorf("t %d; want microseconds since the beginning", r.T)
-	case r.N < 0 || r.N > MaxTransfer || r.Until < 0 || r.Until > 255 || len(r.W) > MaxTransfer || len(r.R) > MaxTransfer:
-		return fmt.Errorf("one operation moves at most %d bytes", MaxTransfer)
-	case r.Op == opEdge && r.Err == "" && r.Edge != Rising && r.Edge != Falling:
-		return fmt.Errorf("edge %.16q; want rising or falling", r.Edge)
-	case r.Err != "" && r.Err.Status() == 500:
-		return fmt.Errorf("err %.16q is no code", string(r.Err))
-	}
-	return nil
+// possible says whether a record is one that could have been written.
+func (r *Record) possible() bool {
+	event := r.Op == opEdge || r.Op == opFrame
+	return isName(r.Name) && (event || r.Op == opRead || r.Op == opWrite || r.Op == opTransfer) &&
+		(r.Op != opEdge || r.Err != "" || r.Edge == Rising || r.Edge == Falling) && (r.Op == opTransfer || !r.More) &&
+		r.T >= 0 && r.T < 1<<45 && r.N >= 0 && r.N <= MaxTransfer && len(r.W) <= MaxTransfer && len(r.R) <= MaxTransfer &&
+		(r.Err == "" || r.Err.Status() != 500)
 }
 
-// requested is an operation as a recording has it, without what it gave.
-func requested(name string, op *Op) Record {
-	r := Record{Name: name, Op: opTransfer, W: op.Write, N: op.Read, Fn: op.Fn, Addr: op.Addr, ID: op.ID, Until: max(op.Until, 0)}
-	if op.Fn != "" {
-		r.N = int(op.N)
+// asked are operations of one call as a recording has them, without what they gave.
+func asked(name string, ops []Op) []Record {
+	list := make([]Record, len(ops))
+	for i := range ops {
+		op := &ops[i]
+		list[i] = Record{Name: name, Op: opTransfer, W: op.Write, N: op.Read, Fn: op.Fn, Addr: op.Addr, ID: op.ID, Until: max(op.Until, 0), More: i < len(ops)-1}
+		if op.Fn != "" {
+			list[i].N = int(op.N)
+		}
 	}
-	return r
+	return list
 }

@@ -158,12 +158,12 @@ func TestAReplayFailsAtTheFirstByteThatDiffersAndWhenSomethingIsLeft(t *testing.
 		want string
 	}{
 		"as recorded":     {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11, 0xa5}}}, ""},
-		"another byte":    {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11, 0xa6}}}, "imu: call 2 of the recording: operation 1 differs in written byte 1: got 11a6, recorded 11a5"},
+		"another byte":    {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11, 0xa6}}}, "imu: operation 2 of the recording: written byte 1 differs: got 11a6, recorded 11a5"},
 		"a shorter write": {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11}}}, "written byte 1"},
 		"a longer read":   {[]hal.Op{{Write: []byte{0x10}, Read: 2}}, "got a transfer that writes 10 and reads 2, recorded a transfer that writes 10 and reads 1"},
-		"another order":   {[]hal.Op{{Write: []byte{0x11, 0xa5}}}, "call 1"},
-		"once more":       {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11, 0xa5}}, {Write: []byte{0x10}, Read: 1}}, "nothing like a transfer that writes 10"},
-		"too little":      {[]hal.Op{{Write: []byte{0x10}, Read: 1}}, "the recording has 1 more calls of imu"},
+		"another order":   {[]hal.Op{{Write: []byte{0x11, 0xa5}}}, "operation 1 of the recording: written byte 0"},
+		"once more":       {[]hal.Op{{Write: []byte{0x10}, Read: 1}, {Write: []byte{0x11, 0xa5}}, {Write: []byte{0x10}, Read: 1}}, "the recording ends after 2 operations, and then came a transfer that writes 10"},
+		"too little":      {[]hal.Op{{Write: []byte{0x10}, Read: 1}}, "the recording has 1 more operations of imu"},
 	} {
 		f := &failures{TB: t}
 		sim := haltest.Replay(f, strings.NewReader(head+imu))
@@ -289,19 +289,19 @@ func TestARecorderThatIsSlowIsToldWhatItMissed(t *testing.T) {
 func TestARecordingThatIsNoneIsRefusedWithItsLine(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
-		"nothing":              {"", "no line of it is whole"},
+		"nothing":              {"", "line 1: EOF"},
 		"another version":      {strings.Replace(head, ":1,", ":2,", 1), "line 1: version 2"},
 		"no first line":        {imu, "line 1: version 0"},
-		"a name of no use":     {head + `{"t":1,"name":"../x","op":"read"}` + "\n", "line 2: \"../x\""},
-		"an unknown operation": {head + `{"t":1,"name":"x","op":"erase"}` + "\n", `op "erase"`},
-		"a time before":        {head + `{"t":-1,"name":"x","op":"read"}` + "\n", "t -1"},
-		"a huge read":          {head + `{"t":1,"name":"x","op":"transfer","n":1000000}` + "\n", "at most 8192 bytes"},
-		"an edge of neither":   {head + `{"t":1,"name":"x","op":"edge","edge":"up"}` + "\n", `edge "up"`},
-		"a code of none":       {head + `{"t":1,"name":"x","op":"read","err":"oops"}` + "\n", `err "oops" is no code`},
+		"a name of no use":     {head + `{"t":1,"name":"../x","op":"read"}` + "\n", "line 2: no record: "},
+		"an unknown operation": {head + `{"t":1,"name":"x","op":"erase"}` + "\n", "line 2: no record: "},
+		"a time before":        {head + `{"t":-1,"name":"x","op":"read"}` + "\n", "line 2: no record: "},
+		"a huge read":          {head + `{"t":1,"name":"x","op":"transfer","n":1000000}` + "\n", "line 2: no record: "},
+		"an edge of neither":   {head + `{"t":1,"name":"x","op":"edge","edge":"up"}` + "\n", "line 2: no record: "},
+		"a code of none":       {head + imu + `{"t":1,"name":"x","op":"read","err":"oops"}` + "\n", "line 4: no record: "},
 		"odd hexadecimal":      {head + `{"t":1,"name":"x","op":"transfer","w":"1"}` + "\n", "odd length"},
 		"a line without end":   {head + strings.Repeat("x", 1<<18), "line 2: bufio: buffer full"},
-		"too many lines":       {head + strings.Repeat(`{"name":"x","op":"read"}`+"\n", 1<<16+1), "more than 65536 records"},
-		"too many bytes":       {head + strings.Repeat(`{"name":"x","op":"transfer","w":"`+strings.Repeat("00", 8192)+`"}`+"\n", 1100), "more than 16777216 bytes"},
+		"too many lines":       {head + strings.Repeat(`{"name":"x","op":"read"}`+"\n", 1<<16+1), "more than 16777216 bytes or 65536 records"},
+		"too many bytes":       {head + strings.Repeat(`{"name":"x","op":"transfer","w":"`+strings.Repeat("00", 8192)+`"}`+"\n", 1100), "more than 16777216 bytes or 65536 records"},
 	} {
 		if _, err := hal.ReadRecording(strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)

@@ -14,7 +14,7 @@ type Sim struct {
 	pins   map[string]*pin
 	change chan Change
 
-	differs func(error) // of Play
+	exact Player // of Play; nil = forgiving
 }
 
 // pin is the simulated world behind one resource.
@@ -148,10 +148,8 @@ func (s *Sim) Open(_ context.Context, r Resource) (Device, error) {
 		return simOutput{d}, nil
 	case KindSensor:
 		return simSensor{d}, nil
-	case KindI2C, KindSPI, KindSerial, KindModbus:
+	case KindI2C, KindSPI, KindSerial, KindModbus, KindCAN:
 		return simBus{d}, nil
-	case KindCAN:
-		return simFrames{simBus{d}}, nil
 	case KindNode:
 	}
 	p.open = false
@@ -311,15 +309,18 @@ func (d simLine) Edges(context.Context) (EdgeReader, error) {
 
 func (d simDevice) events() EdgeReader {
 	if d.pin.played != nil {
-		return &playedEvents{simDevice: d, began: time.Now()}
+		return &playedEvents{d: d, began: time.Now()}
 	}
 	return simEdges{d}
 }
 
-// simFrames is a simulated CAN interface: nobody sends on it but a recording.
-type simFrames struct{ simBus }
-
-func (d simFrames) Frames(context.Context) (EdgeReader, error) { return d.events(), nil }
+// Frames are those of a recording: nobody else sends on a simulated interface.
+func (d simBus) Frames(context.Context) (EdgeReader, error) {
+	if d.r.Kind != KindCAN {
+		return nil, &Error{Code: Unsupported, Name: d.r.Name, Detail: "frames are of CAN"}
+	}
+	return d.events(), nil
+}
 
 type simEdges struct{ simDevice }
 
@@ -353,7 +354,7 @@ func (d simBus) Do(_ context.Context, ops []Op) error {
 		if err := d.begin(); err != nil {
 			return err
 		}
-		return d.play(ops)
+		return d.playOps(ops)
 	}
 	for i := range ops {
 		if err := d.begin(); err != nil {

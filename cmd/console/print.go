@@ -52,11 +52,6 @@ func IsTerminal(w io.Writer) bool {
 // Working shows that a verb is under way, once it has taken longer than a second and somebody watches the terminal.
 // The returned func ends it and wipes the line.
 func Working(w io.Writer, what string) (done func()) {
-	return Progress(w, func() string { return what })
-}
-
-// Progress is Working for a text that changes meanwhile.
-func Progress(w io.Writer, what func() string) (done func()) {
 	if !IsTerminal(w) {
 		return func() {}
 	}
@@ -69,7 +64,7 @@ func Progress(w io.Writer, what func() string) (done func()) {
 		for {
 			select {
 			case <-tick.C:
-				fmt.Fprintf(w, "\r%s … %ds", what(), int(time.Since(start).Seconds()))
+				fmt.Fprintf(w, "\r%s … %ds", what, int(time.Since(start).Seconds()))
 			case <-stop:
 				fmt.Fprint(w, "\r\033[K")
 				return

@@ -2,7 +2,7 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,9 +27,9 @@ const (
 type recorded struct {
 	File    string   `json:"file,omitempty"`
 	Names   []string `json:"names"`
-	Records int64    `json:"records"`
-	Lost    uint64   `json:"lost"` // for want of time to write them down
-	Bytes   int64    `json:"bytes"`
+	Records int      `json:"records"`
+	Gaps    int      `json:"gaps"` // where records are missing: they came too fast
+	Bytes   int      `json:"bytes"`
 	Ended   string   `json:"ended"` // by: time, size, interrupt
 }
 
@@ -61,15 +60,16 @@ A simulated board plays it again: replay = "FILE" in [hal], with backend = "sim"
 				out = f
 			}
 			sum := recorded{File: file, Names: args}
-			if err := s.tape(out, body, &sum); err != nil && cmd.Context().Err() == nil {
+			err = s.tape(out, body, &sum)
+			if cmd.Context().Err() != nil {
+				sum.Ended, err = "interrupt", nil
+			}
+			if err != nil {
 				return fmt.Errorf("recording: %w", err)
 			}
-			if cmd.Context().Err() != nil {
-				sum.Ended = "interrupt"
-			}
-			text := fmt.Sprintf("%d records, %s, ended by %s", sum.Records, console.Size(sum.Bytes), sum.Ended)
-			if sum.Lost > 0 {
-				text += fmt.Sprintf("; %d more came too fast and are lost", sum.Lost)
+			text := fmt.Sprintf("%d records, %s, ended by %s", sum.Records, console.Size(int64(sum.Bytes)), sum.Ended)
+			if sum.Gaps > 0 {
+				text += fmt.Sprintf("; in %d places more came than could be written", sum.Gaps)
 			}
 			switch {
 			case file == "": // the recording is what was printed
@@ -89,34 +89,27 @@ A simulated board plays it again: replay = "FILE" in [hal], with backend = "sim"
 
 // tape writes lines down until they end or are enough.
 func (s *shared) tape(out io.Writer, lines io.Reader, sum *recorded) error {
-	var records, size atomic.Int64
-	done := console.Progress(s.err, func() string {
-		return fmt.Sprintf("recording %s: %d records, %s", strings.Join(sum.Names, ", "), max(records.Load()-1, 0), console.Size(size.Load()))
-	})
-	defer done()
-	defer func() { sum.Records, sum.Bytes = max(records.Load()-1, 0), size.Load() }() // the first line says what it is
-	for from := bufio.NewReaderSize(lines, 128<<10); ; {
+	defer console.Working(s.err, "recording "+strings.Join(sum.Names, ", "))()
+	from := bufio.NewReaderSize(lines, 128<<10)
+	for sum.Records = -1; ; sum.Records++ { // the first line says what it is
 		line, err := from.ReadSlice('\n')
-		if errors.Is(err, io.EOF) {
+		sum.Bytes += len(line)
+		switch {
+		case errors.Is(err, io.EOF):
 			sum.Ended = "time"
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
-		}
-		if size.Load()+int64(len(line)) > maxTapeBytes || records.Load() > maxTapeRecords {
+		case sum.Bytes > maxTapeBytes || sum.Records == maxTapeRecords:
+			sum.Bytes -= len(line)
 			sum.Ended = "size"
 			return nil
 		}
-		var r struct{ Lost uint64 }
-		if err := json.Unmarshal(line, &r); err != nil {
-			return err
+		if bytes.Contains(line, []byte(`,"lost":`)) {
+			sum.Gaps++
 		}
-		sum.Lost += r.Lost
 		if _, err := out.Write(line); err != nil {
 			return err
 		}
-		records.Add(1)
-		size.Add(int64(len(line)))
 	}
 }

@@ -49,7 +49,7 @@ func TestWhatIsRecordedOfADeviceIsPlayedByASimulatedOne(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
 	var sum recorded
-	if err := json.Unmarshal(out.Bytes(), &sum); err != nil || sum.Records != 2 || sum.Lost != 0 || sum.Ended != "interrupt" || sum.File != file {
+	if err := json.Unmarshal(out.Bytes(), &sum); err != nil || sum.Records != 2 || sum.Gaps != 0 || sum.Ended != "interrupt" || sum.File != file {
 		t.Errorf("got %+v, %v from %s", sum, err, out.String())
 	}
 	d.until("the first has let go, and without a file the recording is printed", func() (bool, string) {
