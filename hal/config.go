@@ -121,6 +121,7 @@ type CANFilter struct {
 
 // SafeWord is a safe value, or the word "module".
 type SafeWord struct {
+	_      apart
 	Value  *float64
 	Module bool
 }
@@ -146,6 +147,7 @@ func (s *SafeWord) UnmarshalTOML(v any) error {
 
 // ConfigError is what is wrong with a configuration: Key is the path of the entry ("line.0.safe"), Why what would be right.
 type ConfigError struct {
+	_        apart
 	Key, Why string
 }
 
@@ -210,7 +212,7 @@ type build struct {
 
 func (b *build) fail(key, format string, args ...any) {
 	if b.fault == nil {
-		b.fault = &ConfigError{key, fmt.Sprintf(format, args...)}
+		b.fault = &ConfigError{Key: key, Why: fmt.Sprintf(format, args...)}
 	}
 }
 
@@ -351,7 +353,7 @@ func (b *build) sensor(at string, s SensorConfig) {
 			b.fail(at+".curve", "point %d; want [from, to], rising in from", i)
 			return
 		}
-		part.Curve = append(part.Curve, Point{p[0], p[1]})
+		part.Curve = append(part.Curve, Point{X: p[0], Y: p[1]})
 	}
 	r.Sensor = part
 	b.add(at, r, "")

@@ -180,7 +180,7 @@ func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration,
 		t.pulse.Stop()
 		t.pulse = nil
 	}
-	s.enterLocked(Entry{now, l.who, t.Name, "write"})
+	s.enterLocked(Entry{Time: now, Who: l.who, Name: t.Name, What: "write"})
 	l.pulse = 0
 	if pulse > 0 {
 		t.pulse = time.AfterFunc(pulse, s.ends(t, l, "pulse ended"))

@@ -12,6 +12,7 @@ import (
 
 // keptLease is what a [Keeper] remembers of an output: who drove it, so that the next agent goes on where this one ended.
 type keptLease struct {
+	_     apart
 	Who   string        `json:"who,omitempty"`
 	ID    string        `json:"id,omitempty"`
 	Fence uint64        `json:"fence,omitempty"`

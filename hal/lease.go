@@ -10,6 +10,7 @@ import (
 
 // lease is who drives an output. Its fields are under the server's mutex.
 type lease struct {
+	_     apart
 	id    string
 	who   string
 	fence uint64
@@ -32,6 +33,7 @@ type Lease struct {
 
 // Entry is one line of the record of what was done: writes, leases, denials and safe actions.
 type Entry struct {
+	_    apart
 	Time time.Time `json:"time"`
 	Who  string    `json:"who,omitempty"`
 	Name string    `json:"name"`
@@ -42,7 +44,7 @@ type Entry struct {
 const maxEntries = 4096
 
 func (s *Server) recordLocked(who, name, what string) {
-	s.enterLocked(Entry{time.Now(), who, name, what})
+	s.enterLocked(Entry{Time: time.Now(), Who: who, Name: name, What: what})
 }
 
 func (s *Server) enterLocked(e Entry) {

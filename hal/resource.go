@@ -72,6 +72,7 @@ const (
 
 // Limits of the values of a resource. A value beyond them is refused, never clamped.
 type Limits struct {
+	_        apart
 	Min, Max float64       // both 0 = none
 	MaxOn    time.Duration // an output is forced safe after so long away from safe; 0 = never
 }
@@ -79,6 +80,7 @@ type Limits struct {
 // LinePart is a GPIO line. Chip is a label ("pinctrl-bcm2711"), Path the chip's device path ("platform-fe200000.gpio"); one is set.
 // Line is the kernel's name of the line; if it is "", Offset counts.
 type LinePart struct {
+	_          apart
 	Chip, Path string
 	Line       string
 	Offset     int
@@ -118,11 +120,13 @@ type SPIPart struct {
 
 // Port is a serial port: one of its three is set. USBPort is a topology path ("1-1.3"), USBSerial a serial number.
 type Port struct {
+	_                        apart
 	Path, USBPort, USBSerial string
 }
 
 // SerialPart is a port and its line settings.
 type SerialPart struct {
+	_         apart
 	Port      Port
 	Baud      int
 	Data      int  // bits, 5-8
@@ -160,6 +164,7 @@ type ModbusPart struct {
 
 // TableRange is a range of one table of a Modbus unit.
 type TableRange struct {
+	_     apart
 	Table string // coil, discrete, input, holding
 	Range Range
 }
@@ -194,6 +199,7 @@ type CANPart struct {
 
 // PWMPart is one channel. Chip is the device path of its controller.
 type PWMPart struct {
+	_        apart
 	Chip     string
 	Channel  int
 	Period   time.Duration
@@ -217,11 +223,15 @@ type SensorPart struct {
 }
 
 // Point of a calibration curve.
-type Point struct{ X, Y float64 }
+type Point struct {
+	_    apart
+	X, Y float64
+}
 
 // Source of a sensor: the field that is set says which kind it is. Raw numbers are what the kernel gives; hwmon and thermal
 // zones give thousandths.
 type Source struct {
+	_       apart
 	Hwmon   string `json:"hwmon,omitempty" toml:"hwmon"`     // chip name
 	IIO     string `json:"iio,omitempty" toml:"iio"`         // label or name
 	Thermal string `json:"thermal,omitempty" toml:"thermal"` // zone type

@@ -167,7 +167,7 @@ func (s *Sim) Scan(context.Context, Probe) ([]Found, error) {
 	defer s.mu.Unlock()
 	var found []Found
 	for name := range s.pins {
-		found = append(found, Found{Kind: KindLine, Match: []Field{{"name", name}}, Detail: "simulated"})
+		found = append(found, Found{Kind: KindLine, Match: []Field{{Key: "name", Value: name}}, Detail: "simulated"})
 	}
 	return found, nil
 }

@@ -35,6 +35,7 @@ type canFrame struct {
 type canFilter struct{ id, mask uint32 }
 
 type canSocket struct {
+	_    apart
 	file *os.File
 	name string
 	lost uint32 // the kernel's counter of frames dropped for a full queue

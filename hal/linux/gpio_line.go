@@ -16,6 +16,7 @@ import (
 // lineConfig is how a line is requested: everything goes to the kernel in one call, so that an output never shows
 // a level that nobody asked for.
 type lineConfig struct {
+	_         apart
 	consumer  string // ≤ 31 bytes; longer ones are cut
 	out       bool
 	asIs      bool // neither direction: only look
@@ -45,6 +46,7 @@ func (c lineConfig) flags() uint64 {
 
 // requested is a line whose request lives as long as its descriptor or any copy of it.
 type requested struct {
+	_      apart
 	file   *os.File
 	where  string // "GPIO17 of pinctrl-bcm2711": for messages
 	offset uint32
@@ -131,6 +133,7 @@ func holdLine(fd int, where string, offset uint32, cfg lineConfig) (*requested, 
 
 // busyError is a resource that a driver or another program holds.
 type busyError struct {
+	_            apart
 	what, holder string
 	err          error
 }

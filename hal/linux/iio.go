@@ -52,6 +52,7 @@ func (d iioDevice) channels() []string {
 // iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI; times milli
 // it is in unit.
 type iioChannel struct {
+	_             apart
 	value         *attribute
 	scale, offset float64
 	milli         float64

@@ -12,6 +12,7 @@ import (
 
 // led is one of /sys/class/leds: its name is the driver's or the device tree's and stays.
 type led struct {
+	_    apart
 	name string
 	file *os.File // brightness
 	max  int

@@ -26,6 +26,7 @@ func (l *lineResource) Edges(context.Context) (hal.EdgeReader, error) {
 
 // lineEdges counts what is missing between the edges of a line.
 type lineEdges struct {
+	_    apart
 	line *lineResource
 	from edgeReader
 	raw  [edgeBatch]edge

@@ -44,6 +44,7 @@ func bounded(ops []hal.Op) error {
 }
 
 type i2cDevice struct {
+	_     apart
 	share *share
 	addr  uint16
 }
@@ -91,7 +92,7 @@ func (b *Board) openI2CDevice(p *hal.I2CPart) (hal.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &i2cDevice{s, uint16(p.Addr)}, nil
+	return &i2cDevice{share: s, addr: uint16(p.Addr)}, nil
 }
 
 func (d *i2cDevice) Do(ctx context.Context, ops []hal.Op) error {
@@ -205,6 +206,7 @@ type modbusLine interface {
 }
 
 type modbusUnit struct {
+	_     apart
 	share *share
 	where string
 	unit  byte

@@ -52,6 +52,7 @@ func (u *canUnit) Frames(context.Context) (hal.EdgeReader, error) {
 }
 
 type frames struct {
+	_    apart
 	sock *canSocket
 	seq  uint64
 	lost uint32

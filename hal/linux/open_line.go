@@ -16,6 +16,7 @@ import (
 
 // lineResource is a requested line as the contract has it.
 type lineResource struct {
+	_       apart
 	b       *Board
 	req     *requested
 	gone    atomic.Bool

@@ -35,6 +35,7 @@ func (h host) findPWM(name, path string) (pwmChip, error) {
 // pwm is one exported channel. Its state outlives the process: only a write ends it. Each attribute's descriptor is
 // kept, the duty cycle's for the warden too.
 type pwm struct {
+	_      apart
 	dir    string
 	duty   *os.File
 	enable *os.File

@@ -82,6 +82,7 @@ func (h host) findTTY(p hal.Port) (device, error) {
 // tty is an open port that nobody else uses: an exclusive open stops ordinary users, the lock stops programs that
 // lock too, root among them.
 type tty struct {
+	_     apart
 	file  *os.File
 	where string
 	mode  *hal.SerialPart

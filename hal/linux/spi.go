@@ -70,6 +70,7 @@ func (h host) findSPI(controller, path string, cs int) (device, error) {
 
 // spiConfig is how a device is talked to. The kernel keeps it per device, so nothing else may open the node.
 type spiConfig struct {
+	_     apart
 	mode  uint32 // SPI_CPHA 1, SPI_CPOL 2, SPI_CS_HIGH 4, SPI_LSB_FIRST 8, SPI_3WIRE 16, SPI_NO_CS 64
 	bits  uint8  // per word; 0 is 8
 	speed uint32 // Hz, the highest

@@ -14,6 +14,7 @@ import (
 // attribute is one sysfs value whose descriptor is kept: reading again costs one call instead of three, and the
 // device's number can change under its name without harm. A device that goes answers ENODEV.
 type attribute struct {
+	_    apart
 	file *os.File
 	path string
 	buf  [64]byte // the kernel's numbers are short

@@ -26,6 +26,7 @@ func hexOnly(s string) bool {
 }
 
 type w1Device struct {
+	_               apart
 	id, dir, master string
 	temperature     bool
 }
@@ -53,6 +54,7 @@ func (h host) w1Master(id string) string {
 }
 
 type thermometer struct {
+	_       apart
 	temp    *attribute
 	detects bool // the chip tells a power-on value from a real 85 °C
 }
