@@ -154,7 +154,7 @@ type ConfigError struct {
 func (f *ConfigError) Error() string { return f.Key + ": " + f.Why }
 
 // Resources checks the section and gives its resources. The error is a *[ConfigError].
-func (c Config) Resources() ([]Resource, error) {
+func (c *Config) Resources() ([]Resource, error) {
 	b := build{names: map[string]bool{}, claims: map[string]string{}}
 	if c.Backend != "" && c.Backend != "linux" && c.Backend != "sim" {
 		b.fail("backend", "%.32q; want linux or sim", c.Backend)
@@ -162,39 +162,40 @@ func (c Config) Resources() ([]Resource, error) {
 	if c.Replay != "" && c.Backend != "sim" {
 		b.fail("replay", `a recording is played on a simulated board; add backend = "sim"`)
 	}
-	for i, l := range c.Line {
-		b.line("line."+strconv.Itoa(i), l)
+	for i := range c.Line {
+		b.line("line."+strconv.Itoa(i), &c.Line[i])
 	}
-	for i, a := range c.I2C {
-		b.i2c("i2c."+strconv.Itoa(i), a)
+	for i := range c.I2C {
+		b.i2c("i2c."+strconv.Itoa(i), &c.I2C[i])
 	}
-	for i, p := range c.PWM {
-		at := "pwm." + strconv.Itoa(i)
-		r := Resource{Name: p.Name, Kind: KindPWM, Bus: "pwm " + p.Chip, Allow: p.Allow, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}}
+	for i := range c.PWM {
+		p, at := &c.PWM[i], "pwm."+strconv.Itoa(i)
+		r := &Resource{Name: p.Name, Kind: KindPWM, Bus: "pwm " + p.Chip, Allow: p.Allow, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}}
 		if !(p.Freq > 0 && p.Freq <= 1e7) || p.MaxDuty < 0 || p.MaxDuty > 1 {
 			b.fail(at+".freq", "%g Hz, max_duty %g; want more than 0 to 10 MHz, and a fraction", p.Freq, p.MaxDuty)
 			continue
 		}
 		r.PWM = &PWMPart{Chip: p.Chip, Channel: p.Channel, Period: time.Duration(float64(time.Second) / p.Freq), MaxDuty: p.MaxDuty}
-		b.safe(at, &r, p.Safe)
+		b.safe(at, r, &p.Safe)
 		b.add(at, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
 	}
-	for i, l := range c.LED {
-		at := "led." + strconv.Itoa(i)
-		r := Resource{Name: l.Name, Kind: KindLED, Bus: "led " + l.LED, Allow: l.Allow, LED: &LEDPart{Name: l.LED}}
-		b.safe(at, &r, l.Safe)
+	for i := range c.LED {
+		l, at := &c.LED[i], "led."+strconv.Itoa(i)
+		r := &Resource{Name: l.Name, Kind: KindLED, Bus: "led " + l.LED, Allow: l.Allow, LED: &LEDPart{Name: l.LED}}
+		b.safe(at, r, &l.Safe)
 		b.add(at, r, "led "+l.LED)
 	}
 	for i, n := range c.CAN {
-		for k, f := range n.Filter {
+		for k := range n.Filter {
+			f := &n.Filter[k]
 			at := fmt.Sprintf("can.%d.filter.%d", i, k)
-			b.add(at, Resource{Name: f.Name, Kind: KindCAN, Bus: "can " + n.Interface, Allow: f.Allow, Rate: f.Rate,
+			b.add(at, &Resource{Name: f.Name, Kind: KindCAN, Bus: "can " + n.Interface, Allow: f.Allow, Rate: f.Rate,
 				CAN: &CANPart{Interface: n.Interface, RX: f.RX, TX: f.TX}}, "")
 		}
 	}
 	b.buses(c)
-	for i, s := range c.Sensor { // after the chips and units that they are read through
-		b.sensor("sensor."+strconv.Itoa(i), s)
+	for i := range c.Sensor { // after the chips and units that they are read through
+		b.sensor("sensor."+strconv.Itoa(i), &c.Sensor[i])
 	}
 	if b.fault != nil {
 		return nil, b.fault
@@ -217,7 +218,7 @@ func (b *build) fail(key, format string, args ...any) {
 }
 
 // add takes a resource; claim is what of the board it is, "" = it may be shared.
-func (b *build) add(at string, r Resource, claim string) {
+func (b *build) add(at string, r *Resource, claim string) {
 	switch {
 	case !isName(r.Name):
 		b.fail(at+".name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
@@ -229,7 +230,7 @@ func (b *build) add(at string, r Resource, claim string) {
 		b.fail(at, "more than 1024 entries")
 	}
 	b.names[r.Name], b.claims[claim] = true, r.Name
-	b.list = append(b.list, r)
+	b.list = append(b.list, *r)
 }
 
 func (b *build) choice(key, value string, words ...string) {
@@ -239,7 +240,7 @@ func (b *build) choice(key, value string, words ...string) {
 }
 
 // safe sets the safe value of an output, which its owner must give.
-func (b *build) safe(at string, r *Resource, s SafeWord) {
+func (b *build) safe(at string, r *Resource, s *SafeWord) {
 	switch {
 	case s.Module:
 		zero := 0.0
@@ -254,8 +255,8 @@ func (b *build) safe(at string, r *Resource, s SafeWord) {
 	}
 }
 
-func (b *build) line(at string, l LineConfig) {
-	r := Resource{Name: l.Name, Kind: KindLine, Allow: l.Allow, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim}
+func (b *build) line(at string, l *LineConfig) {
+	r := &Resource{Name: l.Name, Kind: KindLine, Allow: l.Allow, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim}
 	if (l.Chip == "") == (l.Path == "") {
 		b.fail(at+".chip", `want one of chip = "label" and path = "device path"; a number changes`)
 	}
@@ -284,18 +285,19 @@ func (b *build) line(at string, l LineConfig) {
 	}
 	r.Line, r.Bus = p, "gpio "+l.Chip+l.Path
 	if p.Direction == Out {
-		b.safe(at, &r, l.Safe)
+		b.safe(at, r, &l.Safe)
 	} else if l.Safe.Value != nil || l.Safe.Module {
 		b.fail(at+".safe", "an input has no safe value; remove it")
 	}
 	b.add(at, r, "line "+claim+" of "+l.Chip+l.Path)
 }
 
-func (b *build) i2c(at string, a I2CConfig) {
+func (b *build) i2c(at string, a *I2CConfig) {
 	if (a.Adapter == "") == (a.Path == "") {
 		b.fail(at+".adapter", `want one of adapter = "name" and path = "/dev/i2c-N"`)
 	}
-	for i, d := range a.Device {
+	for i := range a.Device {
+		d := &a.Device[i]
 		at := fmt.Sprintf("%s.device.%d", at, i)
 		if d.Addr < 0x08 || d.Addr > 0x77 {
 			b.fail(at+".addr", "%#x; want 0x08 to 0x77, others are reserved", d.Addr)
@@ -306,14 +308,14 @@ func (b *build) i2c(at string, a I2CConfig) {
 		if len(d.Commands) > 0 && (d.RegBytes != 0 || d.Read != nil || d.Write != nil) {
 			b.fail(at+".commands", "a chip has commands or registers, not both")
 		}
-		b.add(at, Resource{Name: d.Name, Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Allow: d.Allow, Rate: d.Rate,
+		b.add(at, &Resource{Name: d.Name, Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Allow: d.Allow, Rate: d.Rate,
 			I2C: &I2CPart{Adapter: a.Adapter, Path: a.Path, Addr: uint8(d.Addr), RegBytes: d.RegBytes, Read: d.Read, Write: d.Write,
 				Commands: d.Commands, Timeout: time.Duration(a.Timeout)}}, fmt.Sprintf("address %#x of %s", d.Addr, a.Adapter+a.Path))
 	}
 }
 
-func (b *build) sensor(at string, s SensorConfig) {
-	src := s.Source
+func (b *build) sensor(at string, s *SensorConfig) {
+	src := &s.Source
 	given := 0
 	for _, one := range []string{src.Hwmon, src.IIO, src.Thermal, src.W1, src.Power, src.I2C, src.Modbus} {
 		if one != "" {
@@ -326,19 +328,22 @@ func (b *build) sensor(at string, s SensorConfig) {
 	if given != 1 {
 		b.fail(at+".source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
 	}
-	r := Resource{Name: s.Name, Kind: KindSensor, Unit: s.Unit, Allow: s.Allow, Rate: s.Rate, Sim: s.Sim,
+	r := &Resource{Name: s.Name, Kind: KindSensor, Unit: s.Unit, Allow: s.Allow, Rate: s.Rate, Sim: s.Sim,
 		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
-	part := &SensorPart{Source: src, Scale: s.Scale, Offset: s.Offset, Invalid: s.Invalid}
+	part := &SensorPart{Source: *src, Scale: s.Scale, Offset: s.Offset, Invalid: s.Invalid}
 	if name := src.I2C + src.Modbus; name != "" {
-		nth := slices.IndexFunc(b.list, func(o Resource) bool {
-			return o.Name == name && (o.Kind == KindI2C && src.I2C != "" || o.Kind == KindModbus && src.Modbus != "")
-		})
-		if nth < 0 {
+		var via *Resource
+		for i := range b.list {
+			if o := &b.list[i]; o.Name == name && (o.Kind == KindI2C && src.I2C != "" || o.Kind == KindModbus && src.Modbus != "") {
+				own := *o // the list may yet move
+				via = &own
+			}
+		}
+		if via == nil {
 			b.fail(at+".source", "%.40q is no i2c device or modbus unit of this configuration", name)
 			return
 		}
-		via := b.list[nth]
-		part.Via, r.Bus = &via, via.Bus // one worker for the chip and what is read of it
+		part.Via, r.Bus = via, via.Bus // one worker for the chip and what is read of it
 	}
 	if len(s.Range) == 2 && s.Range[0] < s.Range[1] {
 		r.Limits.Min, r.Limits.Max = s.Range[0], s.Range[1]

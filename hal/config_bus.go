@@ -73,20 +73,20 @@ type NodeConfig struct {
 }
 
 // buses takes the kinds that move bytes.
-func (b *build) buses(c Config) {
-	for i, s := range c.SPI {
-		b.spi("spi."+strconv.Itoa(i), s)
+func (b *build) buses(c *Config) {
+	for i := range c.SPI {
+		b.spi("spi."+strconv.Itoa(i), &c.SPI[i])
 	}
-	for i, s := range c.Serial {
-		b.serial("serial."+strconv.Itoa(i), s)
+	for i := range c.Serial {
+		b.serial("serial."+strconv.Itoa(i), &c.Serial[i])
 	}
 	for i, m := range c.Modbus {
 		at := "modbus." + strconv.Itoa(i)
 		if _, _, err := net.SplitHostPort(m.TCP); err != nil {
 			b.fail(at+".tcp", "%.64q; want host:port", m.TCP)
 		}
-		for k, u := range m.Unit {
-			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "modbus "+m.TCP, 0, 255, u, ModbusPart{TCP: m.TCP})
+		for k := range m.Unit {
+			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "modbus "+m.TCP, 0, 255, &m.Unit[k], &ModbusPart{TCP: m.TCP})
 		}
 	}
 	for i, d := range c.Device {
@@ -99,11 +99,11 @@ func (b *build) buses(c Config) {
 				b.fail(at+".path", "%s is never granted: it reaches the whole board", d.Path)
 			}
 		}
-		b.add(at, Resource{Name: d.Name, Kind: KindNode, Bus: "node " + d.Path, Allow: d.Allow, Node: d.Path}, "node "+d.Path)
+		b.add(at, &Resource{Name: d.Name, Kind: KindNode, Bus: "node " + d.Path, Allow: d.Allow, Node: d.Path}, "node "+d.Path)
 	}
 }
 
-func (b *build) spi(at string, s SPIConfig) {
+func (b *build) spi(at string, s *SPIConfig) {
 	if (s.Path == "") == (s.Controller == "") {
 		b.fail(at+".path", `want one of path = "/dev/spidevB.C" and controller = "name" with cs`)
 	}
@@ -117,13 +117,13 @@ func (b *build) spi(at string, s SPIConfig) {
 	if bus == "" {
 		bus = strings.TrimRight(s.Path, "0123456789") // all chip selects of one controller
 	}
-	b.add(at, Resource{Name: s.Name, Kind: KindSPI, Bus: "spi " + bus, Allow: s.Allow, Rate: s.Rate,
+	b.add(at, &Resource{Name: s.Name, Kind: KindSPI, Bus: "spi " + bus, Allow: s.Allow, Rate: s.Rate,
 		SPI: &SPIPart{Path: s.Path, Controller: s.Controller, CS: s.CS, Mode: uint8(s.Mode), Bits: uint8(s.Bits), Hz: uint32(s.Hz),
 			MaxBytes: s.MaxBytes, Commands: s.Commands}}, fmt.Sprintf("chip select %s%s %d", s.Path, s.Controller, s.CS))
 }
 
-func (b *build) serial(at string, s SerialConfig) {
-	part := SerialPart{Port: Port{Path: s.Path, USBPort: s.USB.Port, USBSerial: s.USB.Serial}, RS485: s.RS485 != nil, Gap: time.Duration(s.Gap)}
+func (b *build) serial(at string, s *SerialConfig) {
+	part := &SerialPart{Port: Port{Path: s.Path, USBPort: s.USB.Port, USBSerial: s.USB.Serial}, RS485: s.RS485 != nil, Gap: time.Duration(s.Gap)}
 	if s.RS485 != nil {
 		part.RTSOnSend = s.RS485.RTSOnSend
 	}
@@ -139,9 +139,9 @@ func (b *build) serial(at string, s SerialConfig) {
 		if len(s.Unit) == 0 {
 			b.fail(at+".unit", "missing; a Modbus line is granted by its units")
 		}
-		for k, u := range s.Unit {
-			own := part
-			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "serial "+port, 1, 247, u, ModbusPart{Serial: &own})
+		for k := range s.Unit {
+			own := *part
+			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "serial "+port, 1, 247, &s.Unit[k], &ModbusPart{Serial: &own})
 		}
 		if owner := b.claims["port "+port]; owner != "" {
 			b.fail(at, "%s and the units here both claim port %s; remove one", owner, port)
@@ -150,16 +150,16 @@ func (b *build) serial(at string, s SerialConfig) {
 		if len(s.Unit) > 0 {
 			b.fail(at+".unit", `units are of protocol = "modbus-rtu"`)
 		}
-		b.add(at, Resource{Name: s.Name, Kind: KindSerial, Bus: "serial " + port, Allow: s.Allow, Rate: s.Rate, Serial: &part}, "port "+port)
+		b.add(at, &Resource{Name: s.Name, Kind: KindSerial, Bus: "serial " + port, Allow: s.Allow, Rate: s.Rate, Serial: part}, "port "+port)
 	default:
 		b.fail(at+".protocol", "%.32q; want raw, lines or modbus-rtu", s.Protocol)
 	}
 }
 
-func (b *build) unit(at, bus string, least, most int, u UnitConfig, part ModbusPart) {
+func (b *build) unit(at, bus string, least, most int, u *UnitConfig, part *ModbusPart) {
 	if u.Unit < least || u.Unit > most {
 		b.fail(at+".unit", "%d; want %d to %d", u.Unit, least, most)
 	}
 	part.Unit, part.Read, part.Write = uint8(u.Unit), u.Read, u.Write
-	b.add(at, Resource{Name: u.Name, Kind: KindModbus, Bus: bus, Allow: u.Allow, Rate: u.Rate, Modbus: &part}, fmt.Sprintf("unit %d of %s", u.Unit, bus))
+	b.add(at, &Resource{Name: u.Name, Kind: KindModbus, Bus: bus, Allow: u.Allow, Rate: u.Rate, Modbus: part}, fmt.Sprintf("unit %d of %s", u.Unit, bus))
 }

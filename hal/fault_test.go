@@ -184,15 +184,15 @@ func TestFramesAndUnitsThatAreNoneAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	can := hal.Resource{Name: "body", Kind: hal.KindCAN, Bus: "can0", Allow: []string{"*"}, CAN: &hal.CANPart{Interface: "can0", TX: []hal.IDMask{{ID: 0x321, Mask: 0x7ff | hal.CANExtended}}}}
 	meter := hal.Resource{Name: "meter", Kind: hal.KindModbus, Bus: "s", Allow: []string{"*"}, Modbus: &hal.ModbusPart{Unit: 3,
 		Read: []hal.TableRange{{Table: "holding", Range: hal.Range{Last: 99}}}, Write: []hal.TableRange{{Table: "coil", Range: hal.Range{First: 7, Last: 7}}}}}
-	right := func(r hal.Resource, rw bool) hal.Effective {
-		e, err := hal.Permit(r, "a", hal.Grant{Name: r.Name, Read: true, Write: rw})
+	right := func(r hal.Resource, rw bool) *hal.Effective {
+		e, err := hal.Permit(&r, "a", &hal.Grant{Name: r.Name, Read: true, Write: rw})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return e
 	}
 	for name, c := range map[string]struct {
-		right hal.Effective
+		right *hal.Effective
 		op    hal.Op
 		want  hal.Code
 	}{

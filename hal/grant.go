@@ -72,14 +72,16 @@ func ParseGrants(raw json.RawMessage) ([]Grant, error) {
 	}
 	grants := make([]Grant, 0, len(list))
 	for i, one := range list {
-		g, err := ParseGrant(one)
+		g, err := parseGrant(one)
 		if err != nil {
 			return nil, fmt.Errorf("hal[%d]: %w", i, err)
 		}
-		if slices.ContainsFunc(grants, func(o Grant) bool { return o.Name == g.Name }) {
-			return nil, fmt.Errorf("hal[%d]: %s is granted twice; write one grant with both rights", i, g.Name)
+		for k := range grants {
+			if grants[k].Name == g.Name {
+				return nil, fmt.Errorf("hal[%d]: %s is granted twice; write one grant with both rights", i, g.Name)
+			}
 		}
-		grants = append(grants, g)
+		grants = append(grants, *g)
 	}
 	return grants, nil
 }
@@ -87,8 +89,16 @@ func ParseGrants(raw json.RawMessage) ([]Grant, error) {
 // ParseGrant reads one grant: a JSON string in the short form, or an object with the same words. Errors name the field, the offset
 // in the short form, and what would be right.
 func ParseGrant(raw json.RawMessage) (Grant, error) {
+	g, err := parseGrant(raw)
+	if err != nil {
+		return Grant{}, err
+	}
+	return *g, nil
+}
+
+func parseGrant(raw json.RawMessage) (*Grant, error) {
 	if len(raw) > maxGrant {
-		return Grant{}, fmt.Errorf("grant of %d bytes; the most is %d", len(raw), maxGrant)
+		return nil, fmt.Errorf("grant of %d bytes; the most is %d", len(raw), maxGrant)
 	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err == nil {
@@ -98,23 +108,23 @@ func ParseGrant(raw json.RawMessage) (Grant, error) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
 	if err := dec.Decode(&object); err != nil || object == nil {
-		return Grant{}, fmt.Errorf("want %s in a string, or an object with a name", grantSyntax)
+		return nil, fmt.Errorf("want %s in a string, or an object with a name", grantSyntax)
 	}
 	return parseObject(object)
 }
 
-func parseShort(text string) (Grant, error) {
+func parseShort(text string) (*Grant, error) {
 	name, query, asked := strings.Cut(text, "?")
 	name, rights, written := strings.Cut(name, ":")
-	var g Grant
+	g := new(Grant)
 	if err := g.setName(name); err != nil {
-		return Grant{}, fmt.Errorf("at offset 0: %w", err)
+		return nil, fmt.Errorf("at offset 0: %w", err)
 	}
 	if !written {
 		rights = "r"
 	}
 	if err := g.setRights(rights); err != nil {
-		return Grant{}, fmt.Errorf("at offset %d: %w", len(name)+1, err)
+		return nil, fmt.Errorf("at offset %d: %w", len(name)+1, err)
 	}
 	if !asked {
 		return g, nil
@@ -134,7 +144,7 @@ func parseShort(text string) (Grant, error) {
 			err = g.set(key, value)
 		}
 		if err != nil {
-			return Grant{}, fmt.Errorf("at offset %d: option %.32q: %w", offset, key, err)
+			return nil, fmt.Errorf("at offset %d: option %.32q: %w", offset, key, err)
 		}
 		seen[key] = true
 		offset += len(part) + 1
@@ -142,18 +152,18 @@ func parseShort(text string) (Grant, error) {
 	return g, nil
 }
 
-func parseObject(object map[string]any) (Grant, error) {
-	var g Grant
+func parseObject(object map[string]any) (*Grant, error) {
+	g := new(Grant)
 	name, _ := object["name"].(string)
 	if err := g.setName(name); err != nil {
-		return Grant{}, fmt.Errorf("name: %w", err)
+		return nil, fmt.Errorf("name: %w", err)
 	}
 	rights := "r"
 	if v, ok := object["rights"]; ok {
 		rights, _ = v.(string)
 	}
 	if err := g.setRights(rights); err != nil {
-		return Grant{}, fmt.Errorf("rights: %w", err)
+		return nil, fmt.Errorf("rights: %w", err)
 	}
 	keys := make([]string, 0, len(object))
 	for key := range object {
@@ -172,7 +182,7 @@ func parseObject(object map[string]any) (Grant, error) {
 			text = v.String()
 		case bool:
 			if key != "optional" {
-				return Grant{}, fmt.Errorf("%.32s: true or false; want text", key)
+				return nil, fmt.Errorf("%.32s: true or false; want text", key)
 			}
 			if !v {
 				continue
@@ -182,16 +192,16 @@ func parseObject(object map[string]any) (Grant, error) {
 			for _, one := range v {
 				s, ok := one.(string)
 				if !ok {
-					return Grant{}, fmt.Errorf("%.32s: want a list of texts", key)
+					return nil, fmt.Errorf("%.32s: want a list of texts", key)
 				}
 				parts = append(parts, s)
 			}
 			text = strings.Join(parts, ",")
 		default:
-			return Grant{}, fmt.Errorf("%.32s: want text", key)
+			return nil, fmt.Errorf("%.32s: want text", key)
 		}
 		if err := g.set(key, text); err != nil {
-			return Grant{}, fmt.Errorf("%.32s: %w", key, err)
+			return nil, fmt.Errorf("%.32s: %w", key, err)
 		}
 	}
 	return g, nil
@@ -280,7 +290,7 @@ func parseList[T any, P interface {
 }
 
 // String is the short form; [ParseGrant] reads it back to the same grant.
-func (g Grant) String() string {
+func (g *Grant) String() string {
 	var b strings.Builder
 	b.WriteString(g.Name)
 	switch {

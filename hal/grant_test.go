@@ -87,7 +87,7 @@ func TestARightIsWhatBothTheOwnerAndTheDeploymentWant(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = Permit(c.resource, c.who, g)
+			_, err = Permit(&c.resource, c.who, &g)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
@@ -98,7 +98,7 @@ func TestARightIsWhatBothTheOwnerAndTheDeploymentWant(t *testing.T) {
 func TestEveryTouchedRegisterCounts(t *testing.T) {
 	t.Parallel()
 	e := Effective{Read: true, Write: true, ReadRegs: []Range{{0, 0x7f}}, WriteRegs: []Range{{0x6b, 0x6b}, {0xfe, 0xff}},
-		Resource: Resource{Name: "imu", Kind: KindI2C, I2C: &I2CPart{RegBytes: 1}}}
+		Resource: &Resource{Name: "imu", Kind: KindI2C, I2C: &I2CPart{RegBytes: 1}}}
 	for name, c := range map[string]struct {
 		op   Op
 		want Code
@@ -133,7 +133,7 @@ func FuzzRegisterFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, w []byte, read int, width, rf, rt, wf, wt byte) {
 		n := int(width%2) + 1
 		e := Effective{Read: true, Write: true, ReadRegs: []Range{{uint32(rf), uint32(rt)}}, WriteRegs: []Range{{uint32(wf), uint32(wt)}},
-			Resource: Resource{Name: "x", Kind: KindI2C, I2C: &I2CPart{RegBytes: n}}}
+			Resource: &Resource{Name: "x", Kind: KindI2C, I2C: &I2CPart{RegBytes: n}}}
 		if e.CheckOps([]Op{{Write: w, Read: read}}) != nil {
 			return
 		}

@@ -117,7 +117,7 @@ func (s *Server) drop(key string) {
 // adopt takes a device back that the keeper held, and its lease; only its worker calls it. One that does not match the configuration
 // is made safe, and requested anew.
 func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
-	dev, err := s.cfg.Backend.Adopt(ctx, t.Resource, k.FD)
+	dev, err := s.cfg.Backend.Adopt(ctx, *t.Resource, k.FD)
 	if err != nil {
 		_ = syscall.Close(k.FD)
 		s.log.Warn("output of the agent before is made safe and requested anew", "name", t.Name, "err", err)

@@ -1,6 +1,7 @@
 package hal
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -8,7 +9,7 @@ import (
 
 // Effective is what a module may do with one resource: what its owner allows and its deployment asks for.
 type Effective struct {
-	Resource    Resource
+	Resource    *Resource
 	Read, Write bool
 	ReadRegs    []Range
 	WriteRegs   []Range
@@ -21,7 +22,7 @@ type Effective struct {
 }
 
 // writable says whether anything of the resource can be written at all.
-func (r Resource) writable() bool {
+func (r *Resource) writable() bool {
 	switch r.Kind {
 	case KindLine:
 		return r.Line.Direction == Out
@@ -40,62 +41,68 @@ func (r Resource) writable() bool {
 }
 
 // Output says whether the resource is an output with a safe value.
-func (r Resource) Output() bool {
+func (r *Resource) Output() bool {
 	return r.Kind == KindPWM || r.Kind == KindLED || r.Kind == KindLine && r.Line.Direction == Out
 }
 
 // Permit intersects what the owner of r allows with what the deployment of module who asks for. An error says which of the two to
 // change.
-func Permit(r Resource, who string, g Grant) (Effective, error) {
-	deny := func(format string, args ...any) (Effective, error) {
-		return Effective{}, &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
-	}
-	e := Effective{Resource: r, Read: g.Read, Write: g.Write, Rate: r.Rate, Deadman: g.Deadman, Edges: g.Edges, Handover: g.Handover}
+func Permit(r *Resource, who string, g *Grant) (*Effective, error) {
+	e := &Effective{Resource: r, Read: g.Read, Write: g.Write, Rate: r.Rate, Deadman: g.Deadman, Edges: g.Edges, Handover: g.Handover}
 	if !slices.Contains(r.Allow, "*") && !slices.Contains(r.Allow, who) {
-		return deny("the device's configuration does not allow it to module %.64s; add the module to allow", who)
+		return nil, r.denied("the device's configuration does not allow it to module %.64s; add the module to allow", who)
 	}
 	if g.Write && !r.writable() {
-		return deny("nothing of it can be written; ask for r")
+		return nil, r.denied("nothing of it can be written; ask for r")
 	}
 	if g.Rate != 0 && (r.Rate == 0 || g.Rate < r.Rate) {
 		e.Rate = g.Rate
 	}
 	switch {
 	case g.Safe != nil && (!r.Output() || r.SafeBy != SafeByModule):
-		return deny("its safe value is the device owner's; remove safe")
+		return nil, r.denied("its safe value is the device owner's; remove safe")
 	case g.Safe != nil:
 		if err := r.check(*g.Safe); err != nil {
-			return Effective{}, err
+			return nil, err
 		}
 		e.Safe = *g.Safe
 	case r.Output() && r.SafeBy == SafeByModule && g.Write:
-		return deny("the device's configuration leaves the safe value to the deployment; add safe=…")
+		return nil, r.denied("the device's configuration leaves the safe value to the deployment; add safe=…")
 	case r.Safe != nil:
 		e.Safe = *r.Safe
 	}
 	if (g.Deadman != 0 || g.Handover != "") && !(r.Output() && g.Write) {
-		return deny("deadman and handover are for an output that is granted to write")
+		return nil, r.denied("deadman and handover are for an output that is granted to write")
 	}
 	if g.Edges != "" && (r.Kind != KindLine || r.Line.Direction != In) {
-		return deny("edges are of an input line")
+		return nil, r.denied("edges are of an input line")
 	}
 	if (g.ReadRegs != nil || g.WriteRegs != nil) && r.Kind != KindI2C {
-		return deny("read and write ranges are of an i2c device")
+		return nil, r.denied("read and write ranges are of an i2c device")
 	}
 	if (g.RX != nil || g.TX != nil) && r.Kind != KindCAN {
-		return deny("rx and tx are of CAN frames")
+		return nil, r.denied("rx and tx are of CAN frames")
 	}
 	switch r.Kind {
 	case KindI2C:
-		return e.narrowRegisters(g)
+		return e, e.narrowRegisters(g)
 	case KindCAN:
-		return e.narrowFrames(g)
+		return e, e.narrowFrames(g)
 	case KindLine, KindSPI, KindSerial, KindModbus, KindPWM, KindLED, KindSensor, KindNode:
 	}
 	return e, nil
 }
 
-func (e Effective) narrowRegisters(g Grant) (Effective, error) {
+// denied is the refusal of something about the resource.
+func (r *Resource) denied(format string, args ...any) error {
+	return &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
+}
+
+func (e *Effective) beyond(word, asked, owner string) error {
+	return e.Resource.denied("%s=%s is beyond what the device's configuration allows (%s)", word, asked, owner)
+}
+
+func (e *Effective) narrowRegisters(g *Grant) error {
 	part := e.Resource.I2C
 	for _, side := range []struct {
 		word        string
@@ -108,16 +115,15 @@ func (e Effective) narrowRegisters(g Grant) (Effective, error) {
 		}
 		for _, r := range side.asks {
 			if !within(side.owner, r.First, r.Last) {
-				return Effective{}, &Error{Code: Denied, Name: e.Resource.Name,
-					Detail: fmt.Sprintf("%s=%s is beyond what the device's configuration allows (%s)", side.word, r, printList(side.owner))}
+				return e.beyond(side.word, r.String(), printList(side.owner))
 			}
 		}
 		*side.to = side.asks
 	}
-	return e, nil
+	return nil
 }
 
-func (e Effective) narrowFrames(g Grant) (Effective, error) {
+func (e *Effective) narrowFrames(g *Grant) error {
 	part := e.Resource.CAN
 	for _, side := range []struct {
 		word        string
@@ -129,19 +135,21 @@ func (e Effective) narrowFrames(g Grant) (Effective, error) {
 			continue
 		}
 		for _, m := range side.asks {
-			inside := func(o IDMask) bool { return o.Mask&^m.Mask == 0 && m.ID&o.Mask == o.ID&o.Mask }
-			if !slices.ContainsFunc(side.owner, inside) {
-				return Effective{}, &Error{Code: Denied, Name: e.Resource.Name,
-					Detail: fmt.Sprintf("%s=%s is beyond what the device's configuration allows (%s)", side.word, m, printList(side.owner))}
+			inside := false
+			for _, o := range side.owner {
+				inside = inside || o.Mask&^m.Mask == 0 && m.ID&o.Mask == o.ID&o.Mask
+			}
+			if !inside {
+				return e.beyond(side.word, m.String(), printList(side.owner))
 			}
 		}
 		*side.to = side.asks
 	}
-	return e, nil
+	return nil
 }
 
 // check refuses a value of an output beyond its limits.
-func (r Resource) check(v float64) error {
+func (r *Resource) check(v float64) error {
 	low, high := r.Limits.Min, r.Limits.Max
 	switch {
 	case r.Kind == KindLine:
@@ -162,7 +170,7 @@ func (r Resource) check(v float64) error {
 }
 
 // CheckOps refuses operations that the right does not cover, before any of them is sent. Every register that is touched counts.
-func (e Effective) CheckOps(ops []Op) error {
+func (e *Effective) CheckOps(ops []Op) error {
 	for i := range ops {
 		if err := e.checkOp(&ops[i]); err != nil {
 			return err
@@ -171,38 +179,35 @@ func (e Effective) CheckOps(ops []Op) error {
 	return nil
 }
 
-func (e Effective) checkOp(op *Op) error {
+func (e *Effective) checkOp(op *Op) error {
 	r := e.Resource
-	deny := func(format string, args ...any) error {
-		return &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
-	}
 	if op.Read < 0 || op.Read > MaxTransfer || len(op.Write) > MaxTransfer {
 		return &Error{Code: Invalid, Name: r.Name, Detail: fmt.Sprintf("one operation moves at most %d bytes", MaxTransfer)}
 	}
 	switch r.Kind {
 	case KindI2C:
-		return e.checkRegisters(op, deny)
+		return e.checkRegisters(op)
 	case KindModbus:
-		return e.checkModbus(op, deny)
+		return e.checkModbus(op)
 	case KindCAN:
-		return e.checkFrame(op, deny)
+		return e.checkFrame(op)
 	case KindSPI:
 		if len(op.Write) > 0 && len(r.SPI.Commands) > 0 && !begins(op.Write, r.SPI.Commands) {
-			return deny("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+			return e.Resource.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
 		}
 		if m := r.SPI.MaxBytes; m > 0 && max(len(op.Write), op.Read) > m {
-			return deny("%d bytes; the device's configuration allows %d", max(len(op.Write), op.Read), m)
+			return e.Resource.denied("%d bytes; the device's configuration allows %d", max(len(op.Write), op.Read), m)
 		}
 		// A chip select transfers in both directions: what is sent on a read is a command to the chip.
 		if !e.Write {
-			return deny("a transfer on SPI needs the right to write")
+			return e.Resource.denied("a transfer on SPI needs the right to write")
 		}
 	case KindSerial:
 		if len(op.Write) > 0 && !e.Write {
-			return deny("granted to read only")
+			return e.Resource.denied("granted to read only")
 		}
 		if (op.Read > 0 || op.Until > 0) && !e.Read {
-			return deny("granted to write only")
+			return e.Resource.denied("granted to write only")
 		}
 	case KindLine, KindPWM, KindLED, KindSensor, KindNode:
 		return &Error{Code: Unsupported, Name: r.Name, Detail: "a transfer is for a bus; read or write it"}
@@ -213,24 +218,24 @@ func (e Effective) checkOp(op *Op) error {
 // MaxTransfer is the most bytes that one operation moves in one direction.
 const MaxTransfer = 8192
 
-func (e Effective) checkRegisters(op *Op, deny func(string, ...any) error) error {
+func (e *Effective) checkRegisters(op *Op) error {
 	part := e.Resource.I2C
 	if len(part.Commands) > 0 {
 		if len(op.Write) > 0 && !(e.Write && begins(op.Write, part.Commands)) {
-			return deny("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+			return e.Resource.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
 		}
 		if op.Read > 0 && !e.Read {
-			return deny("granted to write only")
+			return e.Resource.denied("granted to write only")
 		}
 		return nil
 	}
 	n := part.RegBytes
 	if len(op.Write) < n || len(op.Write) == 0 && op.Read == 0 {
-		return deny("a transfer begins with the register, %d bytes; a bare read would use a pointer that another module may have moved", n)
+		return e.Resource.denied("a transfer begins with the register, %d bytes; a bare read would use a pointer that another module may have moved", n)
 	}
 	if n == 0 {
 		if len(op.Write) > 0 && !e.Write || op.Read > 0 && !e.Read {
-			return deny("granted not for this direction")
+			return e.Resource.denied("granted not for this direction")
 		}
 		return nil
 	}
@@ -242,29 +247,34 @@ func (e Effective) checkRegisters(op *Op, deny func(string, ...any) error) error
 	if data := uint32(len(op.Write) - n); data > 0 {
 		last := first + data - 1
 		if !e.Write || last > space || !within(e.WriteRegs, first, last) {
-			return deny("writing registers %#02x-%#02x is not granted", first, last)
+			return e.Resource.denied("writing registers %#02x-%#02x is not granted", first, last)
 		}
 		if op.Read > 0 {
-			return deny("a read in the operation of a write: where the chip stands after data is its own affair; read in an operation that names the register")
+			return e.Resource.denied("a read in the operation of a write: where the chip stands after data is its own affair; read in an operation that names the register")
 		}
 	}
 	if op.Read > 0 {
 		last := first + uint32(op.Read) - 1
 		if !e.Read || last > space || !within(e.ReadRegs, first, last) {
-			return deny("reading registers %#02x-%#02x is not granted", first, last)
+			return e.Resource.denied("reading registers %#02x-%#02x is not granted", first, last)
 		}
 	}
 	if len(op.Write) == n && op.Read == 0 && !within(e.ReadRegs, first, first) && !within(e.WriteRegs, first, first) {
-		return deny("selecting register %#02x is not granted", first)
+		return e.Resource.denied("selecting register %#02x is not granted", first)
 	}
 	return nil
 }
 
 func begins(b []byte, with []Prefix) bool {
-	return slices.ContainsFunc(with, func(p Prefix) bool { return len(b) >= len(p) && string(b[:len(p)]) == string(p) })
+	for _, p := range with {
+		if bytes.HasPrefix(b, p) {
+			return true
+		}
+	}
+	return false
 }
 
-func (e Effective) checkModbus(op *Op, deny func(string, ...any) error) error {
+func (e *Effective) checkModbus(op *Op) error {
 	table, write, most, width := "", false, uint16(125), 0
 	switch op.Fn {
 	case ReadCoils:
@@ -297,17 +307,17 @@ func (e Effective) checkModbus(op *Op, deny func(string, ...any) error) error {
 		}
 	}
 	if !granted || !within(ranges, uint32(op.Addr), last) {
-		return deny("%s %s:%d-%d is not granted", op.Fn, table, op.Addr, last)
+		return e.Resource.denied("%s %s:%d-%d is not granted", op.Fn, table, op.Addr, last)
 	}
 	return nil
 }
 
-func (e Effective) checkFrame(op *Op, deny func(string, ...any) error) error {
+func (e *Effective) checkFrame(op *Op) error {
 	if op.ID&(CANRemote|CANError) != 0 || op.ID&CANExtended == 0 && op.ID > 0x7ff || len(op.Write) > 8 || op.Read != 0 {
 		return &Error{Code: Invalid, Name: e.Resource.Name, Detail: "a frame has an identifier of 11 or 29 bits, no other bits, and at most 8 bytes"}
 	}
-	if !e.Write || !slices.ContainsFunc(e.TX, func(m IDMask) bool { return m.Has(op.ID) }) {
-		return deny("sending identifier %#x is not granted", op.ID)
+	if !e.Write || !anyHas(e.TX, op.ID) {
+		return e.Resource.denied("sending identifier %#x is not granted", op.ID)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package hal
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,9 +18,6 @@ func (r Range) String() string {
 	}
 	return fmt.Sprintf("%#02x-%#02x", r.First, r.Last)
 }
-
-// MarshalText is String.
-func (r Range) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText reads "0x6b", "107" or "0x1a-0x1d".
 func (r *Range) UnmarshalText(text []byte) error {
@@ -41,11 +37,15 @@ func (r *Range) UnmarshalText(text []byte) error {
 // within says whether every number from first to last is in one or several of the ranges.
 func within(ranges []Range, first, last uint32) bool {
 	for next := uint64(first); next <= uint64(last); {
-		i := slices.IndexFunc(ranges, func(r Range) bool { return uint64(r.First) <= next && next <= uint64(r.Last) })
-		if i < 0 {
+		was := next
+		for _, r := range ranges {
+			if uint64(r.First) <= next && next <= uint64(r.Last) {
+				next = uint64(r.Last) + 1
+			}
+		}
+		if next == was {
 			return false
 		}
-		next = uint64(ranges[i].Last) + 1
 	}
 	return true
 }
@@ -73,9 +73,6 @@ func (m IDMask) String() string {
 	return s
 }
 
-// MarshalText is String.
-func (m IDMask) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
-
 // UnmarshalText reads "0x321" or "0x100/0x700". Eight hexadecimal digits, or a number above 0x7ff, name an extended identifier.
 func (m *IDMask) UnmarshalText(text []byte) error {
 	id, mask, masked := strings.Cut(string(text), "/")
@@ -102,11 +99,17 @@ func (m *IDMask) UnmarshalText(text []byte) error {
 // Has says whether a frame's identifier is selected.
 func (m IDMask) Has(id uint32) bool { return id&m.Mask == m.ID&m.Mask }
 
+func anyHas(list []IDMask, id uint32) bool {
+	for _, m := range list {
+		if m.Has(id) {
+			return true
+		}
+	}
+	return false
+}
+
 // Prefix is what a write must begin with, written in hexadecimal.
 type Prefix []byte
-
-// MarshalText gives hexadecimal.
-func (p Prefix) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(p)), nil }
 
 // UnmarshalText reads hexadecimal.
 func (p *Prefix) UnmarshalText(text []byte) error {
@@ -124,9 +127,6 @@ type Rate float64
 // String gives the rate as it is written, "10/s".
 func (r Rate) String() string { return strconv.FormatFloat(float64(r), 'g', -1, 64) + "/s" }
 
-// MarshalText is String.
-func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
-
 // UnmarshalText reads "10/s".
 func (r *Rate) UnmarshalText(text []byte) error {
 	n, found := strings.CutSuffix(string(text), "/s")
@@ -143,9 +143,6 @@ type Duration time.Duration
 
 // String gives it as it is written.
 func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText is String.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // UnmarshalText reads "200ms".
 func (d *Duration) UnmarshalText(text []byte) error {

@@ -172,9 +172,6 @@ type TableRange struct {
 // String gives it as it is written, "holding:0x00-0x63".
 func (t TableRange) String() string { return t.Table + ":" + t.Range.String() }
 
-// MarshalText is String.
-func (t TableRange) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
 // UnmarshalText reads "holding:0-99" or "coil:7".
 func (t *TableRange) UnmarshalText(text []byte) error {
 	table, span, _ := strings.Cut(string(text), ":")

@@ -48,7 +48,7 @@ type Server struct {
 
 // thing is one resource and what is open for it. dev is touched by its worker only; the rest is under the server's mutex.
 type thing struct {
-	Resource
+	*Resource
 	worker *worker
 	dev    Device
 	unkept bool // the keeper did not take it; touched by the worker only
@@ -64,7 +64,7 @@ type thing struct {
 
 // granted is one right of one module, and its token bucket.
 type granted struct {
-	Effective
+	*Effective
 	thing  *thing
 	tokens float64
 	filled time.Time
@@ -80,7 +80,8 @@ func New(cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}),
 		grants: map[string]map[string]*granted{}, fence: uint64(time.Now().UnixMilli())}
-	for _, r := range cfg.Resources {
+	for i := range cfg.Resources {
+		r := &cfg.Resources[i]
 		w := s.workers[r.Bus]
 		if w == nil {
 			w = newWorker(r.Bus)
@@ -102,8 +103,8 @@ func New(cfg ServerConfig) (*Server, error) {
 const Operator = "$operator"
 
 // whole is all that a resource's owner allows to anybody.
-func whole(r Resource) Effective {
-	e := Effective{Resource: r, Read: true, Write: r.writable(), Rate: r.Rate}
+func whole(r *Resource) *Effective {
+	e := &Effective{Resource: r, Read: true, Write: r.writable(), Rate: r.Rate}
 	if r.Safe != nil {
 		e.Safe = *r.Safe
 	}
@@ -197,7 +198,7 @@ func (s *Server) open(ctx context.Context, t *thing) {
 		}
 		if dev == nil {
 			var err error
-			if dev, err = s.cfg.Backend.Open(ctx, t.Resource); err != nil {
+			if dev, err = s.cfg.Backend.Open(ctx, *t.Resource); err != nil {
 				return err
 			}
 		}
@@ -220,7 +221,7 @@ func (s *Server) open(ctx context.Context, t *thing) {
 func (s *Server) changed(ctx context.Context, c Change) {
 	for _, t := range s.things {
 		switch {
-		case c.Match != nil && !c.Match(t.Resource):
+		case c.Match != nil && !c.Match(*t.Resource):
 		case c.Present:
 			s.open(ctx, t)
 		default:
@@ -242,7 +243,8 @@ func (s *Server) Check(who string, grants []Grant) error {
 
 func (s *Server) permit(who string, grants []Grant) (map[string]*granted, error) {
 	fresh := map[string]*granted{}
-	for _, g := range grants {
+	for i := range grants {
+		g := &grants[i]
 		t := s.things[g.Name]
 		if t == nil {
 			if g.Optional {

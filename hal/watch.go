@@ -2,7 +2,6 @@ package hal
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -32,7 +31,7 @@ type Watcher struct {
 // wants says whether an event is one of those that the reader's right covers.
 func (w *Watcher) wants(e *Event) bool {
 	if e.Edge == "" {
-		return slices.ContainsFunc(w.rx, func(m IDMask) bool { return m.Has(e.ID) })
+		return anyHas(w.rx, e.ID)
 	}
 	return w.edges == "" || w.edges == "both" || w.edges == string(e.Edge)
 }
