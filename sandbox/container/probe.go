@@ -53,6 +53,7 @@ func degraded(f sandbox.Features) []string {
 		add(!f.CPU, "no cpu controller: limits.cpu is not kept; build the kernel with CONFIG_CFS_BANDWIDTH")
 		add(throttleKills(), "a kernel of 32 bits: limits.io is not kept, such a limit can stop the kernel (block/blk-throttle.c); run a kernel of 64 bits")
 		add(!f.IO && !throttleKills(), "no limit of disk bandwidth: limits.io is not kept; build the kernel with CONFIG_BLK_CGROUP and CONFIG_BLK_DEV_THROTTLING")
+		add(f.IO && f.Cgroup != "v2", "disk bandwidth by cgroup "+f.Cgroup+": limits.io slows reads and direct writes, and not what the kernel writes for a module later; boot with cgroup v2 alone (systemd.unified_cgroup_hierarchy=1, or cgroup_no_v1=all and cgroup2 on "+cgroupRoot+")")
 	}
 	add(!f.Seccomp && seccomp.Enabled, "no seccomp: modules may use every system call; build the kernel with CONFIG_SECCOMP_FILTER")
 	add(!f.Seccomp && !seccomp.Enabled, "no seccomp: this binary was built without it; build it with the tag seccomp")

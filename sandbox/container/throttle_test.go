@@ -1,6 +1,12 @@
 package container
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
+)
 
 // A limit of bandwidth has stopped such a kernel: with it goes the whole machine, so that only the name is tested.
 func TestKernelsOf32BitsAreKnownByName(t *testing.T) {
@@ -11,6 +17,17 @@ func TestKernelsOf32BitsAreKnownByName(t *testing.T) {
 	} {
 		if got := tickOf32Bits(machine); got != want {
 			t.Errorf("%q: got %v, want %v", machine, got, want)
+		}
+	}
+}
+
+func TestWhatALimitOfBandwidthLeavesOutIsSaid(t *testing.T) {
+	t.Parallel()
+	for cgroup, want := range map[string]bool{"v1": true, "hybrid": true, "v2": false} {
+		lines := degraded(sandbox.Features{Cgroup: cgroup, IO: true})
+		said := slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, "not what the kernel writes for a module later") })
+		if said != want {
+			t.Errorf("cgroup %s: said %v, want %v", cgroup, said, want)
 		}
 	}
 }
