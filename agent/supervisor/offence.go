@@ -88,17 +88,18 @@ func (u *unit) offencesLocked(now time.Time) []string {
 }
 
 // Drifts notes where a module's sandbox differs from what it was granted, a line each; nothing where a probe found it as granted. It is
-// reported until the next probe, or until another sandbox is deployed.
+// reported, over restarts of agent and device too, until the next probe or until another sandbox is deployed.
 func (s *Supervisor) Drifts(module string, lines []string) {
 	u, err := s.unit(module)
 	if err != nil {
 		return
 	}
 	u.mu.Lock()
-	news := !slices.Equal(u.drift, lines)
-	u.drift = lines
+	news := !slices.Equal(u.rec.Drift, lines)
+	u.rec.Drift = lines
 	u.mu.Unlock()
 	if news {
+		signal(u.noted)
 		signal(s.tell)
 	}
 }

@@ -24,6 +24,8 @@ type record struct {
 	Proven   bool `json:"proven,omitempty"`   // it ran through its probation
 	Unproven int  `json:"unproven,omitempty"` // failures before that
 
+	Drift []string `json:"drift,omitempty"` // see Drifts; replaced and never changed
+
 	Boot     string    `json:"boot,omitempty"`     // what follows is about this boot of the device
 	Ended    bool      `json:"ended,omitempty"`    // it ended and its policy leaves it so
 	Failures int       `json:"failures,omitempty"` // budget.in

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
@@ -143,5 +144,31 @@ func TestDeploymentOfALaterAgentLeavesModulesAlone(t *testing.T) {
 		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``, "run", "again")})
 		d.expectStatuses("a running")
 		d.expectCode(200, "")
+	})
+}
+
+func TestWhatAProbeFoundOutlivesAgentAndDevice(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"m": wanted("app", "always", "", "")})
+		expect := func(when string, want ...string) {
+			t.Helper()
+			if got := d.module("m").Drift; !slices.Equal(got, want) {
+				t.Errorf("%s: got %q, want %q", when, got, want)
+			}
+		}
+		d.s.Drifts("m", []string{"it can fly"})
+		synctest.Wait()
+		d.restart()
+		expect("the next agent", "it can fly")
+		d.reboot()
+		expect("after a boot", "it can fly")
+		d.s.Drifts("m", nil)
+		synctest.Wait()
+		d.restart()
+		expect("found as granted")
+		d.s.Drifts("m", []string{"it can fly"})
+		synctest.Wait()
+		d.deploy(map[string]string{"m": wanted("other", "always", "", "")})
+		expect("another sandbox")
 	})
 }

@@ -90,7 +90,7 @@ func (u *unit) describe() Module {
 	inst := u.inst
 	m := Module{
 		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.illnessLocked() != ""),
-		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()), Drift: u.drift,
+		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()), Drift: u.rec.Drift,
 	}
 	if u.state == backoff {
 		m.Next = u.due

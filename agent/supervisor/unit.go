@@ -42,6 +42,7 @@ type unit struct {
 	orders chan command
 	sick   [sources]chan opinion // capacity 1 each: words on its health
 	beat   atomic.Int64          // when it last said that it is well, nanoseconds since 1970
+	noted  chan struct{}         // capacity 1: the record holds something that is not written yet
 	gone   chan struct{}
 
 	exits chan sandbox.Exit // of inst; the goroutine's own
@@ -56,7 +57,6 @@ type unit struct {
 	sickly   [sources]string // what is wrong with it; "" = nothing
 	offences [offenceEnd]offending
 	refused  refused
-	drift    []string // see Drifts; replaced and never changed
 }
 
 // newUnit makes a unit in a state; begin starts it. inst, in the state running, is what an earlier agent left.
@@ -65,7 +65,7 @@ func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Insta
 	u := &unit{
 		s: s, seat: seat, hash: rec.Hash, log: s.cfg.Logger.With("module", name),
 		output: newLogFile(filepath.Join(s.cfg.LogDir, name), s.shelf, s.cfg.Now),
-		orders: make(chan command), sick: [sources]chan opinion{make(chan opinion, 1), make(chan opinion, 1)}, gone: make(chan struct{}),
+		orders: make(chan command), sick: [sources]chan opinion{make(chan opinion, 1), make(chan opinion, 1)}, noted: make(chan struct{}, 1), gone: make(chan struct{}),
 		state: st, inst: inst, rec: rec, budget: budget{in: rec.Failures, total: rec.Restarts},
 	}
 	if st == backoff || st == failed {
@@ -228,6 +228,8 @@ func (u *unit) run(ctx context.Context) {
 			u.fell(ctx, o)
 		case exit := <-u.exits:
 			u.ended(ctx, exit)
+		case <-u.noted:
+			u.keep(ctx)
 		case <-timer.C:
 			u.tick(ctx)
 		}

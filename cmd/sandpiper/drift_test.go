@@ -33,6 +33,14 @@ func (d *device) driftOf(module string) (drift []string, status, why string) {
 	return m.Drift, m.RuntimeStatus, m.StatusDescription
 }
 
+// expectProblem is one that status names.
+func (d *device) expectProblem(what string) {
+	d.t.Helper()
+	if st, err := d.client().Status(d.t.Context()); err != nil || !strings.Contains(strings.Join(st.Problems, "\n"), what) {
+		d.t.Errorf("got %q, %v, want %s among the problems", st.Problems, err, what)
+	}
+}
+
 // TestDriftIsReportedAndWithStrictRefused: somebody mounts something below a module's data directory, so that the module can write where
 // nobody granted it to.
 func TestDriftIsReportedAndWithStrictRefused(t *testing.T) {
@@ -93,8 +101,16 @@ func TestDriftIsReportedAndWithStrictRefused(t *testing.T) {
 					got, status, _ := d.driftOf("m")
 					return fmt.Sprint(got) == "["+drift+"]" && status == "running", fmt.Sprint(got, status)
 				})
-				if st, err := d.client().Status(t.Context()); err != nil || !strings.Contains(strings.Join(st.Problems, "\n"), drift) {
-					t.Errorf("got %q, %v, want it among the problems", st.Problems, err)
+				d.expectProblem(drift)
+				before := d.agentPid(0)
+				if err := unix.Kill(before, unix.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				d.agentPid(before) // the next agent
+				d.untilRunning("m")
+				d.expectProblem(drift)
+				if got, _, _ := d.driftOf("m"); fmt.Sprint(got) != "["+drift+"]" {
+					t.Errorf("after a kill of the agent: got %q, want what the probe found", got)
 				}
 			}
 			gone()

@@ -70,16 +70,17 @@ func TestDrift(t *testing.T) {
 		findings []Finding
 		want     string
 	}{
-		"as granted":                {Grants{}, findings(), ""},
-		"a wall is missing":         {Grants{}, findings("trace a process=allowed"), "it can trace a process (allowed), and was not granted that"},
-		"the owner permits it":      {Grants{Permissions: []string{"trace a process"}}, findings("trace a process=allowed"), ""},
-		"a granted node":            {Grants{Devices: []string{"/dev/a"}}, findings(probeNodes + "=/dev/a"), ""},
-		"a node beside it":          {Grants{Devices: []string{"/dev/a"}}, findings(probeNodes + "=/dev/a /dev/b"), "it can use device nodes beyond the common ones (/dev/b), and was not granted that"},
-		"a granted directory":       {Grants{Writable: []string{"/data"}}, findings(probeWritable + "=/data"), ""},
-		"another directory":         {Grants{Writable: []string{"/data"}}, findings(probeWritable + "=/data /usr"), "it can write to other mounts than its own (/usr), and was not granted that"},
-		"no filter on this kernel":  {Grants{}, findings("call the kernel unfiltered=Seccomp 0"), ""},
-		"a filter that is not used": {Grants{Seccomp: true}, findings("call the kernel unfiltered=Seccomp 0"), "it can call the kernel unfiltered (Seccomp 0), and was not granted that"},
-		"the host's network":        {Grants{HostNetwork: true}, findings("see other interfaces than loopback=eth0"), ""},
+		"as granted":                 {Grants{}, findings(), ""},
+		"a wall is missing":          {Grants{}, findings("trace a process=allowed"), "it can trace a process (allowed), and was not granted that"},
+		"the owner permits it":       {Grants{Permissions: []string{"trace a process"}}, findings("trace a process=allowed"), ""},
+		"a granted node":             {Grants{Devices: []string{"/dev/a"}}, findings(probeNodes + "=/dev/a"), ""},
+		"a node beside it":           {Grants{Devices: []string{"/dev/a"}}, findings(probeNodes + "=/dev/a /dev/b"), "it can use device nodes beyond the common ones (/dev/b), and was not granted that"},
+		"a granted directory":        {Grants{Writable: []string{"/data"}}, findings(probeWritable + "=/data"), ""},
+		"another directory":          {Grants{Writable: []string{"/data"}}, findings(probeWritable + "=/data /usr"), "it can write to other mounts than its own (/usr), and was not granted that"},
+		"a detail of a hostile size": {Grants{}, findings("trace a process=" + strings.Repeat("x", 1000)), "it can trace a process (" + strings.Repeat("x", maxDetail) + "), and was not granted that"},
+		"no filter on this kernel":   {Grants{}, findings("call the kernel unfiltered=Seccomp 0"), ""},
+		"a filter that is not used":  {Grants{Seccomp: true}, findings("call the kernel unfiltered=Seccomp 0"), "it can call the kernel unfiltered (Seccomp 0), and was not granted that"},
+		"the host's network":         {Grants{HostNetwork: true}, findings("see other interfaces than loopback=eth0"), ""},
 		"a basic thing is missing": {Grants{}, slices.DeleteFunc(append(findings(), Finding{Probe: "write to /tmp", Detail: "EROFS"}), func(f Finding) bool {
 			return f.Probe == "write to /tmp" && f.Allowed
 		}), "it cannot write to /tmp (EROFS), and should"},

@@ -26,6 +26,9 @@ type Drift struct {
 	Detail string `json:"detail"`
 }
 
+// maxDetail is how much of a detail a Drift keeps, in bytes: it goes into records and reports, and a module may have had a hand in it.
+const maxDetail = 256
+
 // String is one line for an operator.
 func (d Drift) String() string {
 	if d.Wanted {
@@ -52,7 +55,8 @@ func (g Grants) Drift(findings []Finding) []Drift {
 			f.Allowed, f.Detail = beyond(f, g.Writable)
 		}
 		if f.Allowed != wanted {
-			all = append(all, Drift{Probe: f.Probe, Wanted: wanted, Detail: f.Detail})
+			detail := strings.ToValidUTF8(f.Detail[:min(len(f.Detail), maxDetail)], "")
+			all = append(all, Drift{Probe: f.Probe, Wanted: wanted, Detail: detail})
 		}
 	}
 	return all
