@@ -51,6 +51,7 @@
 //
 //	absent     nothing, or layers in the stage that are gone on with; what was merged is merged again
 //	installed  .img and .oci; its name may still be missing, which the next pull gives it
+//	rotten     the same while it is repaired: the old file or the whole new one; of one that is mounted, pieces good or as they were
 //
 // A floor, a pin or a count is the old one or the new one. A collection leaves an image whose .spm is gone, which the next one removes.
 // A repair leaves chunks good or rotten, as they were, and those that came for it in the stage. A file that ends in .new is nobody's.

@@ -89,6 +89,18 @@ func acts() map[string]act {
 			_, err := s.GC(t.Context(), []bundle.Digest{list[0].Digest})
 			return err
 		}, quiet: noted},
+		"oci repair": {serve: registryHandler, prepare: func(t *testing.T, s *Store, base string) {
+			t.Helper()
+			img, err := s.Fetch(t.Context(), strings.TrimPrefix(base, "https://")+"team/app:1", "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rot(t, s, img, 70<<10)
+		}, do: func(t *testing.T, s *Store, _ string) error {
+			t.Helper()
+			_, err := s.Repair(t.Context(), only(s))
+			return err
+		}, quiet: noted},
 		"repair": {serve: web(false), prepare: func(t *testing.T, s *Store, base string) {
 			t.Helper()
 			rot(t, s, pulled(t, s, base), 70<<10)

@@ -18,7 +18,7 @@ import (
 // note is what is remembered of an installed image beside what it says itself. Losing it costs a pin, a way back and a repair, never
 // an image that is in use.
 type note struct {
-	Reference string    `json:"reference,omitempty"` // where a bundle came from; a rotten chunk is fetched from there
+	Reference string    `json:"reference,omitempty"` // where a bundle came from, or an image by its digest; what rots is fetched from there
 	Pinned    bool      `json:"pinned,omitempty"`    // kept whether a module needs it or not
 	Active    bool      `json:"active,omitempty"`    // a module needs it, by the last GC
 	Previous  bool      `json:"previous,omitempty"`  // what a module needed before its present one
@@ -111,11 +111,11 @@ func (s *Store) writeNotesLocked() error {
 	return nil
 }
 
-// cameFromLocked notes where a bundle was fetched. That it could not be noted costs a repair at most.
+// cameFromLocked notes where a bundle or an image was fetched. That it could not be noted costs a repair at most.
 func (s *Store) cameFromLocked(d bundle.Digest, reference string) {
 	err := s.noteLocked(d, func(n *note) { n.Reference = reference })
 	if err != nil {
-		s.cfg.Logger.Warn("where a bundle came from is not noted, and its chunks cannot be repaired", "image", d.String(), "err", err)
+		s.cfg.Logger.Warn("where an image came from is not noted, and it cannot be repaired", "image", d.String(), "err", err)
 	}
 }
 

@@ -146,18 +146,38 @@ func (s *Store) pull(ctx context.Context, r oci.Reference, progress func(Progres
 		names = append(names, named.String())
 	}
 	if here(p.Image.Digest) {
-		return s.renamed(p.Image.Digest, OCI{Names: names, Signer: signer})
+		img, err := s.renamed(p.Image.Digest, OCI{Names: names, Signer: signer})
+		if err == nil {
+			s.cameFrom(img.Digest, r)
+		}
+		return img, err
 	}
 	if err := s.pullLayers(ctx, r, p, progress); err != nil {
 		return Image{}, err
 	}
 	img, err := s.installOCI(ctx, p.Image, OCI{Names: names, Signer: signer}, progress)
 	if err == nil || bundle.CodeOf(err).Final() {
-		for _, l := range p.Manifest.Layers {
-			_ = os.Remove(s.blobPath(l.Digest)) // what stays is swept after a week
-		}
+		s.dropLayers(p)
+	}
+	if err == nil {
+		s.cameFrom(img.Digest, r)
 	}
 	return img, err
+}
+
+// dropLayers removes what pullLayers brought.
+func (s *Store) dropLayers(p oci.Pull) {
+	for _, l := range p.Manifest.Layers {
+		_ = os.Remove(s.blobPath(l.Digest)) // what stays is swept after a week
+	}
+}
+
+// cameFrom notes the repository that an image was pulled from.
+func (s *Store) cameFrom(d bundle.Digest, r oci.Reference) {
+	r.Tag, r.Digest = "", d
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cameFromLocked(d, r.String())
 }
 
 func (s *Store) blobPath(d bundle.Digest) string {

@@ -58,6 +58,11 @@ func (s *Store) loadArchive(ctx context.Context, file, want, name string, progre
 		return Image{}, err
 	}
 	defer func() { <-s.fetching }()
+	if r, err := s.record(found.Digest); err == nil && r.OCI != nil && s.Verify(ctx, r.Image) != nil && ctx.Err() == nil {
+		if _, err := s.remerge(ctx, &r, found, func(Progress) {}); err != nil { // it rotted: this is how it is repaired
+			return Image{}, err
+		}
+	}
 	return s.installOCI(ctx, found, OCI{Names: slices.Compact(names), Loaded: true, Kept: true}, progress)
 }
 
@@ -84,22 +89,6 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 		return s.renamed(img.Digest, about)
 	}
 	about.Index, about.Config = img.Index, img.Config
-	path := filepath.Join(s.stage(), img.Digest.Hex()+mergeSuffix)
-	err := s.step("open merge")
-	var f *os.File
-	if err == nil {
-		f, err = openOwn(path)
-	}
-	if err != nil {
-		return Image{}, diskError("open stage", err)
-	}
-	defer func() {
-		_ = f.Close()
-		_ = os.Remove(path) // gone when it was kept
-	}()
-	if err := f.Truncate(0); err != nil {
-		return Image{}, fmt.Errorf("open stage: %w", err)
-	}
 	if progress == nil {
 		progress = func(Progress) {}
 	}
@@ -107,14 +96,56 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 	if len(about.Names) > 0 {
 		name = about.Names[0]
 	}
-	progress(Progress{Phase: PhaseMerge, Image: name})
-	merged, err := oci.Merge(ctx, img.Layers, stepFile{f, s}, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error { return s.room(f, size) })
+	f, err := s.merge(ctx, img, func(p Progress) { p.Image = name; progress(p) })
 	if err != nil {
-		return Image{}, diskError("merge layers", err)
+		return Image{}, err
 	}
-	about.Stripped = merged.Stripped
-	progress(Progress{Phase: PhaseVerify, Image: name, Done: merged.Size, Total: merged.Size})
-	return s.keepMerged(ctx, f, path, img.Digest, merged.Size, about)
+	defer f.discard() // gone when it was kept
+	about.Stripped = f.Stripped
+	return s.keepMerged(f, img.Digest, about)
+}
+
+// merged is a file in the stage whose layers became an image, synced and read back from the disk.
+type merged struct {
+	*os.File
+	oci.Merged
+
+	path string
+	info bundle.ImageInfo
+}
+
+func (m *merged) discard() {
+	_ = m.Close()
+	_ = os.Remove(m.path)
+}
+
+// merge has the layers of an image become one in the stage.
+func (s *Store) merge(ctx context.Context, img *oci.Image, progress func(Progress)) (*merged, error) {
+	m := &merged{path: filepath.Join(s.stage(), img.Digest.Hex()+mergeSuffix)}
+	err := s.step("open merge")
+	if err == nil {
+		m.File, err = openOwn(m.path)
+	}
+	if err != nil {
+		return nil, diskError("open stage", err)
+	}
+	if err = m.Truncate(0); err != nil {
+		err = fmt.Errorf("open stage: %w", err)
+	}
+	progress(Progress{Phase: PhaseMerge})
+	if err == nil {
+		m.Merged, err = oci.Merge(ctx, img.Layers, stepFile{m.File, s}, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error { return s.room(m.File, size) })
+		err = diskError("merge layers", err)
+	}
+	if err == nil {
+		progress(Progress{Phase: PhaseVerify, Done: m.Size, Total: m.Size})
+		err = s.readBack(ctx, m)
+	}
+	if err != nil {
+		m.discard()
+		return nil, err
+	}
+	return m, nil
 }
 
 // room refuses an image for which there is none, and takes it for one that has it.
@@ -145,48 +176,48 @@ func (f stepFile) WriteAt(p []byte, at int64) (int, error) {
 	return f.File.WriteAt(p, at)
 }
 
-// keepMerged reads a merged image back from the disk, walks it, and makes it visible.
-func (s *Store) keepMerged(ctx context.Context, f *os.File, path string, digest bundle.Digest, size int64, about OCI) (Image, error) {
+// readBack reads a merged image from the disk and walks it.
+func (s *Store) readBack(ctx context.Context, m *merged) error {
 	err := s.step("sync merge")
 	if err == nil {
-		err = f.Sync()
+		err = m.Sync()
 	}
 	if err != nil {
-		return Image{}, diskError("sync image", err)
+		return diskError("sync image", err)
 	}
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // so that the disk is read, not our own memory
+	_ = unix.Fadvise(int(m.Fd()), 0, 0, unix.FADV_DONTNEED) // so that the disk is read, not our own memory
 	if err := s.step("read merge"); err != nil {
-		return Image{}, diskError("read image", err)
+		return diskError("read image", err)
 	}
 	content := bundle.NewContent()
-	if _, err := io.Copy(content, &contextReader{ctx, io.NewSectionReader(f, 0, size)}); err != nil {
-		return Image{}, fmt.Errorf("read image: %w", err)
+	if _, err := io.Copy(content, &contextReader{ctx, io.NewSectionReader(m.File, 0, m.Size)}); err != nil {
+		return fmt.Errorf("read image: %w", err)
 	}
-	info := content.Info(bundle.FormatEROFS)
-	if _, err := bundle.CheckImage(f, size); err != nil {
-		return Image{}, err
-	}
-	if err = s.step("seal merge"); err == nil {
-		err = f.Chmod(0o400)
+	m.info = content.Info(bundle.FormatEROFS)
+	_, err = bundle.CheckImage(m.File, m.Size)
+	return err
+}
+
+// seal makes a merged image one that nobody writes to.
+func (s *Store) seal(m *merged) error {
+	err := s.step("seal merge")
+	if err == nil {
+		err = m.Chmod(0o400)
 	}
 	if err == nil {
 		err = s.step("sync sealed merge")
 	}
 	if err == nil {
-		err = f.Sync()
+		err = m.Sync()
 	}
-	if err != nil {
-		return Image{}, diskError("seal image", err)
-	}
-	of := ociFile{Version: ociVersion, Digest: digest, OCI: about}
-	of.Image.Digest, of.Image.Verity, of.Image.Size = info.Digest, info.Verity, info.Size
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return Image{}, ErrClosed
-	}
-	if err = s.step("rename merge"); err == nil {
-		err = os.Rename(path, s.imagePath(info.Digest))
+	return diskError("seal image", err)
+}
+
+// settleLocked gives a sealed image its place, whatever was there.
+func (s *Store) settleLocked(m *merged) error {
+	err := s.step("rename merge")
+	if err == nil {
+		err = os.Rename(m.path, s.imagePath(m.info.Digest))
 	}
 	if err == nil {
 		err = s.step("sync blobs")
@@ -194,12 +225,28 @@ func (s *Store) keepMerged(ctx context.Context, f *os.File, path string, digest 
 	if err == nil {
 		err = syncDir(s.blobs())
 	}
-	if err != nil {
-		return Image{}, diskError("keep image", err)
+	return diskError("keep image", err)
+}
+
+// keepMerged makes a merged image visible.
+func (s *Store) keepMerged(m *merged, digest bundle.Digest, about OCI) (Image, error) {
+	if err := s.seal(m); err != nil {
+		return Image{}, err
+	}
+	info := m.info
+	of := ociFile{Version: ociVersion, Digest: digest, OCI: about}
+	of.Image.Digest, of.Image.Verity, of.Image.Size = info.Digest, info.Verity, info.Size
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return Image{}, ErrClosed
+	}
+	if err := s.settleLocked(m); err != nil {
+		return Image{}, err
 	}
 	img, err := s.keepOCILocked(of.record(s.cfg.Now()))
 	if err == nil {
-		s.cfg.Logger.Info("image installed", "image", digest.String(), "names", about.Names, "bytes", size,
+		s.cfg.Logger.Info("image installed", "image", digest.String(), "names", about.Names, "bytes", m.Size,
 			"set_id_removed", about.Stripped.SetID, "attributes_removed", about.Stripped.Xattrs)
 	}
 	return img, err

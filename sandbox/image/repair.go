@@ -17,9 +17,9 @@ const repairSuffix = ".repair"
 
 // Repair reads an installed bundle's image chunk by chunk and fetches those that are not what the signed index says from where the
 // bundle came. They are compared with the index, gathered in the stage, and then written in their place: a module that runs on the
-// image reads the right bytes from then on, but for what the kernel had read before. It returns how many chunks were replaced; none
-// = the image is good. What cannot be repaired stays as it is, and the next mount refuses it. Layers are not kept, so a rotten OCI
-// image is only reported.
+// image reads the right bytes from then on, but for what the kernel had read before. The layers of an OCI image are pulled again by
+// its digest and merged again, which gives the same bytes, see remerge. It returns how many chunks were replaced; none = the image is
+// good. What cannot be repaired stays as it is, and the next mount refuses it.
 //
 // Only a transfer waits for fetches, and only the writing for mounts: reading does not hold anybody up.
 func (s *Store) Repair(ctx context.Context, digest bundle.Digest) (replaced int, err error) {
@@ -38,7 +38,7 @@ func (s *Store) Repair(ctx context.Context, digest bundle.Digest) (replaced int,
 
 func (s *Store) repair(ctx context.Context, r *record) (int, error) {
 	if r.OCI != nil {
-		return 0, s.Verify(ctx, r.Image)
+		return s.repairOCI(ctx, r)
 	}
 	index, err := readIndex(s.metaPath(r.Digest))
 	if err != nil {
@@ -200,7 +200,13 @@ func (s *Store) patch(ctx context.Context, r *record, p *part, f *os.File, rotte
 			return diskError("write image", err)
 		}
 	}
-	if err = s.step("sync repair"); err == nil {
+	return s.repaired(ctx, r, w, f)
+}
+
+// repaired syncs what was written through w to the image f, reads it whole, and has its mount known as ours again.
+func (s *Store) repaired(ctx context.Context, r *record, w, f *os.File) error {
+	err := s.step("sync repair")
+	if err == nil {
 		err = w.Sync()
 	}
 	if err != nil {

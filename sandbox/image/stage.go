@@ -167,6 +167,9 @@ func (p *part) add(i int, plain []byte) error {
 
 // diskError names a full disk.
 func diskError(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return &bundle.Error{Code: bundle.ErrSpace, Why: "the disk is full: remove images or logs", Err: err}
 	}
