@@ -64,6 +64,7 @@ type Agent struct {
 	bridge     *bridges
 	sim        *hal.Sim      // nil = the real board
 	keeper     *linux.Keeper // nil = no warden holds outputs
+	advice     []string      // where the board disagrees with its outputs; fixed after New
 	leaving    atomic.Bool   // for a successor
 	stopping   atomic.Bool   // with its modules
 	pins       pinModules
@@ -122,6 +123,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.timeline.Run(ctx) })
 	if a.hal != nil {
 		g.Go(func() error { return named("hal", a.runHal(ctx)) })
+		g.Go(func() error { a.auditPins(ctx); return nil })
 	}
 	if a.upstream != nil {
 		g.Go(func() error { return named("upstream", a.upstream.Run(ctx)) })

@@ -38,8 +38,12 @@ func (a *Agent) buildHal(context.Context) error {
 			return fmt.Errorf("%w: hal.replay: %w", ErrConfig, err)
 		}
 		backend = a.sim
-	} else if backend, err = linux.NewBoard(linux.Config{Logger: a.log}); err != nil {
-		return err
+	} else {
+		board, err := linux.NewBoard(linux.Config{Logger: a.log})
+		if err != nil {
+			return err
+		}
+		backend, a.advice = board, adviceOf(board, resources)
 	}
 	cfg := hal.ServerConfig{Resources: resources, Backend: backend, Hold: time.Duration(a.cfg.Hal.Hold), Logger: a.log}
 	if a.keeper != nil && a.sim == nil {

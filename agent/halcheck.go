@@ -6,8 +6,24 @@ import (
 	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/checkup"
+	"github.com/sandpiper-edge/sandpiper/hal"
 	"github.com/sandpiper-edge/sandpiper/hal/linux"
 )
+
+// adviceOf says what of the board disagrees with the safe levels of its outputs, before any of them is driven. What cannot be looked at is
+// said when it is opened.
+func adviceOf(board *linux.Board, list []hal.Resource) (lines []string) {
+	for _, r := range list {
+		advice, err := board.Advise(r)
+		if err != nil {
+			continue
+		}
+		for _, a := range advice {
+			lines = append(lines, a.What+": "+a.Do)
+		}
+	}
+	return lines
+}
 
 // checkPins holds the outputs of the configuration against the board, without moving any.
 func (c Config) checkPins(_ context.Context, say func(checkup.Level, string, string)) {

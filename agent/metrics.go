@@ -36,8 +36,16 @@ func (a *Agent) metrics(w io.Writer) error {
 		a.pacer.strict.Load(), a.pacer.relaxed.Load()); err != nil {
 		return err
 	}
-	if err := queueMetrics(w, a.store.Queue().Stats()); err != nil || a.upstream == nil {
+	if err := queueMetrics(w, a.store.Queue().Stats()); err != nil {
 		return err
+	}
+	if a.hal != nil {
+		if err := pinMetrics(w, a.hal.Counts()); err != nil {
+			return err
+		}
+	}
+	if a.upstream == nil {
+		return nil
 	}
 	return a.upstream.WriteMetrics(w)
 }

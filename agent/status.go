@@ -21,7 +21,7 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 		Version: a.version, Device: a.dev.id, Hub: a.dev.hub, Gateway: a.cfg.Device.Gateway, Config: a.config, Pid: os.Getpid(),
 		Started: a.started, ReadySeconds: time.Duration(a.ready.Load()).Seconds(),
 		Deployment: control.Deployment{Version: version, Code: result.Code, Description: result.Description},
-		Links:      []control.Link{}, Modules: []control.Module{}, Queues: []control.Queue{}, Sandbox: []control.Capability{}, Problems: []string{},
+		Links:      []control.Link{}, Modules: []control.Module{}, Queues: []control.Queue{}, Sandbox: []control.Capability{}, Problems: []string{}, Advice: a.advice,
 	}
 	if a.upstream != nil {
 		for _, l := range a.upstream.Status() {

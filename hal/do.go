@@ -97,7 +97,7 @@ func named(err error, name string) error {
 func (s *Server) denied(who string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Code == Denied {
 		s.mu.Lock()
-		s.recordLocked(who, e.Name, "denied: "+e.Detail)
+		s.deniedLocked(who, e.Name, e.Detail)
 		s.mu.Unlock()
 	}
 	return err
@@ -181,6 +181,7 @@ func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration,
 		t.pulse = nil
 	}
 	s.enterLocked(Entry{Time: now, Who: l.who, Name: t.Name, What: "write"})
+	g.tally.writes++
 	l.pulse = 0
 	if pulse > 0 {
 		t.pulse = time.AfterFunc(pulse, s.ends(t, l, "pulse ended"))
@@ -193,9 +194,12 @@ func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration,
 		t.onFor.Stop()
 		t.onFor = nil
 	case v != g.Safe && t.onFor == nil && t.Limits.MaxOn > 0:
-		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, "on for too long"))
+		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, tooLong))
 	}
 }
+
+// tooLong is the reason of an output that its owner's max_on made safe.
+const tooLong = "on for too long"
 
 // ends brings an output back to its safe value later, under the lease that drives it.
 func (s *Server) ends(t *thing, l *lease, why string) func() {
@@ -210,7 +214,11 @@ func (s *Server) ends(t *thing, l *lease, why string) func() {
 			s.endLocked(t, why)
 			return
 		}
-		s.recordLocked(l.who, t.Name, why)
+		if why == tooLong {
+			s.safetyLocked(l.who, t.Name, why)
+		} else {
+			s.recordLocked(l.who, t.Name, why)
+		}
 		s.safeLocked(t, s.safeOfLocked(t, l), why)
 	}
 }

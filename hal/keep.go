@@ -139,7 +139,7 @@ func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
 		t.pulse = time.AfterFunc(max(was.Pulse-uptime(), 0), s.ends(t, l, "pulse ended"))
 	}
 	if t.Limits.MaxOn > 0 {
-		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, "on for too long"))
+		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, tooLong))
 	}
 	return dev
 }

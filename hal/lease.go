@@ -96,8 +96,10 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		g, t := s.grants[who][name], s.things[name]
 		switch {
 		case g == nil:
+			s.strayLocked(who, name)
 			return Lease{}, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
 		case !g.Write:
+			s.deniedLocked(who, name, "granted to read only")
 			return Lease{}, &Error{Code: Denied, Name: name, Detail: "granted to read only"}
 		case t.lease != nil && t.lease.who != who:
 			return Lease{}, &Error{Code: Busy, Name: name, Detail: "another module drives it"}
@@ -166,7 +168,7 @@ func (s *Server) Release(who, id string) error {
 	found := false
 	for _, t := range s.things {
 		if t.lease != nil && t.lease.id == id && t.lease.who == who {
-			s.endLocked(t, "lease released")
+			s.endLocked(t, released)
 			found = true
 		}
 	}
@@ -175,6 +177,9 @@ func (s *Server) Release(who, id string) error {
 	}
 	return nil
 }
+
+// released is the reason of an end that the module asked for.
+const released = "lease released"
 
 // Replaced is the reason of [Server.Gone] for an instance that makes room for the next one.
 const Replaced = "instance replaced"
@@ -224,7 +229,11 @@ func (s *Server) endLocked(t *thing, why string) <-chan struct{} {
 	}
 	safe := s.safeOfLocked(t, l)
 	t.lease = nil
-	s.recordLocked(l.who, t.Name, why+": safe")
+	if why == released {
+		s.recordLocked(l.who, t.Name, why+": safe")
+	} else {
+		s.safetyLocked(l.who, t.Name, why+": safe")
+	}
 	if !t.Output() {
 		return nil
 	}
@@ -248,7 +257,12 @@ func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
 			timer.Stop()
 		}
 	}
-	j := &job{class: ClassSafe, deadline: time.Now().Add(opTime), done: make(chan error, 1)}
+	now := time.Now()
+	quiet := why == t.said && now.Before(t.sayAt) // a pulse that ends ten times a second is no news
+	if !quiet {
+		t.said, t.sayAt = why, now.Add(time.Minute)
+	}
+	j := &job{class: ClassSafe, deadline: now.Add(opTime), done: make(chan error, 1)}
 	j.do = func(ctx context.Context) error {
 		err := t.set(ctx, v)
 		s.keep(t, false)
@@ -267,7 +281,9 @@ func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
 				s.log.Error("output not safe", "name", t.Name, "err", err)
 				return
 			}
-			s.log.Info("output safe", "name", t.Name, "reason", why)
+			if !quiet {
+				s.log.Info("output safe", "name", t.Name, "reason", why)
+			}
 		case <-time.After(opTime): // a stuck bus: the job stays first in its queue
 			s.log.Error("output not safe yet", "name", t.Name, "err", Stuck)
 		case <-life.Done():

@@ -38,6 +38,7 @@ type Server struct {
 
 	mu     sync.Mutex
 	grants map[string]map[string]*granted // by module, by name
+	strays map[string]*tally              // by module: what is not granted
 	fence  uint64                         // of the newest lease; begins with the clock, so that fences of a life before are old
 	ended  bool
 	leaves bool // for a successor
@@ -60,12 +61,15 @@ type thing struct {
 	feed  *feed                // nil = nobody watches
 	last  Value                // of a sensor; zero = none was read
 	tape  atomic.Pointer[tape] // nil = nobody records; not under the mutex
+	said  string               // why it was made safe, as the log has it
+	sayAt time.Time            // when the log has it again
 }
 
 // granted is one right of one module, and its token bucket.
 type granted struct {
 	*Effective
 	thing  *thing
+	tally  tally
 	tokens float64
 	filled time.Time
 }
@@ -79,7 +83,7 @@ func New(cfg ServerConfig) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}),
-		grants: map[string]map[string]*granted{}, fence: uint64(time.Now().UnixMilli())}
+		grants: map[string]map[string]*granted{}, strays: map[string]*tally{}, fence: uint64(time.Now().UnixMilli())}
 	for i := range cfg.Resources {
 		r := &cfg.Resources[i]
 		w := s.workers[r.Bus]
@@ -278,6 +282,11 @@ func (s *Server) Grant(who string, grants []Grant) error {
 			s.endLocked(t, "grant removed")
 		}
 	}
+	for name, g := range fresh {
+		if was := s.grants[who][name]; was != nil {
+			g.tally = was.tally
+		}
+	}
 	s.grants[who] = fresh
 	if len(fresh) == 0 {
 		delete(s.grants, who)
@@ -316,6 +325,7 @@ func (s *Server) right(who, name string) (*granted, error) {
 func (s *Server) rightLocked(who, name string) (*granted, error) {
 	g := s.grants[who][name]
 	if g == nil {
+		s.strayLocked(who, name)
 		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
 	}
 	if g.Rate > 0 {

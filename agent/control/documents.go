@@ -23,7 +23,8 @@ type Status struct {
 	Routes       []Route      `json:"routes"`
 	Store        Store        `json:"store"`
 	Sandbox      []Capability `json:"sandbox"`
-	Problems     []string     `json:"problems"` // what an operator should act on; empty when all is well
+	Problems     []string     `json:"problems"`         // what an operator should act on; empty when all is well
+	Advice       []string     `json:"advice,omitempty"` // where the board disagrees with the safe levels of its outputs
 }
 
 // Deployment says which deployment is in force.

@@ -76,6 +76,16 @@ type Life struct {
 	Exited      time.Time
 	Restarted   time.Time
 	Drift       []string // where its sandbox differs from what it was granted, a line each; the first [maxDrift] are reported
+	Pins        Pins
+}
+
+// Pins is what a module was refused of pins, buses and sensors, and what was made safe in its place since the agent began. Nothing of it is
+// reported while Last is "".
+type Pins struct {
+	Denied uint64    `json:"denied"`
+	Safe   uint64    `json:"safe"`
+	Last   string    `json:"last"` // the newest of both, with the name of the resource
+	At     time.Time `json:"lastTimeUtc"`
 }
 
 // AgentReport is the reported section of $edgeAgent.
@@ -139,6 +149,7 @@ type moduleReport struct {
 	RestartCount       int       `json:"restartCount"`
 	LastRestartTimeUtc time.Time `json:"lastRestartTimeUtc"`
 	Drift              []string  `json:"drift,omitempty"`
+	Pins               *Pins     `json:"hal,omitempty"`
 }
 
 // maxDrift bounds the lines of drift in a report: a twin holds 32 kB.
@@ -207,6 +218,11 @@ func reportModule(m Module, life Life) moduleReport {
 	if status == "" {
 		status = RuntimeUnknown
 	}
+	var pins *Pins
+	if p := life.Pins; p.Last != "" {
+		p.Last, p.At = clip(p.Last), utc(p.At)
+		pins = &p
+	}
 	return moduleReport{
 		Version: m.Version, Type: m.Type.String(), Status: m.Status.String(), RestartPolicy: m.Restart.String(),
 		ImagePullPolicy: m.Pull.String(), StartupOrder: m.Order, Env: reportEnv(m.Env),
@@ -215,7 +231,7 @@ func reportModule(m Module, life Life) moduleReport {
 			RuntimeStatus: status, Description: clip(life.Description), ExitCode: life.ExitCode,
 			LastStartTimeUtc: utc(life.Started), LastExitTimeUtc: utc(life.Exited),
 		},
-		RestartCount: life.Restarts, LastRestartTimeUtc: utc(life.Restarted), Drift: life.Drift[:min(len(life.Drift), maxDrift)],
+		RestartCount: life.Restarts, LastRestartTimeUtc: utc(life.Restarted), Drift: life.Drift[:min(len(life.Drift), maxDrift)], Pins: pins,
 	}
 }
 

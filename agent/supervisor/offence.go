@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
@@ -24,6 +25,7 @@ const (
 	Trespass                  // it made calls of the kernel that no module has a use for
 	Hoarding                  // it holds nearly as many files open as it may
 	Filling                   // it has filled its data directory, or memory that it may write files to
+	Reaching                  // it asks for pins or buses that it is not granted, or for more of them
 	offenceEnd                // how many there are
 )
 
@@ -32,6 +34,7 @@ var offenceTexts = [offenceEnd]string{
 	"reached its limit of processes", "reached its limit of memory, and a process of it was killed", "does not end when it is asked to, and is killed",
 	"tries to mount, to change its root or namespaces, or to reach into the kernel, and is refused",
 	"holds nearly as many files open as it may", "has filled what it may write to",
+	"asks for pins, buses or sensors beyond what it is granted, and is refused",
 }
 
 // How long an offence is shown, how often the same one is logged, and how often limits are looked at.
@@ -100,6 +103,21 @@ func (s *Supervisor) Drifts(module string, lines []string) {
 	u.mu.Unlock()
 	if news {
 		signal(u.noted)
+		signal(s.tell)
+	}
+}
+
+// Pins notes what a module was refused of pins, buses and sensors, and what was made safe in its place. It is reported.
+func (s *Supervisor) Pins(module string, p deployment.Pins) {
+	u, err := s.unit(module)
+	if err != nil {
+		return
+	}
+	u.mu.Lock()
+	news := u.pins != p
+	u.pins = p
+	u.mu.Unlock()
+	if news {
 		signal(s.tell)
 	}
 }

@@ -31,7 +31,8 @@ type Module struct {
 	Next      time.Time // when it is started again; zero = that is not waited for
 	Memory    uint64    // bytes
 	Offences  []string  // bounds it ran into lately
-	Drift     []string  // where its sandbox differs from what it was granted, as the last probe found
+	Pins      deployment.Pins
+	Drift     []string // where its sandbox differs from what it was granted, as the last probe found
 }
 
 // Modules lists the units by name.
@@ -90,7 +91,7 @@ func (u *unit) describe() Module {
 	inst := u.inst
 	m := Module{
 		Wanted: *u.module(), Digest: u.seat.Image.Digest, Why: u.why, Restarts: u.budget.total, Status: statusOf(u.state, u.rec, u.illnessLocked() != ""),
-		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()), Drift: u.rec.Drift,
+		Started: u.rec.Began, Held: u.rec.Held, Ended: u.rec.Ended, ExitCode: u.rec.Exit, Exited: u.rec.Exited, Offences: u.offencesLocked(u.s.cfg.Now()), Drift: u.rec.Drift, Pins: u.pins,
 	}
 	if u.state == backoff {
 		m.Next = u.due
@@ -185,7 +186,7 @@ func (s *Supervisor) document() deployment.AgentReport {
 		}
 		lives[m.Wanted.Name] = deployment.Life{
 			Status: m.Status, Description: why, ImageHash: m.Digest, ExitCode: m.ExitCode, Restarts: m.Restarts,
-			Started: m.Started, Exited: m.Exited, Restarted: m.Restarted, Drift: m.Drift,
+			Started: m.Started, Exited: m.Exited, Restarted: m.Restarted, Drift: m.Drift, Pins: m.Pins,
 		}
 	}
 	version, status := s.Deployment()

@@ -57,6 +57,7 @@ type unit struct {
 	sickly   [sources]string // what is wrong with it; "" = nothing
 	offences [offenceEnd]offending
 	refused  refused
+	pins     deployment.Pins
 }
 
 // newUnit makes a unit in a state; begin starts it. inst, in the state running, is what an earlier agent left.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
 )
@@ -78,6 +79,9 @@ func (d *halDoor) open(ctx context.Context, method, path string, in any) (io.Rea
 		Error struct{ Code, Name, Detail string } `json:"error"`
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&fault); err != nil || fault.Error.Code == "" {
+		if d.path == workload.SocketPath && strings.HasPrefix(path, "/hal/") {
+			return nil, errors.New("only the operator of the device has this; a module has list, read, write and watch")
+		}
 		return nil, errors.New("the agent has no [hal] section in its configuration: there are no pins to ask for")
 	}
 	return nil, fmt.Errorf("%s: %s: %s", fault.Error.Name, fault.Error.Code, fault.Error.Detail)

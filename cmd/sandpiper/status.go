@@ -62,6 +62,9 @@ func (s *shared) watchStatus(ctx context.Context) error {
 	}
 }
 
+// maxAdvice is how many lines of advice a glance has: they stay until somebody solders.
+const maxAdvice = 3
+
 func printStatus(w io.Writer, st control.Status, now time.Time) error {
 	who := st.Device
 	if st.Hub != "" {
@@ -82,6 +85,13 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 	}
 	for _, p := range st.Problems {
 		fmt.Fprintln(w, "problem:", p)
+	}
+	for i, a := range st.Advice {
+		if i == maxAdvice {
+			fmt.Fprintf(w, "advice: and %d more, which `sandpiper check` lists\n", len(st.Advice)-i)
+			break
+		}
+		fmt.Fprintln(w, "advice:", a)
 	}
 	if len(st.Links) > 0 {
 		fmt.Fprintln(w)

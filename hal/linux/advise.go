@@ -83,7 +83,7 @@ func (c chip) idle(l lineInfo) (high, known bool, err error) {
 		return true, true, nil
 	case l.flags&flagBiasPullDown != 0:
 		return false, true, nil
-	case l.used():
+	case l.used(), l.flags&flagOutput != 0: // what drove it before, as a boot loader: letting go again could make it an input
 		return false, false, nil
 	}
 	r, err := c.requestLine(l, lineConfig{consumer: "sp:check", asIs: true})
