@@ -144,8 +144,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 
 // hold finds or takes the lease of an output for a write.
 func (s *Server) hold(who string, g *granted, fence uint64) (*lease, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	if s.grants[who][g.thing.Name] != g {
 		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
 	}
@@ -204,8 +203,7 @@ const tooLong = "on for too long"
 // ends brings an output back to its safe value later, under the lease that drives it.
 func (s *Server) ends(t *thing, l *lease, why string) func() {
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.locked()()
 		if t.lease != l {
 			return
 		}

@@ -28,31 +28,21 @@ const (
 
 func (c Code) Error() string { return string(c) }
 
-// Status is the HTTP status of the code.
+// codes are all of them, each with its HTTP status.
+var codes = [...]struct {
+	code   Code
+	status int
+}{
+	{Unknown, 404}, {Denied, 403}, {Busy, 409}, {LeaseLost, 409}, {OutOfRange, 422}, {TooFast, 429}, {Nack, 502}, {Stuck, 503}, {Absent, 410},
+	{TimedOut, 504}, {Unsupported, 501}, {Invalid, 400}, {Broken, 502},
+}
+
+// Status is the HTTP status of the code; 500 is none.
 func (c Code) Status() int {
-	switch c {
-	case Unknown:
-		return 404
-	case Denied:
-		return 403
-	case Busy, LeaseLost:
-		return 409
-	case OutOfRange:
-		return 422
-	case TooFast:
-		return 429
-	case Nack, Broken:
-		return 502
-	case Stuck:
-		return 503
-	case Absent:
-		return 410
-	case TimedOut:
-		return 504
-	case Unsupported:
-		return 501
-	case Invalid:
-		return 400
+	for i := range codes {
+		if codes[i].code == c {
+			return codes[i].status
+		}
 	}
 	return 500
 }
@@ -96,8 +86,13 @@ func Errorf(code Code, format string, args ...any) *Error {
 
 // CodeOf is the code of an error, Broken for one that has none.
 func CodeOf(err error) Code {
-	if c, ok := errors.AsType[Code](err); ok {
-		return c
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	for i := range codes {
+		if errors.Is(err, codes[i].code) {
+			return codes[i].code
+		}
 	}
 	return Broken
 }

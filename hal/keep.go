@@ -128,8 +128,7 @@ func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
 	if err := json.Unmarshal(k.State, &was); err != nil || was.Who == "" {
 		return dev
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	l := &lease{id: was.ID, who: was.Who, fence: was.Fence, ttl: was.TTL, safe: &was.Safe, pulse: was.Pulse, kept: true}
 	t.lease = l
 	s.fence = max(s.fence, was.Fence)
@@ -146,8 +145,7 @@ func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
 
 // unclaimed ends the leases of modules that did not come back after a restart of the agent.
 func (s *Server) unclaimed() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	for _, t := range s.things {
 		if l := t.lease; l != nil && l.safe != nil {
 			if g := s.grants[l.who][t.Name]; g == nil || !g.Write {
@@ -182,7 +180,6 @@ func (s *Server) Heard(lapsed bool) {
 
 // Leave says that Run is about to end for a successor: with a keeper nothing moves then.
 func (s *Server) Leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	s.leaves = s.cfg.Keeper != nil
 }

@@ -58,8 +58,7 @@ func (s *Server) enterLocked(e Entry) {
 
 // Log gives the record, the oldest first.
 func (s *Server) Log() []Entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	return slices.Concat(s.ring[s.oldest:], s.ring[:s.oldest])
 }
 
@@ -73,8 +72,7 @@ type Holding struct {
 
 // Leases lists who drives what, in order of names.
 func (s *Server) Leases() []Holding {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	list := []Holding{}
 	for _, name := range slices.Sorted(maps.Keys(s.things)) {
 		if l := s.things[name].lease; l != nil {
@@ -90,8 +88,7 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 	if len(names) == 0 || len(names) > MaxGrants || ttl < 0 || ttl > maxDeadman {
 		return Lease{}, Errorf(Invalid, "a lease has 1 to %d names and at most %v", MaxGrants, maxDeadman)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	for _, name := range names {
 		g, t := s.grants[who][name], s.things[name]
 		switch {
@@ -135,8 +132,7 @@ func (s *Server) renewLocked(t *thing) {
 	}
 	l.until = time.Now().Add(l.ttl)
 	l.timer = time.AfterFunc(l.ttl, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.locked()()
 		if t.lease == l && !time.Now().Before(l.until) {
 			s.endLocked(t, "lease expired")
 		}
@@ -145,8 +141,7 @@ func (s *Server) renewLocked(t *thing) {
 
 // Renew starts the time of a lease anew. LeaseLost means that it ended, and that its outputs are safe.
 func (s *Server) Renew(who, id string) (time.Time, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	var until time.Time
 	found := false
 	for _, t := range s.things {
@@ -163,8 +158,7 @@ func (s *Server) Renew(who, id string) (time.Time, error) {
 
 // Release ends a lease; its outputs become safe.
 func (s *Server) Release(who, id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	found := false
 	for _, t := range s.things {
 		if t.lease != nil && t.lease.id == id && t.lease.who == who {
@@ -243,8 +237,7 @@ func (s *Server) endLocked(t *thing, why string) <-chan struct{} {
 // lapses ends a lease later, if it is still the one.
 func (s *Server) lapses(t *thing, l *lease, why string) func() {
 	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+		defer s.locked()()
 		if t.lease == l {
 			s.endLocked(t, why)
 		}

@@ -37,6 +37,7 @@ type Server struct {
 	opened chan struct{}  // closed when Run tried to open all
 
 	mu     sync.Mutex
+	unlock func()                         // mu's
 	grants map[string]map[string]*granted // by module, by name
 	strays map[string]*tally              // by module: what is not granted
 	fence  uint64                         // of the newest lease; begins with the clock, so that fences of a life before are old
@@ -84,6 +85,7 @@ func New(cfg ServerConfig) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}),
 		grants: map[string]map[string]*granted{}, strays: map[string]*tally{}, fence: uint64(time.Now().UnixMilli())}
+	s.unlock = s.mu.Unlock
 	for i := range cfg.Resources {
 		r := &cfg.Resources[i]
 		w := s.workers[r.Bus]
@@ -101,6 +103,12 @@ func New(cfg ServerConfig) (*Server, error) {
 		s.grants[Operator][t.Name] = &granted{Effective: whole(t.Resource), thing: t}
 	}
 	return s, nil
+}
+
+// locked takes the lock; defer what it returns. A deferred method would be a function more at each place.
+func (s *Server) locked() func() {
+	s.mu.Lock()
+	return s.unlock
 }
 
 // Operator is the name under which the device's own operator reads and drives everything. No module has it.
@@ -275,8 +283,7 @@ func (s *Server) Grant(who string, grants []Grant) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	for name := range s.grants[who] {
 		if t := s.things[name]; t.lease != nil && t.lease.who == who && (fresh[name] == nil || !fresh[name].Write) {
 			s.endLocked(t, "grant removed")
@@ -317,8 +324,7 @@ func (s *Server) ready() {
 // right finds the right of a module. A name that is not granted and one that does not exist give the same error.
 func (s *Server) right(who, name string) (*granted, error) {
 	s.ready()
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	return s.rightLocked(who, name)
 }
 
@@ -361,8 +367,7 @@ func (s *Server) NodeGrant(path string, write bool) (Grant, bool) {
 
 // Nodes are the raw device nodes of a module, in order of names: what this server does not stand in front of.
 func (s *Server) Nodes(who string) []Node {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	var list []Node
 	for _, name := range slices.Sorted(maps.Keys(s.grants[who])) {
 		if t := s.things[name]; t.Kind == KindNode {
@@ -385,8 +390,7 @@ type Status struct {
 
 // List gives what is granted to a module, in order of names; all resources for who = "".
 func (s *Server) List(who string) []Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	list := []Status{}
 	for _, name := range slices.Sorted(maps.Keys(s.things)) {
 		t, g := s.things[name], s.grants[who][name]

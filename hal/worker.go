@@ -35,6 +35,7 @@ type worker struct {
 	wake chan struct{} // capacity 1
 
 	mu      sync.Mutex
+	unlock  func() // mu's
 	waiting []*job
 	running *job                     // nil = idle
 	stuck   bool                     // running overstayed its deadline
@@ -45,7 +46,15 @@ type worker struct {
 }
 
 func newWorker(bus string) *worker {
-	return &worker{bus: bus, wake: make(chan struct{}, 1), used: map[string]time.Duration{}}
+	w := &worker{bus: bus, wake: make(chan struct{}, 1), used: map[string]time.Duration{}}
+	w.unlock = w.mu.Unlock
+	return w
+}
+
+// locked takes the lock; defer what it returns.
+func (w *worker) locked() func() {
+	w.mu.Lock()
+	return w.unlock
 }
 
 // run does jobs until ctx ends; what waits then is done by nobody.
@@ -73,8 +82,7 @@ func (w *worker) run(ctx context.Context) {
 // next takes the job whose turn it is: the highest class; in it the module with the least bus time; of that the earliest deadline.
 // Jobs that are too late are dropped unsent.
 func (w *worker) next() *job {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	if w.running != nil { // a caller has the turn; it wakes the worker when something waits
 		return nil
 	}
@@ -114,8 +122,7 @@ func (w *worker) before(a, b *job) bool {
 
 // submit queues a job. A stuck bus and a full queue refuse at once, except what makes an output safe.
 func (w *worker) submit(j *job) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	if j.class != ClassSafe {
 		if w.stuck || w.running != nil && w.running.deadline.Before(time.Now()) {
 			return &Error{Code: Stuck, Detail: "a call holds bus " + w.bus + "; it heals when the call returns", Retry: time.Second}
@@ -189,8 +196,7 @@ func (w *worker) do(ctx context.Context, who string, class Class, deadline time.
 // take gives the caller the turn when nobody else has it or waits for it, on a bus whose calls cannot wait for anything: the way to
 // the worker and back would take longer than the call.
 func (w *worker) take(deadline time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	if !w.prompt || w.running != nil || len(w.waiting) > 0 {
 		return false
 	}
@@ -200,8 +206,7 @@ func (w *worker) take(deadline time.Time) bool {
 }
 
 func (w *worker) give() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	w.running, w.stuck = nil, false
 	if len(w.waiting) > 0 {
 		select {
@@ -213,8 +218,7 @@ func (w *worker) give() {
 
 // forget takes a job that has not begun out of the queue.
 func (w *worker) forget(j *job) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	for i, o := range w.waiting {
 		if o == j {
 			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
@@ -226,14 +230,12 @@ func (w *worker) forget(j *job) bool {
 
 // mark says whether one more device of this bus answers at once. One that does not makes it a bus that does not.
 func (w *worker) mark(prompt bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	w.prompt = prompt && (w.prompt || !w.marked)
 	w.marked = true
 }
 
 func (w *worker) isStuck() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	defer w.locked()()
 	return w.stuck
 }

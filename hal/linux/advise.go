@@ -77,7 +77,7 @@ func level(high bool) string {
 
 // idle is the level of a line that nobody has: its pull when the kernel knows of one, else what can be read of it as
 // it is. A line in use tells its pull only.
-func (c chip) idle(l lineInfo) (high, known bool, err error) {
+func (c chip) idle(l *lineInfo) (high, known bool, err error) {
 	switch {
 	case l.flags&flagBiasPullUp != 0:
 		return true, true, nil
@@ -86,7 +86,7 @@ func (c chip) idle(l lineInfo) (high, known bool, err error) {
 	case l.used(), l.flags&flagOutput != 0: // what drove it before, as a boot loader: letting go again could make it an input
 		return false, false, nil
 	}
-	r, err := c.requestLine(l, lineConfig{consumer: "sp:check", asIs: true})
+	r, err := c.requestLine(l, &lineConfig{consumer: "sp:check", asIs: true})
 	if errors.Is(err, unix.EBUSY) { // meanwhile
 		return false, false, nil
 	}

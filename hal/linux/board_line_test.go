@@ -182,15 +182,15 @@ func TestBoardCopyOfADescriptorKeepsTheLineWhenTheFirstIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := c.findLine("", 0)
-	if err != nil || l.differs(cfg) != "" {
-		t.Errorf("adopt: got %q, %v, want no difference", l.differs(cfg), err)
+	if err != nil || l.differs(&cfg) != "" {
+		t.Errorf("adopt: got %q, %v, want no difference", l.differs(&cfg), err)
 	}
 	other := cfg
 	other.activeLow = true
-	if l.differs(other) == "" {
+	if l.differs(&other) == "" {
 		t.Error("another polarity is no difference")
 	}
-	back, err := holdLine(copied, "adopted", 0, cfg)
+	back, err := holdLine(copied, "adopted", 0, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func (c simChip) tryRequest(offset int, cfg lineConfig) (*requested, error) {
 	if err != nil {
 		return nil, err
 	}
-	return found.requestLine(l, cfg)
+	return found.requestLine(l, &cfg)
 }
 
 func command(t *testing.T, name string, args ...string) (string, error) {

@@ -25,7 +25,7 @@ type device struct {
 }
 
 // key is the shortest name that an owner would write.
-func (d device) key() string {
+func (d *device) key() string {
 	for _, s := range [...]string{d.label, d.of, d.usbInterface, d.name, d.parent} {
 		if s != "" {
 			return s
@@ -35,7 +35,7 @@ func (d device) key() string {
 }
 
 // String is the key, with the device behind it to tell twins apart.
-func (d device) String() string {
+func (d *device) String() string {
 	k := d.key()
 	if d.parent == "" || d.parent == k {
 		return k
@@ -43,7 +43,7 @@ func (d device) String() string {
 	return k + " (" + d.parent + ")"
 }
 
-func (d device) named(want string) bool {
+func (d *device) named(want string) bool {
 	return d.label == want || d.of == want || d.name == want || sameParent(d.parent, want) || strings.Contains(d.name, "("+want+")")
 }
 
@@ -61,9 +61,9 @@ func sameParent(parent, want string) bool {
 
 // find is the one device with that name, at that path (of its parent or its node), for which also holds; name and
 // path may be empty, also may be nil.
-func (h host) find(what, name, path string, all []device, also func(device) bool) (device, error) {
+func (h host) find(what, name, path string, all []*device, also func(*device) bool) (*device, error) {
 	var fit, known []string
-	var got device
+	var got *device
 	for _, d := range all {
 		known = append(known, d.String())
 		if name != "" && !d.named(name) || path != "" && !sameParent(d.parent, path) && d.of != path && d.node != h.under(path) {
@@ -112,8 +112,8 @@ func busName(dir string) string {
 // deviceOf reads what all classes of devices have: the folder with its links resolved, the device behind it, and the
 // device tree's name. With up it is the folder around that is the device behind it, as for chips and IIO devices,
 // and not what the link "device" points to.
-func deviceOf(dir string, up bool) device {
-	d := device{dir: dir, name: attrOr(dir, "name"), label: attrOr(dir, "label")}
+func deviceOf(dir string, up bool) *device {
+	d := &device{dir: dir, name: attrOr(dir, "name"), label: attrOr(dir, "label")}
 	behind := filepath.Join(dir, "device")
 	if up {
 		behind = dir
@@ -136,24 +136,19 @@ func deviceOf(dir string, up bool) device {
 }
 
 // sorted orders devices by their nodes or folders, "gpiochip2" before "gpiochip10".
-func sorted(list []device) []device {
+func sorted(list []*device) []*device {
 	key := func(d *device) string {
 		if d.node != "" {
 			return d.node
 		}
 		return d.dir
 	}
-	inOrder(list, func(a, b *device) bool { return naturalLess(key(a), key(b)) })
-	return list
-}
-
-// inOrder sorts a short list by insertion: a few hundred bytes of code, where the library's sort is several thousand.
-func inOrder[T any](list []T, less func(a, b *T) bool) {
-	for i := range list {
-		for k := i; k > 0 && less(&list[k], &list[k-1]); k-- {
+	for i := range list { // by insertion: they are few
+		for k := i; k > 0 && naturalLess(key(list[k]), key(list[k-1])); k-- {
 			list[k], list[k-1] = list[k-1], list[k]
 		}
 	}
+	return list
 }
 
 func naturalLess(a, b string) bool {

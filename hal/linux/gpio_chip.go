@@ -21,15 +21,15 @@ type lineInfo struct {
 	debounce uint32 // µs
 }
 
-func (l lineInfo) used() bool { return l.flags&flagUsed != 0 }
+func (l *lineInfo) used() bool { return l.flags&flagUsed != 0 }
 
 // chip is a GPIO controller of the board; n is its number of lines.
-type chip struct{ device }
+type chip struct{ *device }
 
 // chips lists the board's controllers in the order of their nodes. A chip that vanishes meanwhile is left out;
 // an error is one that would hide all of them, as a missing right does.
-func (h host) chips() ([]device, error) {
-	var list []device
+func (h host) chips() ([]*device, error) {
+	var list []*device
 	for _, name := range names(h.dev("")) {
 		if !strings.HasPrefix(name, "gpiochip") {
 			continue
@@ -65,13 +65,13 @@ func (h host) findChip(label, path string) (chip, error) {
 }
 
 // listLines asks for every line of a chip.
-func (c chip) listLines() ([]lineInfo, error) {
+func (c chip) listLines() ([]*lineInfo, error) {
 	fd, err := openChip(c.node)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
 	}
 	defer closeFD(fd)
-	list := make([]lineInfo, 0, min(c.n, 1024))
+	list := make([]*lineInfo, 0, min(c.n, 1024))
 	for off := range c.n {
 		l, err := lineAt(fd, uint32(off))
 		if err != nil {
@@ -82,29 +82,29 @@ func (c chip) listLines() ([]lineInfo, error) {
 	return list, nil
 }
 
-func lineAt(fd int, offset uint32) (lineInfo, error) {
+func lineAt(fd int, offset uint32) (*lineInfo, error) {
 	i, err := getLineInfo(fd, offset)
 	if err != nil {
-		return lineInfo{}, err
+		return nil, err
 	}
-	return lineInfo{offset: i.offset, name: ctext(i.name[:]), consumer: ctext(i.consumer[:]), flags: i.flags, debounce: i.debounce()}, nil
+	return &lineInfo{offset: i.offset, name: ctext(i.name[:]), consumer: ctext(i.consumer[:]), flags: i.flags, debounce: i.debounce()}, nil
 }
 
 // findLine is the offset of the line with that name, or of a number when there is no name. A name that the chip
 // gives to two lines is refused: the owner says the offset then.
-func (c chip) findLine(name string, offset int) (lineInfo, error) {
+func (c chip) findLine(name string, offset int) (*lineInfo, error) {
 	if name == "" && (offset < 0 || offset >= c.n) {
-		return lineInfo{}, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, errNoLine, c.n-1)
+		return nil, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, errNoLine, c.n-1)
 	}
 	lines, err := c.listLines()
 	if err != nil {
-		return lineInfo{}, err
+		return nil, err
 	}
 	if name == "" {
 		return lines[offset], nil
 	}
 	var fit, known []string
-	var got lineInfo
+	var got *lineInfo
 	for _, l := range lines {
 		if l.name == name {
 			got = l

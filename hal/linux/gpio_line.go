@@ -30,7 +30,7 @@ type lineConfig struct {
 	fifo      int           // events the kernel keeps, 1 to 1024; 0 is the kernel's 16
 }
 
-func (c lineConfig) flags() uint64 {
+func (c *lineConfig) flags() uint64 {
 	f := c.bias
 	if c.activeLow {
 		f |= flagActiveLow
@@ -55,13 +55,15 @@ type requested struct {
 }
 
 // requestLine asks the kernel for one line of a chip.
-func (c chip) requestLine(l lineInfo, cfg lineConfig) (*requested, error) {
+func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*requested, error) {
 	where := c.where(l)
 	fd, err := openChip(c.node)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
 	}
 	defer closeFD(fd)
+	own := *cfg // with the level that a kept line has
+	cfg = &own
 	req := gpioRequest{num: 1, fifo: uint32(min(max(cfg.fifo, 0), maxFIFO))}
 	req.offsets[0] = l.offset
 	copy(req.consumer[:31], cfg.consumer)
@@ -98,14 +100,14 @@ func (c chip) prompt() bool {
 	return (strings.HasPrefix(c.parent, "platform-") || strings.HasPrefix(c.parent, "amba-")) && !strings.Contains(c.label, "exp-gpio")
 }
 
-func (c chip) where(l lineInfo) string {
+func (c chip) where(l *lineInfo) string {
 	if l.name != "" {
 		return l.name + " of " + c.label
 	}
 	return "line " + strconv.Itoa(int(l.offset)) + " of " + c.label
 }
 
-func fill(set *gpioConfig, cfg lineConfig) {
+func fill(set *gpioConfig, cfg *lineConfig) {
 	set.flags = cfg.flags()
 	if cfg.out {
 		v := uint64(0)
@@ -122,13 +124,13 @@ func fill(set *gpioConfig, cfg lineConfig) {
 
 // holdLine wraps a line's descriptor, a fresh one or one that comes back from the warden. The runtime's poller
 // waits for the edges of all lines: one epoll for the whole process.
-func holdLine(fd int, where string, offset uint32, cfg lineConfig) (*requested, error) {
+func holdLine(fd int, where string, offset uint32, cfg *lineConfig) (*requested, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("%s: set its descriptor non-blocking: %w", where, err)
 	}
 	unix.CloseOnExec(fd)
-	return &requested{file: os.NewFile(uintptr(fd), where), where: where, offset: offset, config: cfg}, nil
+	return &requested{file: os.NewFile(uintptr(fd), where), where: where, offset: offset, config: *cfg}, nil
 }
 
 // busyError is a resource that a driver or another program holds.
@@ -144,15 +146,15 @@ func (e *busyError) Error() string {
 
 func (e *busyError) Unwrap() error { return e.err }
 
-func busyLine(fd int, l lineInfo, where string, err error) error {
+func busyLine(fd int, l *lineInfo, where string, err error) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("request %s: %w", where, err)
 	}
-	now, infoErr := lineAt(fd, l.offset)
-	if infoErr != nil || now.consumer == "" {
-		now.consumer = "an unnamed consumer"
+	holder := "an unnamed consumer"
+	if now, infoErr := lineAt(fd, l.offset); infoErr == nil && now.consumer != "" {
+		holder = now.consumer
 	}
-	return &busyError{what: where, holder: now.consumer, err: err}
+	return &busyError{what: where, holder: holder, err: err}
 }
 
 func (r *requested) control(f func(fd int) error) error {
@@ -230,7 +232,7 @@ func decodeEdges(b []byte, out []edge) int {
 
 // matches reports what of a line that came back from the warden differs from how it would be requested now;
 // "" when nothing does.
-func (l lineInfo) differs(cfg lineConfig) string {
+func (l *lineInfo) differs(cfg *lineConfig) string {
 	const mask = flagActiveLow | flagInput | flagOutput | flagsEdges | flagsBias | flagsDrive
 	if !l.used() {
 		return "not requested"

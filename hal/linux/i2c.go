@@ -15,8 +15,8 @@ import (
 )
 
 // adapters lists the board's I2C buses; n is the kernel's number.
-func (h host) adapters() []device {
-	var list []device
+func (h host) adapters() []*device {
+	var list []*device
 	for _, name := range h.class("i2c-dev") {
 		n, err := strconv.Atoi(strings.TrimPrefix(name, "i2c-"))
 		if err != nil {
@@ -32,20 +32,20 @@ func (h host) adapters() []device {
 }
 
 // findAdapter is the bus with that name: the driver's, the device tree's, or the one in parentheses of the driver's.
-func (h host) findAdapter(name, path string) (device, error) {
+func (h host) findAdapter(name, path string) (*device, error) {
 	return h.find("I2C adapter", name, path, h.adapters(), nil)
 }
 
 // i2cBus is an open adapter.
 type i2cBus struct {
 	mu sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
-	device
+	*device
 	h     host
 	fd    int
 	funcs uint32
 }
 
-func (h host) openI2C(a device) (*i2cBus, error) {
+func (h host) openI2C(a *device) (*i2cBus, error) {
 	fd, err := unix.Open(a.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: a.node, Err: err}

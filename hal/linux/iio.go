@@ -9,10 +9,10 @@ import (
 )
 
 // iioDevice is one converter or sensor of the industrial I/O subsystem.
-type iioDevice struct{ device }
+type iioDevice struct{ *device }
 
-func (h host) iioDevices() []device {
-	var list []device
+func (h host) iioDevices() []*device {
+	var list []*device
 	for _, n := range h.bus("iio") {
 		if strings.HasPrefix(n, "iio:device") {
 			d := deviceOf(h.path("sys/bus/iio/devices", n), true)
@@ -67,7 +67,7 @@ func (d iioDevice) openChannel(name string) (*iioChannel, error) {
 		return nil, err
 	}
 	c := &iioChannel{scale: 1}
-	c.milli, c.unit = iioUnit(name)
+	c.milli, c.unit = scaleOf(iioScales, name)
 	if !exists(path) {
 		path = filepath.Join(d.dir, "in_"+name+"_input")
 		if !exists(path) {
@@ -105,22 +105,8 @@ func (c *iioChannel) convert(raw float64) float64 { return (raw + c.offset) * c.
 
 func (c *iioChannel) Close() error { return c.value.Close() }
 
-// iioUnit brings the kernel's unit to a UCUM code (Documentation/ABI/testing/sysfs-bus-iio).
-func iioUnit(channel string) (factor float64, unit string) {
-	for _, u := range iioUnits {
-		if strings.HasPrefix(channel, u.kind) {
-			return u.factor, u.unit
-		}
-	}
-	return 1, ""
-}
-
-// Longer names first where one begins another.
-var iioUnits = []struct {
-	kind   string
-	factor float64
-	unit   string
-}{
+// iioScales bring the kernel's units to UCUM codes (Documentation/ABI/testing/sysfs-bus-iio). Longer names first where one begins another.
+var iioScales = []scale{
 	{"voltage", 1e-3, "V"}, {"altvoltage", 1e-3, "V"}, {"current", 1e-3, "A"}, {"power", 1e-3, "W"},
 	{"temp", 1e-3, "Cel"}, {"humidityrelative", 1e-3, "%"}, {"pressure", 1, "kPa"}, {"capacitance", 1, "nF"},
 	{"resistance", 1, "Ohm"}, {"accel", 1, "m/s2"}, {"anglvel", 1, "rad/s"}, {"magn", 1, "G"},

@@ -104,7 +104,11 @@ func (c *capture) choose(channels []string) error {
 	if found != len(channels) || found == 0 {
 		return fmt.Errorf("channels %s of %s: %w in its buffer; there are: %s", strings.Join(channels, ", "), c.dev, fs.ErrNotExist, strings.Join(known, ", "))
 	}
-	inOrder(c.list, func(a, b *element) bool { return a.index < b.index })
+	for i := range c.list { // as the kernel lays them out
+		for k := i; k > 0 && c.list[k].index < c.list[k-1].index; k-- {
+			c.list[k], c.list[k-1] = c.list[k-1], c.list[k]
+		}
+	}
 	var err error
 	if c.sample, err = layout(c.list); err != nil {
 		return err
@@ -113,7 +117,7 @@ func (c *capture) choose(channels []string) error {
 		var conv *iioChannel
 		if e.name != "timestamp" {
 			conv = &iioChannel{scale: c.dev.shared(e.name, "scale", 1), offset: c.dev.shared(e.name, "offset", 0)}
-			conv.milli, conv.unit = iioUnit(e.name)
+			conv.milli, conv.unit = scaleOf(iioScales, e.name)
 		}
 		c.convert = append(c.convert, conv)
 	}

@@ -121,7 +121,7 @@ func FuzzModbusAnswer(f *testing.F) {
 func ptyPair(t *testing.T, mode string) (*tty, *os.File) {
 	t.Helper()
 	far, path := newPTY(t)
-	port, err := host{}.openTTY(device{node: path, name: path}, serialAt(t, path, mode))
+	port, err := host{}.openTTY(&device{node: path, name: path}, serialAt(t, path, mode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestModbusFramesKeepTheSilenceBetweenThem(t *testing.T) {
 func TestSerialPortIsForOneUser(t *testing.T) {
 	t.Parallel()
 	_, path := newPTY(t)
-	d := device{node: path, name: path}
+	d := &device{node: path, name: path}
 	m := serialAt(t, path, "9600-7E2")
 	first, err := host{}.openTTY(d, m)
 	if err != nil {
@@ -254,7 +254,7 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	_, path = newPTY(t) // the first stays taken for as long as its other end is open, except for root
 	half := *m
 	half.RS485 = true
-	if _, err := (host{}).openTTY(device{node: path, name: path}, &half); !errors.Is(err, unix.ENOTTY) {
+	if _, err := (host{}).openTTY(&device{node: path, name: path}, &half); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("RS-485 on a pseudo terminal: got %v, want ENOTTY", err)
 	}
 }

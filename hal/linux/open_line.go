@@ -44,13 +44,13 @@ var (
 	edgeWords  = []flagWord{{"", flagsEdges}, {"rising", flagEdgeRising}, {"falling", flagEdgeFalling}, {"both", flagsEdges}}
 )
 
-func lineConfigOf(r *hal.Resource) (cfg lineConfig, err error) {
+func lineConfigOf(r *hal.Resource) (cfg *lineConfig, err error) {
 	p := r.Line
 	who := p.Consumer
 	if who == "" {
 		who = ":" + r.Name
 	}
-	cfg = lineConfig{consumer: short("sp:" + strings.TrimPrefix(who, "sp:")), out: p.Direction == hal.Out, keep: p.Initial == "keep", value: r.Safe != nil && *r.Safe != 0,
+	cfg = &lineConfig{consumer: short("sp:" + strings.TrimPrefix(who, "sp:")), out: p.Direction == hal.Out, keep: p.Initial == "keep", value: r.Safe != nil && *r.Safe != 0,
 		activeLow: p.ActiveLow, debounce: p.Debounce, fifo: p.Buffer}
 	if cfg.drive, err = word("drive", p.Drive, driveWords); err != nil {
 		return cfg, err
@@ -62,10 +62,10 @@ func lineConfigOf(r *hal.Resource) (cfg lineConfig, err error) {
 	return cfg, err
 }
 
-func (b *Board) findLine(p *hal.LinePart) (chip, lineInfo, error) {
+func (b *Board) findLine(p *hal.LinePart) (chip, *lineInfo, error) {
 	c, err := b.findChip(p.Chip, p.Path)
 	if err != nil {
-		return c, lineInfo{}, err
+		return c, nil, err
 	}
 	l, err := c.findLine(p.Line, p.Offset)
 	return c, l, err
@@ -126,7 +126,7 @@ func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
 }
 
 // sameLine asks the kernel whether a descriptor is a request for this line: /proc names chip and lines of it.
-func sameLine(fd int, c chip, l lineInfo, consumer string) error {
+func sameLine(fd int, c chip, l *lineInfo, consumer string) error {
 	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
 		return err

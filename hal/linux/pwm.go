@@ -13,10 +13,10 @@ import (
 )
 
 // pwmChip is a controller of /sys/class/pwm; n is its number of channels.
-type pwmChip struct{ device }
+type pwmChip struct{ *device }
 
-func (h host) pwmChips() []device {
-	var list []device
+func (h host) pwmChips() []*device {
+	var list []*device
 	for _, n := range h.class("pwm") {
 		if strings.HasPrefix(n, "pwmchip") {
 			d := deviceOf(h.path("sys/class/pwm", n), false)

@@ -16,37 +16,44 @@ import (
 
 // registerSensor is a number in a register of a chip, or of a Modbus unit.
 type registerSensor struct {
-	bus  hal.Bus
-	op   hal.Op
-	kind registerKind
+	bus   hal.Bus
+	op    hal.Op
+	word  string
+	width int // bytes
 }
 
-// registerKind is how a number lies in a register.
-type registerKind struct {
-	word   string
-	width  int // bytes
-	number func(d []byte) float64
-}
+// registerWords are how a number may lie in a register: unsigned, signed or floating, its bits, and which byte comes first.
+var registerWords = [...]string{"u8", "s8", "u16be", "s16be", "u16le", "s16le", "u32be", "s32be", "f32be"}
 
-var registerKinds = [...]registerKind{
-	{"u8", 1, func(d []byte) float64 { return float64(d[0]) }},
-	{"s8", 1, func(d []byte) float64 { return float64(int8(d[0])) }},
-	{"u16be", 2, func(d []byte) float64 { return float64(uint16(s16be(d))) }},
-	{"s16be", 2, func(d []byte) float64 { return float64(s16be(d)) }},
-	{"u16le", 2, func(d []byte) float64 { return float64(uint16(s16le(d))) }},
-	{"s16le", 2, func(d []byte) float64 { return float64(s16le(d)) }},
-	{"u32be", 4, func(d []byte) float64 { return float64(binary.BigEndian.Uint32(d)) }},
-	{"s32be", 4, func(d []byte) float64 { return float64(int32(binary.BigEndian.Uint32(d))) }},
-	{"f32be", 4, func(d []byte) float64 { return float64(math.Float32frombits(binary.BigEndian.Uint32(d))) }},
-}
-
-func registerKindOf(word string) registerKind {
-	for _, k := range registerKinds {
-		if k.word == word {
-			return k
+// registerWidth is how many bytes such a number has; 0 = it is none of the words.
+func registerWidth(word string) int {
+	for _, w := range registerWords {
+		if w == word {
+			bits, _ := strconv.Atoi(strings.Trim(w, "usfbel"))
+			return bits / 8
 		}
 	}
-	return registerKind{}
+	return 0
+}
+
+// registerNumber reads a number that fills d.
+func registerNumber(word string, d []byte) float64 {
+	n := uint32(0)
+	for i, b := range d {
+		if strings.HasSuffix(word, "le") {
+			n |= uint32(b) << (8 * i)
+		} else {
+			n = n<<8 | uint32(b)
+		}
+	}
+	switch word[0] {
+	case 'f':
+		return float64(math.Float32frombits(n))
+	case 's':
+		above := 32 - 8*len(d)
+		return float64(int32(n<<above) >> above)
+	}
+	return float64(n)
 }
 
 // openRegister opens the unit that a sensor reads through: "0x10" of a chip, "holding:3" or "input:3" of a Modbus unit.
@@ -58,24 +65,25 @@ func (b *Board) openRegister(p *hal.SensorPart) (hal.Device, error) {
 		if word == "" {
 			word = "u16be"
 		}
-		s.kind = registerKindOf(word)
+		s.width = registerWidth(word)
 		table, number, _ := strings.Cut(at, ":")
 		n, bad := strconv.ParseUint(number, 0, 16)
 		ok = bad == nil && (table == "holding" || table == "input")
-		s.op = hal.Op{Fn: hal.Function("read-" + table), Addr: uint16(n), N: uint16((s.kind.width + 1) / 2)}
+		s.op = hal.Op{Fn: hal.Function("read-" + table), Addr: uint16(n), N: uint16((s.width + 1) / 2)}
 	} else {
 		if word == "" {
 			word = "u8"
 		}
-		s.kind = registerKindOf(word)
+		s.width = registerWidth(word)
 		n, bad := strconv.ParseUint(at, 0, 16)
 		if ok = bad == nil && p.Via.I2C.RegBytes > 0; ok {
-			s.op = hal.Op{Write: binary.BigEndian.AppendUint16(nil, uint16(n))[2-p.Via.I2C.RegBytes:], Read: s.kind.width}
+			s.op = hal.Op{Write: binary.BigEndian.AppendUint16(nil, uint16(n))[2-p.Via.I2C.RegBytes:], Read: s.width}
 		}
 	}
-	if !ok || s.kind.width == 0 {
+	if !ok || s.width == 0 {
 		return nil, &Error{Code: CodeRange, Detail: fmt.Sprintf("attr %.32q of type %.16q: want a register as 0x10 of a chip, holding:3 or input:3 of a modbus unit, and a type as u16be", at, word)}
 	}
+	s.word = word
 	dev, err := b.open(p.Via)
 	if err != nil {
 		return nil, err
@@ -91,10 +99,10 @@ func (s *registerSensor) Read(ctx context.Context) (hal.Value, error) {
 		return hal.Value{}, err
 	}
 	d := ops[0].Data
-	if len(d) < s.kind.width {
+	if len(d) < s.width {
 		return hal.Value{}, &Error{Code: CodeNACK, Err: unix.EPROTO}
 	}
-	return hal.Value{Num: s.kind.number(d), Time: time.Now(), Mono: monotonic()}, nil
+	return hal.Value{Num: registerNumber(s.word, d[:s.width]), Time: time.Now(), Mono: monotonic()}, nil
 }
 
 // Close gives the unit back.

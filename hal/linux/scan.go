@@ -80,7 +80,7 @@ func (s *scanner) lines() error {
 	return nil
 }
 
-func lineFlags(l lineInfo) string {
+func lineFlags(l *lineInfo) string {
 	words := []string{"in"}
 	if l.flags&flagOutput != 0 {
 		words[0] = "out"
@@ -186,7 +186,7 @@ func (s *scanner) sensors() {
 	for _, d := range s.classDevices(hwmonClass) {
 		for _, a := range numbersOf(d.dir, func(n string) bool { return strings.HasSuffix(n, "_input") }) {
 			t := s.add("sensor", d.String(), "hwmon", d.name, "attr", a)
-			t.Scale, t.Unit = hwmonScale(a)
+			t.Scale, t.Unit = scaleOf(hwmonScales, a)
 		}
 	}
 	for _, d := range s.classDevices(thermalClass) {
@@ -194,9 +194,9 @@ func (s *scanner) sensors() {
 		t.Scale, t.Unit = 1e-3, "Cel"
 	}
 	for _, d := range s.classDevices(powerClass) {
-		for _, a := range numbersOf(d.dir, func(n string) bool { _, unit := powerScale(n); return unit != "" }) {
+		for _, a := range numbersOf(d.dir, func(n string) bool { _, unit := scaleOf(powerScales, n); return unit != "" }) {
 			t := s.add("sensor", d.String(), "power", d.name, "attr", a)
-			t.Scale, t.Unit = powerScale(a)
+			t.Scale, t.Unit = scaleOf(powerScales, a)
 		}
 	}
 	for _, d := range s.w1Devices() {
@@ -208,7 +208,7 @@ func (s *scanner) sensors() {
 	for _, d := range s.iioDevices() {
 		for _, c := range (iioDevice{d}).channels() {
 			t := s.add("sensor", d.String(), "iio", d.key(), "attr", c)
-			t.Scale, t.Unit = iioUnit(c)
+			t.Scale, t.Unit = scaleOf(iioScales, c)
 		}
 	}
 }

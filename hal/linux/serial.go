@@ -40,8 +40,8 @@ const (
 )
 
 // ttys lists the serial ports of the board: a USB port or serial number stays when the port's number changes.
-func (h host) ttys() []device {
-	var list []device
+func (h host) ttys() []*device {
+	var list []*device
 	for _, n := range h.class("tty") {
 		dir := h.path("sys/class/tty", n)
 		up, err := resolved(filepath.Join(dir, "device"))
@@ -65,12 +65,12 @@ func (h host) ttys() []device {
 }
 
 // findTTY is the port at that node or device, USB port or USB serial number.
-func (h host) findTTY(p hal.Port) (device, error) {
+func (h host) findTTY(p hal.Port) (*device, error) {
 	path, usbPort, usbSerial := p.Path, p.USBPort, p.USBSerial
 	if strings.HasPrefix(path, "/dev/") {
-		return device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
+		return &device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
 	}
-	d, err := h.find("serial port", "", path, h.ttys(), func(d device) bool {
+	d, err := h.find("serial port", "", path, h.ttys(), func(d *device) bool {
 		return (usbPort == "" || d.usbPort == usbPort || d.usbInterface == usbPort) && (usbSerial == "" || d.usbSerial == usbSerial)
 	})
 	if err != nil && path == "" {
@@ -88,7 +88,7 @@ type tty struct {
 	mode  *hal.SerialPart
 }
 
-func (h host) openTTY(d device, mode *hal.SerialPart) (*tty, error) {
+func (h host) openTTY(d *device, mode *hal.SerialPart) (*tty, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if err == unix.EBUSY {
@@ -102,7 +102,7 @@ func (h host) openTTY(d device, mode *hal.SerialPart) (*tty, error) {
 	return &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}, nil
 }
 
-func setupTTY(fd int, d device, mode *hal.SerialPart) error {
+func setupTTY(fd int, d *device, mode *hal.SerialPart) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return &busyError{what: d.String(), holder: "another program that locks it", err: unix.EBUSY}
 	}

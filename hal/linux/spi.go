@@ -40,15 +40,15 @@ type spiTransfer struct {
 
 // spiDevices lists the chip selects that the kernel gives to programs; n is the number of the chip select, and the
 // names are the controller's.
-func (h host) spiDevices() []device {
-	var list []device
+func (h host) spiDevices() []*device {
+	var list []*device
 	for _, name := range h.class("spidev") {
 		_, cs, ok := strings.Cut(strings.TrimPrefix(name, "spidev"), ".")
 		n, err := strconv.Atoi(cs)
 		if !ok || err != nil {
 			continue
 		}
-		d := device{}
+		d := new(device)
 		dir := h.path("sys/class/spidev", name)
 		if dev, err := resolved(filepath.Join(dir, "device")); err == nil {
 			up := filepath.Dir(dev) // …/CONTROLLER/spi_master/spi0/spi0.0 or …/CONTROLLER/spi0/spi0.0
@@ -64,8 +64,8 @@ func (h host) spiDevices() []device {
 }
 
 // findSPI is the device at that controller (device tree name or device path) and chip select, or at that node.
-func (h host) findSPI(controller, path string, cs int) (device, error) {
-	return h.find("SPI device", controller, path, h.spiDevices(), func(d device) bool { return d.n == cs || d.node == h.under(path) })
+func (h host) findSPI(controller, path string, cs int) (*device, error) {
+	return h.find("SPI device", controller, path, h.spiDevices(), func(d *device) bool { return d.n == cs || d.node == h.under(path) })
 }
 
 // spiConfig is how a device is talked to. The kernel keeps it per device, so nothing else may open the node.
@@ -77,13 +77,13 @@ type spiConfig struct {
 }
 
 type spiPort struct {
-	device
+	*device
 	fd      int
 	cfg     spiConfig
 	bufSize int
 }
 
-func (h host) openSPI(d device, cfg spiConfig) (*spiPort, error) {
+func (h host) openSPI(d *device, cfg spiConfig) (*spiPort, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}

@@ -53,8 +53,8 @@ var (
 )
 
 // classDevices lists the devices of a class whose numbers change between boots.
-func (h host) classDevices(k classKind) []device {
-	var list []device
+func (h host) classDevices(k classKind) []*device {
+	var list []*device
 	for _, n := range h.class(k.class) {
 		if k.class == "thermal" && !strings.HasPrefix(n, "thermal_zone") {
 			continue // cooling devices
@@ -70,7 +70,7 @@ func (h host) classDevices(k classKind) []device {
 
 // findClass is the device with that name ("lm75") or device path ("i2c-1-0048"); name and path together tell twins
 // apart.
-func (h host) findClass(k classKind, name, path string) (device, error) {
+func (h host) findClass(k classKind, name, path string) (*device, error) {
 	return h.find(k.what, name, path, h.classDevices(k), nil)
 }
 
@@ -93,45 +93,30 @@ func numbersOf(dir string, fit func(string) bool) []string {
 	return list
 }
 
-// hwmonScale is what brings a hwmon attribute to volts, degrees Celsius, amperes, watts, joules, metres or
-// percent, with the UCUM code, by the attribute's name (Documentation/hwmon/sysfs-interface).
-func hwmonScale(name string) (scale float64, unit string) {
-	switch {
-	case strings.HasPrefix(name, "temp"):
-		return 1e-3, "Cel"
-	case strings.HasPrefix(name, "in"):
-		return 1e-3, "V"
-	case strings.HasPrefix(name, "curr"):
-		return 1e-3, "A"
-	case strings.HasPrefix(name, "power"):
-		return 1e-6, "W"
-	case strings.HasPrefix(name, "energy"):
-		return 1e-6, "J"
-	case strings.HasPrefix(name, "humidity"):
-		return 1e-3, "%"
-	case strings.HasPrefix(name, "fan"):
-		return 1, "/min"
+// scale is what brings an attribute or channel to its unit, by how its name begins.
+type scale struct {
+	begins string
+	factor float64
+	unit   string // UCUM
+}
+
+// scaleOf is the factor and the unit of a name; unit "" = it is not known.
+func scaleOf(list []scale, name string) (factor float64, unit string) {
+	for i := range list {
+		if strings.HasPrefix(name, list[i].begins) {
+			return list[i].factor, list[i].unit
+		}
 	}
 	return 1, ""
 }
 
-// powerScale is the same for power supplies (Documentation/ABI/testing/sysfs-class-power): µV, µA, µW, µAh, 0.1 °C.
-func powerScale(name string) (scale float64, unit string) {
-	switch {
-	case strings.HasPrefix(name, "voltage"):
-		return 1e-6, "V"
-	case strings.HasPrefix(name, "current"):
-		return 1e-6, "A"
-	case strings.HasPrefix(name, "power"):
-		return 1e-6, "W"
-	case strings.HasPrefix(name, "charge"):
-		return 1e-6, "A.h"
-	case strings.HasPrefix(name, "energy"):
-		return 1e-6, "W.h"
-	case name == "capacity":
-		return 1, "%"
-	case strings.HasPrefix(name, "temp"):
-		return 0.1, "Cel"
-	}
-	return 1, ""
+// hwmonScales are of hwmon attributes (Documentation/hwmon/sysfs-interface).
+var hwmonScales = []scale{
+	{"temp", 1e-3, "Cel"}, {"in", 1e-3, "V"}, {"curr", 1e-3, "A"}, {"power", 1e-6, "W"}, {"energy", 1e-6, "J"}, {"humidity", 1e-3, "%"}, {"fan", 1, "/min"},
+}
+
+// powerScales are of power supplies (Documentation/ABI/testing/sysfs-class-power): µV, µA, µW, µAh, 0.1 °C.
+var powerScales = []scale{
+	{"voltage", 1e-6, "V"}, {"current", 1e-6, "A"}, {"power", 1e-6, "W"}, {"charge", 1e-6, "A.h"}, {"energy", 1e-6, "W.h"},
+	{"capacity_", 1, ""}, {"capacity", 1, "%"}, {"temp", 0.1, "Cel"}, // capacity_level is a word
 }
