@@ -36,7 +36,7 @@ type step struct {
 // stops at the first that fails. limit > 0 shortens the deadline.
 func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time.Duration) ([]Result, error) {
 	if len(steps) == 0 || len(steps) > maxOps {
-		return nil, &Error{Code: Invalid, Detail: "a batch has 1 to 64 operations"}
+		return nil, refusal(Invalid, "", "a batch has 1 to 64 operations")
 	}
 	list := make([]step, len(steps))
 	for i := range steps {
@@ -53,7 +53,7 @@ func (s *Server) Batch(ctx context.Context, who string, steps []Step, limit time
 			}
 		}
 		if list[i].g.thing.worker != list[0].g.thing.worker {
-			return nil, &Error{Code: Invalid, Name: one.Name, Detail: "it is on another bus than " + steps[0].Name + "; a batch is of one bus"}
+			return nil, refusal(Invalid, one.Name, "it is on another bus than "+steps[0].Name+"; a batch is of one bus")
 		}
 		if err := judge(&list[i]); err != nil {
 			return nil, s.denied(who, err)
@@ -98,7 +98,7 @@ func judge(one *step) error {
 		return one.g.CheckOps([]Op{*one.Op})
 	case one.Value == nil:
 		if !one.g.Read {
-			return &Error{Code: Denied, Name: one.Name, Detail: "granted to write only"}
+			return refusal(Denied, one.Name, "granted to write only")
 		}
 		return nil
 	}
@@ -109,10 +109,10 @@ func judge(one *step) error {
 func (g *granted) writes(v float64, pulse time.Duration) error {
 	t := g.thing
 	if !g.Write || !t.Output() {
-		return &Error{Code: Denied, Name: t.Name, Detail: "it cannot be written, or is granted to read only"}
+		return refusal(Denied, t.Name, "it cannot be written, or is granted to read only")
 	}
 	if pulse < 0 || pulse > maxDeadman {
-		return &Error{Code: OutOfRange, Name: t.Name, Detail: "a pulse is at most an hour"}
+		return refusal(OutOfRange, t.Name, "a pulse is at most an hour")
 	}
 	return t.check(v)
 }
@@ -144,7 +144,7 @@ func (s *Server) drive(ctx context.Context, g *granted, l *lease, v float64, pul
 	}
 	s.mu.Unlock()
 	if lost {
-		return &Error{Code: LeaseLost, Name: g.thing.Name, Detail: "the lease ended before the write"}
+		return refusal(LeaseLost, g.thing.Name, "the lease ended before the write")
 	}
 	return s.level(ctx, g.thing, v, tell)
 }
@@ -172,11 +172,11 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, ops []Op)
 	still := s.grants[who][t.Name] == g
 	s.mu.Unlock()
 	if !still {
-		return &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		return refusal(Unknown, "", "no such name is granted to this module")
 	}
 	bus, ok := t.dev.(Bus)
 	if !ok {
-		return &Error{Code: Absent, Name: t.Name}
+		return refusal(Absent, t.Name, "")
 	}
 	err := bus.Do(ctx, ops)
 	if k := t.tape.Load(); k != nil {
@@ -230,7 +230,7 @@ func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit
 		return nil, err
 	}
 	if len(ops) == 0 || len(ops) > maxOps {
-		return nil, &Error{Code: Invalid, Name: name, Detail: "a transfer has 1 to 64 operations"}
+		return nil, refusal(Invalid, name, "a transfer has 1 to 64 operations")
 	}
 	if err := g.CheckOps(ops); err != nil {
 		return nil, s.denied(who, err)

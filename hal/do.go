@@ -29,9 +29,9 @@ func (t *thing) get(ctx context.Context) (Value, error) {
 		}
 		return v, err
 	case nil:
-		err = &Error{Code: Absent, Name: t.Name}
+		err = refusal(Absent, t.Name, "")
 	default:
-		err = &Error{Code: Unsupported, Name: t.Name, Detail: "it has no value to read; transfer"}
+		err = refusal(Unsupported, t.Name, "it has no value to read; transfer")
 	}
 	t.recorded(opRead, v.Num, err)
 	return v, err
@@ -111,7 +111,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 	}
 	t := g.thing
 	if !g.Read {
-		return Value{}, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
+		return Value{}, s.denied(who, refusal(Denied, name, "granted to write only"))
 	}
 	if fresh > 0 {
 		s.mu.Lock()
@@ -146,7 +146,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 func (s *Server) hold(who string, g *granted, fence uint64) (*lease, error) {
 	defer s.locked()()
 	if s.grants[who][g.thing.Name] != g {
-		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		return nil, refusal(Unknown, "", "no such name is granted to this module")
 	}
 	return s.holdLocked(who, g, fence)
 }
@@ -155,11 +155,11 @@ func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error
 	t := g.thing
 	switch {
 	case s.ended:
-		return nil, &Error{Code: Absent, Name: t.Name, Detail: "the agent stops"}
+		return nil, refusal(Absent, t.Name, "the agent stops")
 	case t.lease != nil && t.lease.who != who:
-		return nil, &Error{Code: Busy, Name: t.Name, Detail: "another module drives it"}
+		return nil, refusal(Busy, t.Name, "another module drives it")
 	case fence != 0 && (t.lease == nil || t.lease.fence != fence):
-		return nil, &Error{Code: LeaseLost, Name: t.Name, Detail: "the fence is of a lease that ended"}
+		return nil, refusal(LeaseLost, t.Name, "the fence is of a lease that ended")
 	case t.lease == nil:
 		s.fence++
 		t.lease = &lease{who: who, fence: s.fence, ttl: g.Deadman}

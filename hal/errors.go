@@ -79,6 +79,11 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Code, e.Err}
 }
 
+// refusal is an Error of a resource; name and detail may be empty.
+func refusal(code Code, name, detail string) error {
+	return &Error{Code: code, Name: name, Detail: detail}
+}
+
 // Errorf makes an Error with a detail.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}

@@ -94,12 +94,12 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		switch {
 		case g == nil:
 			s.strayLocked(who, name)
-			return Lease{}, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+			return Lease{}, refusal(Unknown, "", "no such name is granted to this module")
 		case !g.Write:
 			s.deniedLocked(who, name, "granted to read only")
-			return Lease{}, &Error{Code: Denied, Name: name, Detail: "granted to read only"}
+			return Lease{}, refusal(Denied, name, "granted to read only")
 		case t.lease != nil && t.lease.who != who:
-			return Lease{}, &Error{Code: Busy, Name: name, Detail: "another module drives it"}
+			return Lease{}, refusal(Busy, name, "another module drives it")
 		}
 	}
 	s.fence++
@@ -294,7 +294,7 @@ func (t *thing) set(ctx context.Context, v float64) (err error) {
 	case Output:
 		return dev.Set(ctx, v)
 	case nil:
-		return &Error{Code: Absent, Name: t.Name}
+		return refusal(Absent, t.Name, "")
 	}
-	return &Error{Code: Unsupported, Name: t.Name, Detail: "it has no value to write"}
+	return refusal(Unsupported, t.Name, "it has no value to write")
 }

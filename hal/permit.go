@@ -154,7 +154,7 @@ func (r *Resource) check(v float64) error {
 	switch {
 	case r.Kind == KindLine:
 		if v != 0 && v != 1 {
-			return &Error{Code: OutOfRange, Name: r.Name, Detail: "a line is 0 or 1"}
+			return refusal(OutOfRange, r.Name, "a line is 0 or 1")
 		}
 		return nil
 	case low == 0 && high == 0:
@@ -210,7 +210,7 @@ func (e *Effective) checkOp(op *Op) error {
 			return e.Resource.denied("granted to write only")
 		}
 	case KindLine, KindPWM, KindLED, KindSensor, KindNode:
-		return &Error{Code: Unsupported, Name: r.Name, Detail: "a transfer is for a bus; read or write it"}
+		return refusal(Unsupported, r.Name, "a transfer is for a bus; read or write it")
 	}
 	return nil
 }
@@ -314,7 +314,7 @@ func (e *Effective) checkModbus(op *Op) error {
 
 func (e *Effective) checkFrame(op *Op) error {
 	if op.ID&(CANRemote|CANError) != 0 || op.ID&CANExtended == 0 && op.ID > 0x7ff || len(op.Write) > 8 || op.Read != 0 {
-		return &Error{Code: Invalid, Name: e.Resource.Name, Detail: "a frame has an identifier of 11 or 29 bits, no other bits, and at most 8 bytes"}
+		return refusal(Invalid, e.Resource.Name, "a frame has an identifier of 11 or 29 bits, no other bits, and at most 8 bytes")
 	}
 	if !e.Write || !anyHas(e.TX, op.ID) {
 		return e.Resource.denied("sending identifier %#x is not granted", op.ID)

@@ -117,11 +117,11 @@ func (s *Server) Record(ctx context.Context, began time.Time, names []string, ou
 		t := s.things[name]
 		switch {
 		case t == nil:
-			return &Error{Code: Unknown, Name: name, Detail: "the device's configuration has no such name; known are " + s.names()}
+			return refusal(Unknown, name, "the device's configuration has no such name; known are "+s.names())
 		case t.Kind == KindNode:
-			return &Error{Code: Unsupported, Name: name, Detail: "what goes over a device node is not seen here"}
+			return refusal(Unsupported, name, "what goes over a device node is not seen here")
 		case !t.tape.CompareAndSwap(nil, k):
-			return &Error{Code: Busy, Name: name, Detail: "it is being recorded already"}
+			return refusal(Busy, name, "it is being recorded already")
 		}
 		defer t.tape.Store(nil)
 		if t.Kind != KindCAN && (t.Kind != KindLine || t.Line.Direction != In) {

@@ -83,11 +83,11 @@ func (d simDevice) play(calls []Record) error {
 		}
 	}
 	if len(found) == 0 {
-		return &Error{Code: Broken, Name: d.r.Name, Detail: "the recording has nothing like it"}
+		return refusal(Broken, d.r.Name, "the recording has nothing like it")
 	}
 	copy(calls, found)
 	if code := calls[len(calls)-1].Err; code != "" {
-		return &Error{Code: code, Name: d.r.Name, Detail: "as recorded"}
+		return refusal(code, d.r.Name, "as recorded")
 	}
 	return nil
 }

@@ -262,7 +262,7 @@ func (s *Server) permit(who string, grants []Grant) (map[string]*granted, error)
 			if g.Optional {
 				continue
 			}
-			return nil, &Error{Code: Unknown, Name: g.Name, Detail: "the device's configuration has no such name; known are " + s.names()}
+			return nil, refusal(Unknown, g.Name, "the device's configuration has no such name; known are "+s.names())
 		}
 		e, err := Permit(t.Resource, who, g)
 		if err != nil {
@@ -332,7 +332,7 @@ func (s *Server) rightLocked(who, name string) (*granted, error) {
 	g := s.grants[who][name]
 	if g == nil {
 		s.strayLocked(who, name)
-		return nil, &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+		return nil, refusal(Unknown, "", "no such name is granted to this module")
 	}
 	if g.Rate > 0 {
 		now := time.Now()

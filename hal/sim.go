@@ -126,9 +126,9 @@ func (s *Sim) Open(_ context.Context, r Resource) (Device, error) {
 	p := s.pinLocked(r.Name)
 	switch {
 	case p.fault.Gone:
-		return nil, &Error{Code: Absent, Name: r.Name}
+		return nil, refusal(Absent, r.Name, "")
 	case p.open:
-		return nil, &Error{Code: Busy, Name: r.Name, Detail: "consumer sp::" + r.Name + " holds it"}
+		return nil, refusal(Busy, r.Name, "consumer sp::"+r.Name+" holds it")
 	}
 	p.open, p.wave = true, r.Sim
 	if r.Sim != nil {
@@ -153,12 +153,12 @@ func (s *Sim) Open(_ context.Context, r Resource) (Device, error) {
 	case KindNode:
 	}
 	p.open = false
-	return nil, &Error{Code: Unsupported, Name: r.Name}
+	return nil, refusal(Unsupported, r.Name, "")
 }
 
 // Adopt refuses: a simulated board has no descriptors.
 func (s *Sim) Adopt(_ context.Context, r Resource, _ int) (Device, error) {
-	return nil, &Error{Code: Unsupported, Name: r.Name, Detail: "a simulated board has no descriptors"}
+	return nil, refusal(Unsupported, r.Name, "a simulated board has no descriptors")
 }
 
 // Scan lists what was opened or set.
@@ -223,9 +223,9 @@ func (d simDevice) begin() error {
 	}
 	switch {
 	case gone:
-		return &Error{Code: Absent, Name: d.r.Name}
+		return refusal(Absent, d.r.Name, "")
 	case nack:
-		return &Error{Code: Nack, Name: d.r.Name}
+		return refusal(Nack, d.r.Name, "")
 	}
 	return nil
 }
@@ -292,7 +292,7 @@ func (d simLine) Get(context.Context) (bool, error) {
 
 func (d simLine) Set(_ context.Context, on bool) error {
 	if d.r.Line.Direction != Out {
-		return &Error{Code: Unsupported, Name: d.r.Name, Detail: "an input cannot be set"}
+		return refusal(Unsupported, d.r.Name, "an input cannot be set")
 	}
 	if on {
 		return d.set(1)
@@ -302,7 +302,7 @@ func (d simLine) Set(_ context.Context, on bool) error {
 
 func (d simLine) Edges(context.Context) (EdgeReader, error) {
 	if d.r.Line.Direction != In {
-		return nil, &Error{Code: Unsupported, Name: d.r.Name, Detail: "edges are of an input"}
+		return nil, refusal(Unsupported, d.r.Name, "edges are of an input")
 	}
 	return d.events(), nil
 }
@@ -317,7 +317,7 @@ func (d simDevice) events() EdgeReader {
 // Frames are those of a recording: nobody else sends on a simulated interface.
 func (d simBus) Frames(context.Context) (EdgeReader, error) {
 	if d.r.Kind != KindCAN {
-		return nil, &Error{Code: Unsupported, Name: d.r.Name, Detail: "frames are of CAN"}
+		return nil, refusal(Unsupported, d.r.Name, "frames are of CAN")
 	}
 	return d.events(), nil
 }

@@ -24,8 +24,7 @@ type Count struct {
 
 // Counts gives what modules did, in no order. What a module did with a name that is granted no more is forgotten.
 func (s *Server) Counts() []Count {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.locked()()
 	var list []Count
 	add := func(who, name string, t *tally) {
 		if who != Operator && (t.writes > 0 || !t.at.IsZero()) {

@@ -40,13 +40,13 @@ func (w *Watcher) wants(e *Event) bool {
 func (t *thing) events(ctx context.Context) (EdgeReader, error) {
 	switch dev := t.dev.(type) {
 	case nil:
-		return nil, &Error{Code: Absent, Name: t.Name}
+		return nil, refusal(Absent, t.Name, "")
 	case FrameSource:
 		return dev.Frames(ctx)
 	case Line:
 		return dev.Edges(ctx)
 	}
-	return nil, &Error{Code: Unsupported, Name: t.Name, Detail: "events are of an input line or of CAN frames; read it"}
+	return nil, refusal(Unsupported, t.Name, "events are of an input line or of CAN frames; read it")
 }
 
 // Watch starts to read the events of an input line, or the frames of a CAN resource, for a module: from the sequence number from on, if those are still kept; 0 =
@@ -58,7 +58,7 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 	}
 	t := g.thing
 	if !g.Read {
-		return nil, s.denied(who, &Error{Code: Denied, Name: name, Detail: "granted to write only"})
+		return nil, s.denied(who, refusal(Denied, name, "granted to write only"))
 	}
 	err = t.worker.do(ctx, who, ClassRead, t.deadline(time.Now(), 0), func(ctx context.Context) error {
 		s.mu.Lock()
@@ -90,7 +90,7 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 	f := t.feed
 	s.mu.Unlock()
 	if f == nil {
-		return nil, &Error{Code: Absent, Name: name}
+		return nil, refusal(Absent, name, "")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
