@@ -15,6 +15,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci"
 )
 
 // defaultEpoch is 1980-01-01, the first day that every archive format can say: the time of all files when nothing else is given.
@@ -22,32 +23,36 @@ const defaultEpoch = 315532800
 
 // buildFlags are what build was asked for.
 type buildFlags struct {
-	out, name, version, key, goPackage, source string
-	sequence, floor, minAgent                  uint64
-	arch, variant, kernel                      string
-	compatible, args, env, depends             []string
-	cwd, user, stop                            string
-	hostView, json                             bool
-	notBefore, expires                         string
-	epoch                                      string
+	out, name, version, key, goPackage, source, image string
+	sequence, floor, minAgent                         uint64
+	arch, variant, kernel                             string
+	compatible, args, env, depends                    []string
+	cwd, user, stop                                   string
+	hostView, json                                    bool
+	notBefore, expires                                string
+	epoch                                             string
 }
 
 func buildCommand() *cobra.Command {
 	var f buildFlags
 	c := &cobra.Command{
-		Use:   "build -o FILE.spb --name NAME --version V --sequence N [--arg ARG]… DIR",
-		Short: "Build a bundle from a directory, and sign it when --key is given",
-		Long: `Build a bundle from a directory, which becomes the module's root (or /app, with --host-view).
+		Use:   "build -o FILE.spb --name NAME --version V --sequence N [--arg ARG]… DIR | TAR | IMAGE",
+		Short: "Build a bundle from a directory, a tar or an OCI image, and sign it when --key is given",
+		Long: `Build a bundle from a directory, a tar file (plain, gzip or zstd), an OCI layout, or what docker save wrote. Its files become the
+module's root (or /app, with --host-view).
 
-The same files give the same bytes on every machine: owners become 0:0, modes 0755 or 0644, every time SOURCE_DATE_EPOCH. Because
-the module does not run as root of its image, everything in it can be read by all; put no secrets in. Python's .pyc files hold
-source times: compile them with --invalidation-mode unchecked-hash.`,
+The same files give the same bytes on every machine. Of a directory owners become 0:0, modes 0755 or 0644, every time
+SOURCE_DATE_EPOCH; a tar and an image keep the owners, modes and times that stand in them. An image's own entry point, environment,
+working directory, user and stop signal are the bundle's unless a flag says otherwise; of several images --image names one and
+--arch its machine. Because the module does not run as root of its image, everything in it can be read by all; put no secrets in.
+Python's .pyc files hold source times: compile them with --invalidation-mode unchecked-hash.`,
 		Example: `  sandpiper-bundle build -o filter.spb --name filter --version 1.2.0 --sequence 12 --arg /bin/filter --key acme.key rootfs/
   sandpiper-bundle build -o blink.spb --name blink --version 1.0.0 --sequence 1 --host-view --arg /bin/sh --arg /app/blink.sh blink/
-  sandpiper-bundle build -o mod.spb --name mod --version 1.0.0 --sequence 1 --go ./cmd/mod --arch arm64`,
+  sandpiper-bundle build -o mod.spb --name mod --version 1.0.0 --sequence 1 --go ./cmd/mod --arch arm64
+  sandpiper-bundle build -o web.spb --name web --version 1.0.0 --sequence 1 --arch arm64 --image web:1.0 layout/`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || (len(args) == 0 && f.goPackage == "") {
-				return console.Usagef("%d arguments, want one directory, or --go PACKAGE", len(args))
+				return console.Usagef("%d arguments, want one directory, tar or image, or --go PACKAGE", len(args))
 			}
 			return nil
 		},
@@ -82,6 +87,7 @@ source times: compile them with --invalidation-mode unchecked-hash.`,
 	flags.StringVar(&f.source, "source", "", "what it was built from, for instance a commit")
 	flags.StringVar(&f.epoch, "source-date-epoch", "", "time of all files, Unix seconds (default $SOURCE_DATE_EPOCH, else 1980-01-01)")
 	flags.StringVar(&f.goPackage, "go", "", "build this Go package statically into the image; its program is the default --arg")
+	flags.StringVar(&f.image, "image", "", "which of several images in a layout or an archive, by name or tag")
 	flags.StringVar(&f.key, "key", "", "private key to sign with: a file, or pkcs11:…")
 	flags.BoolVar(&f.json, "json", false, "print what was built as JSON")
 	for _, name := range []string{"output", "name", "version", "sequence"} {
@@ -120,27 +126,25 @@ func (f *buildFlags) build(ctx context.Context, dir string, stdout, stderr io.Wr
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	if f.goPackage != "" {
+		if info, serr := os.Stat(dir); dir != "" && (serr != nil || !info.IsDir() || oci.IsArchive(dir)) {
+			return console.Usagef("--go takes a directory beside it, %q is none", dir)
+		}
 		if dir, err = f.compile(ctx, dir, work, &m); err != nil {
 			return err
 		}
 	}
-	tree, err := bundle.OpenTree(dir, epoch)
+	if dir, err = f.input(dir); err != nil {
+		return err
+	}
+	image, err := f.draw(ctx, dir, epoch, work, &m)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, tree.Close()) }()
-	for _, name := range tree.Stripped {
-		fmt.Fprintf(stderr, "sandpiper-bundle: note: %s loses its setuid or setgid bit, which a sandbox ignores\n", name)
+	defer func() { err = errors.Join(err, image.Close()) }()
+	for _, note := range image.notes {
+		fmt.Fprintf(stderr, "sandpiper-bundle: note: %s\n", note)
 	}
-	if m.Platform, err = f.platform(tree); err != nil {
-		return err
-	}
-	if m.Runtime != nil {
-		if err := programThere(tree, *m.Runtime); err != nil {
-			return err
-		}
-	}
-	packed, payload, err := pack(ctx, tree, work, stderr)
+	packed, payload, err := pack(ctx, image.File, work, stderr)
 	if err != nil {
 		return err
 	}
@@ -154,7 +158,7 @@ func (f *buildFlags) build(ctx context.Context, dir string, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	b := built{File: f.out, Digest: envelope.Digest(), Signed: envelope.Signed(), Size: n, Image: int64(m.Image.Size), Files: tree.Files}
+	b := built{File: f.out, Digest: envelope.Digest(), Signed: envelope.Signed(), Size: n, Image: int64(m.Image.Size), Files: image.files}
 	if f.json {
 		return console.JSON(stdout, b)
 	}
@@ -229,11 +233,8 @@ func (f *buildFlags) runtime() (*bundle.Runtime, error) {
 		}
 		r.Env[name] = value
 	}
-	if len(f.args) == 0 && f.goPackage == "" {
-		if r.Env != nil || f.cwd+f.user+f.stop != "" || f.hostView {
-			return nil, console.Usagef("--env, --cwd, --user, --stop-signal and --host-view need --arg")
-		}
-		return nil, nil //nolint:nilnil // a bundle that leaves its start to the deployment
+	if len(f.args) == 0 && f.goPackage == "" && r.Env == nil && f.cwd+f.user+f.stop == "" && !f.hostView {
+		return nil, nil //nolint:nilnil // a bundle that leaves its start to the deployment, or to an image's config
 	}
 	return r, nil
 }

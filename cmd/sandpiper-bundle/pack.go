@@ -13,16 +13,8 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 )
 
-// pack writes the tree's image and its chunks into work, and returns the open payload.
-func pack(ctx context.Context, tree *bundle.Tree, work string, stderr io.Writer) (bundle.Packed, *os.File, error) {
-	image, err := os.Create(filepath.Join(work, "image"))
-	if err != nil {
-		return bundle.Packed{}, nil, err
-	}
-	defer func() { _ = image.Close() }()
-	if err := tree.WriteImage(image); err != nil {
-		return bundle.Packed{}, nil, err
-	}
+// pack writes an image's chunks into work, and returns the open payload.
+func pack(ctx context.Context, image *os.File, work string, stderr io.Writer) (bundle.Packed, *os.File, error) {
 	info, err := image.Stat()
 	if err != nil {
 		return bundle.Packed{}, nil, err
@@ -93,7 +85,7 @@ func writeFile(out string, content func(io.Writer) error) (n int64, err error) {
 
 // programThere says early what would only show on a device: the program is not in the image. Links are not followed: what they
 // point at may be the host's.
-func programThere(tree *bundle.Tree, r bundle.Runtime) error {
+func programThere(tree fileTree, r bundle.Runtime) error {
 	name := r.Args[0]
 	if r.HostView {
 		var inApp bool
@@ -108,9 +100,9 @@ func programThere(tree *bundle.Tree, r bundle.Runtime) error {
 	at := "."
 	for part := range strings.SplitSeq(name, "/") {
 		at = path.Join(at, part)
-		info, err := tree.Stat(at)
+		info, err := tree.Lstat(at)
 		if err != nil {
-			return fmt.Errorf("--arg %q: there is no %s in the directory: correct the path as the module sees it, or build it with --host-view if it runs on the device's own files", r.Args[0], at)
+			return fmt.Errorf("--arg %q: there is no %s in it: correct the path as the module sees it, or build it with --host-view if it runs on the device's own files", r.Args[0], at)
 		}
 		if info.Mode()&os.ModeSymlink != 0 {
 			return nil

@@ -20,7 +20,7 @@ import (
 )
 
 // platform is what the flags say, or what the executables in the tree are for.
-func (f *buildFlags) platform(tree *bundle.Tree) (bundle.Platform, error) {
+func (f *buildFlags) platform(tree fileTree) (bundle.Platform, error) {
 	p := bundle.Platform{OS: "linux", Arch: f.arch, Variant: f.variant, Kernel: f.kernel}
 	if p.Arch == "auto" {
 		if f.goPackage != "" {
@@ -36,7 +36,7 @@ func (f *buildFlags) platform(tree *bundle.Tree) (bundle.Platform, error) {
 			case 1:
 				p.Arch = found[0]
 			default:
-				return p, fmt.Errorf("the directory holds programs for %s: say --arch, or remove those that are not for it", strings.Join(found, " and "))
+				return p, fmt.Errorf("it holds programs for %s: say --arch, or remove those that are not for it", strings.Join(found, " and "))
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func (f *buildFlags) goArch() string {
 }
 
 // machines lists the processors that ELF files in the tree are for, by Go's names.
-func machines(tree *bundle.Tree) ([]string, error) {
+func machines(tree fileTree) ([]string, error) {
 	var found []string
 	err := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {

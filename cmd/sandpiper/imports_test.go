@@ -105,7 +105,7 @@ var rules = []struct {
 	},
 	{
 		[]string{"cmd/sandpiper-bundle"},
-		[]string{"sandbox/image/bundle", "cmd/console"},
+		[]string{"sandbox/image/bundle", "sandbox/image/oci", "cmd/console"},
 		"the host tool writes the format and never runs an agent",
 	},
 	{

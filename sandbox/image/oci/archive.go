@@ -302,8 +302,12 @@ func (a *Archive) sniff(name string) (compression, error) {
 		return plain, err
 	}
 	defer func() { _ = f.Close() }()
+	return sniff(f)
+}
+
+func sniff(r io.Reader) (compression, error) {
 	head := make([]byte, 4)
-	n, err := io.ReadFull(f, head)
+	n, err := io.ReadFull(r, head)
 	switch head = head[:n]; {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzipped, nil
