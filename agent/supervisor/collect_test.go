@@ -221,12 +221,12 @@ func TestDiskThatIsFullStopsNoModule(t *testing.T) {
 		}
 		sent += n
 	}
+	l.mu.Lock()
+	changed := l.changed // before there is a place to write to, so that the first note there is not missed
+	l.mu.Unlock()
 	if err := os.Remove(l.dir); err != nil {
 		t.Fatal(err)
 	}
-	l.mu.Lock()
-	changed := l.changed
-	l.mu.Unlock()
 	<-changed
 	cancel()
 	collecting.Wait()
