@@ -71,6 +71,7 @@ type Agent struct {
 	evictor    *evictor
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
+	syncError  atomic.Pointer[error] // why the hub could not be told of them the last time
 }
 
 // edgeAgent and edgeHub are this agent's own identities on the hub.

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/agent/supervisor"
 )
 
 // documented are the keys that the tables of agent/CONFIG.md explain; `.x` behind `a.b` stands for a.x.
@@ -80,5 +83,31 @@ func TestTheConfigurationPagesExamplesAreTaken(t *testing.T) {
 		if _, err := Parse("config.toml", []byte(text)); err != nil {
 			t.Errorf("%v in\n%s", err, text)
 		}
+	}
+}
+
+func TestTheManifestsPageNamesWhatAModuleFindsInItsEnvironment(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("deployment/MANIFEST.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(raw), "## What a module finds\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var want []string
+	for _, entry := range (&Agent{}).environ(deployment.Module{}, supervisor.Image{}, "1") {
+		key, _, _ := strings.Cut(entry, "=")
+		want = append(want, key)
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("`\\$?([A-Z][A-Za-z_]+)`").FindAllStringSubmatch(section, -1) {
+		if !slices.Contains(got, m[1]) {
+			got = append(got, m[1])
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the page names %q, a module finds %q", got, want)
 	}
 }

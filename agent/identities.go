@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"time"
 
+	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
 	"github.com/sandpiper-edge/sandpiper/agent/upstream"
@@ -57,6 +59,7 @@ func (a *Agent) keepIdentities(ctx context.Context) error {
 		}
 		err := errors.Join(a.purgeRetired(ctx), a.identities.Sync(ctx))
 		a.setLinks()
+		a.syncError.Store(&err)
 		if err == nil {
 			failures = 0
 			continue
@@ -68,6 +71,14 @@ func (a *Agent) keepIdentities(ctx context.Context) error {
 			a.log.Warn("module identities not at the hub yet, trying again", "err", err, "after", pause)
 		}
 		retry.Reset(pause)
+	}
+}
+
+// syncTrouble says why the hub could not be told of this device's identities; without an identity there is not even a link that could say it.
+func (a *Agent) syncTrouble(st *control.Status) {
+	if err := a.syncError.Load(); err != nil && *err != nil {
+		first, _, _ := strings.Cut((*err).Error(), "\n") // one for each identity
+		st.Problems = append(st.Problems, "the hub was not told of the modules of this device: "+first)
 	}
 }
 

@@ -43,9 +43,12 @@ func (r *routes) apply() {
 	r.version = now.DesiredVersion
 	wanted, err := deployment.ParseHub(now.Desired)
 	status := deployment.StatusOf(err)
-	if err != nil {
+	switch {
+	case deployment.IsEmpty(err) && r.rules.Load() == nil:
+		r.logger.Info("no routes are deployed to this device yet")
+	case err != nil:
 		r.logger.Error("routes refused; the ones in force stay", "deployment", now.DesiredVersion, "err", err)
-	} else {
+	default:
 		r.table.Store(route.NewRouter(wanted.Rules))
 		r.rules.Store(&wanted.Rules)
 		for _, note := range append(wanted.Notes, withoutEffect(wanted.Rules)...) {

@@ -54,7 +54,9 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 	st.Routes = a.routes.list()
 	st.Store = a.storeStatus()
 	st.Problems = append(st.Problems, st.Store.Why...)
-	if result.Code != deployment.CodeOK && result.Code != deployment.CodeUnknown && version != 0 {
+	a.syncTrouble(&st)
+	unused := result.Code == deployment.CodeEmpty && len(st.Modules) == 0 // nothing is deployed yet
+	if result.Code != deployment.CodeOK && result.Code != deployment.CodeUnknown && version != 0 && !unused {
 		st.Problems = append(st.Problems, "the deployment is not applied: "+result.Description)
 	}
 	return st, nil

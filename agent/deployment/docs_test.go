@@ -49,18 +49,28 @@ func TestThePageListsEachOptionAsItIsTreated(t *testing.T) {
 	}
 }
 
-func TestThePagesModuleAndRouteAreTaken(t *testing.T) {
+func TestThePagesManifestModuleAndRouteAreTaken(t *testing.T) {
 	t.Parallel()
 	text, _ := page(t)
 	examples := regexp.MustCompile("(?ms)^```json\n(.*?)^```").FindAllStringSubmatch(text, -1)
-	if len(examples) != 2 {
-		t.Fatalf("got %d examples, want a module and a route", len(examples))
+	if len(examples) != 3 {
+		t.Fatalf("got %d examples, want a manifest, a module and a route", len(examples))
 	}
-	a, err := ParseAgent([]byte(deploymentOf(examples[0][1])))
+	whole, err := ParseManifest([]byte(examples[0][1]))
+	if err != nil || len(whole.Notes) != 0 || len(whole.Twins) != 3 {
+		t.Errorf("got %v, %+v, want three twins and no note", err, whole)
+	}
+	if a, err := ParseAgent(whole.Twins["$edgeAgent"]); err != nil || len(a.Notes) != 0 {
+		t.Errorf("got %v, %q", err, a.Notes)
+	}
+	if h, err := ParseHub(whole.Twins["$edgeHub"]); err != nil || len(h.Notes) != 0 {
+		t.Errorf("got %v, %q", err, h.Notes)
+	}
+	a, err := ParseAgent([]byte(deploymentOf(examples[1][1])))
 	if err != nil || len(a.Notes) > 1 { // that of data
 		t.Errorf("got %v, %q", err, a.Notes)
 	}
-	h, err := ParseHub([]byte(`{"schemaVersion":"1.1","routes":{"up":` + examples[1][1] + `},"storeAndForwardConfiguration":{"timeToLiveSecs":7200}}`))
+	h, err := ParseHub([]byte(`{"schemaVersion":"1.1","routes":{"up":` + examples[2][1] + `},"storeAndForwardConfiguration":{"timeToLiveSecs":7200}}`))
 	if err != nil || len(h.Rules) != 1 || len(h.Notes) != 0 {
 		t.Errorf("got %v, %+v", err, h)
 	}

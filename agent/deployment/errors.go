@@ -32,6 +32,12 @@ func (e *Error) Error() string {
 	return e.Path + ": " + e.Why + "; want " + e.Want
 }
 
+// IsEmpty tells the error of a section in which nothing stands: nobody has deployed anything yet, or somebody took it away.
+func IsEmpty(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == CodeEmpty
+}
+
 // ofTwin gives an error about the JSON itself the form of this package.
 func ofTwin(err error) *Error {
 	var limit *twin.LimitError

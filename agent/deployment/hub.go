@@ -27,6 +27,10 @@ func ParseHub(desired []byte) (Hub, error) {
 	}
 	p := &parser{}
 	o := p.object("", doc)
+	if len(doc) == 0 {
+		p.failCode(CodeEmpty, "desired", "empty", "schemaVersion, routes and storeAndForwardConfiguration")
+		return Hub{}, p.done()
+	}
 	h := Hub{SchemaVersion: o.text("schemaVersion")}
 	switch h.SchemaVersion {
 	case "1.0", "1.1", "1.2", "1.3":

@@ -51,7 +51,8 @@ func TestParseHubRefuses(t *testing.T) {
 		return `{"schemaVersion":"1.1","storeAndForwardConfiguration":{"timeToLiveSecs":7200}` + rest + `}`
 	}
 	for name, c := range map[string]struct{ text, want string }{
-		"nothing":               {`{}`, `schemaVersion: missing; want "1.0", "1.1", "1.2" or "1.3"`},
+		"nothing":               {`{}`, `desired: empty; want schemaVersion, routes and storeAndForwardConfiguration`},
+		"no version":            {`{"routes":{}}`, `schemaVersion: missing; want "1.0", "1.1", "1.2" or "1.3"`},
 		"a later schema":        {`{"schemaVersion":"1.4"}`, `schemaVersion: "1.4"; want "1.0", "1.1", "1.2" or "1.3"`},
 		"no store":              {`{"schemaVersion":"1.1"}`, `storeAndForwardConfiguration: missing; want an object such as {"timeToLiveSecs":7200}`},
 		"no time to live":       {`{"schemaVersion":"1.1","storeAndForwardConfiguration":{}}`, `storeAndForwardConfiguration.timeToLiveSecs: missing; want seconds, or -1 for never`},

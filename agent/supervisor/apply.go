@@ -35,9 +35,12 @@ func (s *Supervisor) apply(ctx context.Context) (retry bool) {
 	}
 	s.mu.Lock()
 	s.version, s.status = now.DesiredVersion, deployment.StatusOf(err)
+	none := deployment.IsEmpty(err) && len(s.plan.Desired) == 0
 	s.mu.Unlock()
 	log := s.cfg.Logger.With("deployment", now.DesiredVersion)
 	switch {
+	case none:
+		log.Info("nothing is deployed to this device yet")
 	case err != nil:
 		log.Error("deployment not applied", "err", err)
 	case news:

@@ -57,7 +57,7 @@ func startDeviceAs(t *testing.T, change func(*exec.Cmd), more ...string) *device
 		t.Fatal(err)
 	}
 	d.write("release.pub", string(key))
-	d.write("config.toml", fmt.Sprintf("state_dir = %q\nrun_dir = %q\n[device]\ngateway = \"gateway\"\n[[bundles.trusted_keys]]\nfile = %q\n",
+	d.write("config.toml", fmt.Sprintf("state_dir = %q\nrun_dir = %q\n[[bundles.trusted_keys]]\nfile = %q\n[device]\ngateway = \"gateway\"\n",
 		d.path("state"), d.path("run"), d.path("release.pub"))+strings.Join(more, ""))
 	self, err := os.Executable()
 	if err != nil {

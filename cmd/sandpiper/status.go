@@ -75,6 +75,8 @@ func printStatus(w io.Writer, st control.Status, now time.Time) error {
 	switch {
 	case d.Version == 0:
 		fmt.Fprintln(w, "deployment: none yet")
+	case d.Code == 417 && len(st.Modules) == 0:
+		fmt.Fprintln(w, "deployment: none yet; apply one at the hub")
 	case d.Code == 200:
 		fmt.Fprintf(w, "deployment: version %d, applied\n", d.Version)
 	default:
