@@ -144,6 +144,9 @@ type Duration time.Duration
 // String gives it as it is written.
 func (d Duration) String() string { return time.Duration(d).String() }
 
+// MarshalText is String: the operator's verbs send one.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
 // UnmarshalText reads "200ms".
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
