@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,11 +177,15 @@ func (a *Agent) halGrants(m deployment.Module) ([]hal.Grant, error) {
 		if !known {
 			return nil, fmt.Errorf("createOptions.HostConfig.Devices: %s is no [[hal.device]] of the device's configuration", d.Path)
 		}
-		if i := slices.IndexFunc(grants, func(o hal.Grant) bool { return o.Name == g.Name }); i >= 0 {
-			grants[i].Read, grants[i].Write = true, grants[i].Write || g.Write
-			continue
+		asked := false
+		for i := range grants {
+			if o := &grants[i]; o.Name == g.Name {
+				o.Read, o.Write, asked = true, o.Write || g.Write, true
+			}
 		}
-		grants = append(grants, g)
+		if !asked {
+			grants = append(grants, g)
+		}
 	}
 	return grants, nil
 }

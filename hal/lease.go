@@ -59,7 +59,7 @@ func (s *Server) enterLocked(e Entry) {
 // Log gives the record, the oldest first.
 func (s *Server) Log() []Entry {
 	defer s.locked()()
-	return slices.Concat(s.ring[s.oldest:], s.ring[:s.oldest])
+	return append(append(make([]Entry, 0, len(s.ring)), s.ring[s.oldest:]...), s.ring[:s.oldest]...)
 }
 
 // Holding is one output and who drives it.

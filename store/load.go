@@ -3,9 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
+	"sort"
 )
 
 // loading is what load has found out.
@@ -75,7 +74,7 @@ func (q *Queue) load() error {
 // loadSegments attaches everything that has records, oldest first, and returns
 // the highest sequence.
 func (q *Queue) loadSegments(l *loading) (floor uint64, err error) {
-	for _, number := range slices.Sorted(keys(l.paths, l.drafts)) {
+	for _, number := range keys(l.paths, l.drafts) {
 		l.number = max(l.number, number)
 		sum, known := l.catalog[number]
 		delete(l.catalog, number)
@@ -111,15 +110,19 @@ func (q *Queue) loadSegments(l *loading) (floor uint64, err error) {
 	return floor, nil
 }
 
-func keys(paths map[uint64]string, drafts map[uint64]*draft) func(func(uint64) bool) {
-	all := map[uint64]bool{}
+// keys are the numbers of both, ascending.
+func keys(paths map[uint64]string, drafts map[uint64]*draft) []uint64 {
+	all := make([]uint64, 0, len(paths)+len(drafts))
 	for number := range paths {
-		all[number] = true
+		all = append(all, number)
 	}
 	for number := range drafts {
-		all[number] = true
+		if _, twice := paths[number]; !twice {
+			all = append(all, number)
+		}
 	}
-	return maps.Keys(all)
+	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	return all
 }
 
 // readJournals reads the journals and notes them by the number of the segment

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -111,19 +111,17 @@ func areDigits(b []byte) bool {
 
 // fences is the text of a module's newest fence: a lease has many writes, and each is answered with it.
 type fences struct {
-	newest atomic.Pointer[fenceText]
-}
-
-type fenceText struct {
-	fence uint64
-	text  []string // a header's values; nobody changes them
+	mu     sync.Mutex
+	newest uint64
+	header []string // nobody changes it
 }
 
 func (f *fences) text(fence uint64) []string {
-	t := f.newest.Load()
-	if t == nil || t.fence != fence {
-		t = &fenceText{fence, []string{strconv.FormatUint(fence, 10)}}
-		f.newest.Store(t)
+	f.mu.Lock()
+	if f.newest != fence || f.header == nil {
+		f.newest, f.header = fence, []string{strconv.FormatUint(fence, 10)}
 	}
-	return t.text
+	header := f.header
+	f.mu.Unlock()
+	return header
 }

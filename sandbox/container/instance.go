@@ -225,7 +225,11 @@ func (i *Instance) Listen(network, addr string) (net.Listener, error) {
 		}
 		return l, nil
 	}
-	l, err := inside(i.proc, func() (net.Listener, error) { return new(net.ListenConfig).Listen(context.Background(), network, addr) })
+	var l net.Listener
+	err := inside(i.proc, func() (err error) {
+		l, err = new(net.ListenConfig).Listen(context.Background(), network, addr)
+		return err
+	})
 	if err != nil {
 		return nil, i.err("listen", err)
 	}
@@ -242,8 +246,10 @@ func (i *Instance) ListenPacket(network, addr string) (net.PacketConn, error) {
 	case !i.netns:
 		return nil, i.err("listen", errors.New("the network is the host's"))
 	}
-	c, err := inside(i.proc, func() (net.PacketConn, error) {
-		return new(net.ListenConfig).ListenPacket(context.Background(), network, addr)
+	var c net.PacketConn
+	err := inside(i.proc, func() (err error) {
+		c, err = new(net.ListenConfig).ListenPacket(context.Background(), network, addr)
+		return err
 	})
 	if err != nil {
 		return nil, i.err("listen", err)
@@ -252,7 +258,7 @@ func (i *Instance) ListenPacket(network, addr string) (net.PacketConn, error) {
 }
 
 // Dial connects to what listens in the sandbox's network namespace.
-func (i *Instance) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (i *Instance) Dial(ctx context.Context, network, addr string) (c net.Conn, err error) {
 	switch {
 	case i.isDestroyed():
 		return nil, i.err("dial", sandbox.ErrDestroyed)
@@ -262,7 +268,11 @@ func (i *Instance) Dial(ctx context.Context, network, addr string) (net.Conn, er
 	if !i.netns {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
-	return inside(i.proc, func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, network, addr) })
+	err = inside(i.proc, func() (err error) {
+		c, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return c, err
 }
 
 func (i *Instance) err(op string, err error) error {

@@ -10,27 +10,21 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
-// inside opens a socket in the network namespace of a process. A thread enters
+// inside has open make a socket in the network namespace of a process. A thread enters
 // the namespace and is thrown away with its goroutine: it is never unlocked, so
 // nothing else ever runs there. The socket stays.
-func inside[T any](p *pidfd, open func() (T, error)) (T, error) {
-	type result struct {
-		socket T
-		err    error
-	}
-	done := make(chan result, 1)
+func inside(p *pidfd, open func() error) error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		var r result
-		r.err = p.control(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) })
-		if errors.Is(r.err, syscall.ESRCH) {
-			r.err = sandbox.ErrEnded
+		err := p.control(func(fd int) error { return unix.Setns(fd, unix.CLONE_NEWNET) })
+		if errors.Is(err, syscall.ESRCH) {
+			err = sandbox.ErrEnded
 		}
-		if r.err == nil {
-			r.socket, r.err = open()
+		if err == nil {
+			err = open()
 		}
-		done <- r
+		done <- err
 	}()
-	r := <-done
-	return r.socket, r.err
+	return <-done
 }

@@ -45,7 +45,13 @@ func mountsAt(dir string) ([]mountEntry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find mounts: %w", err)
 	}
-	return slices.DeleteFunc(all, func(m mountEntry) bool { return m.point != dir }), nil
+	var here []mountEntry
+	for _, m := range all {
+		if m.point == dir {
+			here = append(here, m)
+		}
+	}
+	return here, nil
 }
 
 // parseMountinfo reads the format of proc_pid_mountinfo(5): id, parent, device, root, point, options, any number of tags, "-",

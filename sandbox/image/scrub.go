@@ -1,11 +1,10 @@
 package image
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"runtime"
-	"slices"
+	"sort"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,13 +74,13 @@ func (s *Store) scrub(ctx context.Context, every time.Duration) (damaged int, er
 // due lists what was not read whole for that long, or by a clock that was ahead of today's.
 func (s *Store) due(every time.Duration) []Image {
 	now := s.cfg.Now()
-	list := slices.DeleteFunc(s.List(), func(img Image) bool {
-		at := s.Standing(img).Checked
-		return !at.After(now) && now.Sub(at) < every
-	})
-	slices.SortFunc(list, func(a, b Image) int {
-		return cmp.Compare(s.Standing(a).Checked.UnixNano(), s.Standing(b).Checked.UnixNano())
-	})
+	var list []Image
+	for _, img := range s.List() {
+		if at := s.Standing(img).Checked; at.After(now) || now.Sub(at) >= every {
+			list = append(list, img)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return s.Standing(list[i]).Checked.Before(s.Standing(list[j]).Checked) })
 	return list
 }
 
