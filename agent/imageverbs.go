@@ -142,7 +142,7 @@ func (a *Agent) pinImage(_ context.Context, name string, pinned bool) (control.I
 // notHere gives an image that is not here the word of the control socket for it.
 func notHere(name string, err error) error {
 	if bundle.CodeOf(err) == bundle.ErrAbsent {
-		return fmt.Errorf("image %q, `sandpiper image list` shows what is here: %w", name, control.ErrNotFound)
+		return fmt.Errorf("image %q is not here, `sandpiper image list` shows what is: %w", name, control.ErrNotFound)
 	}
 	return err
 }

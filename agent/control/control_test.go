@@ -82,7 +82,7 @@ func TestAnErrorOfTheAgentReachesTheOperatorAsItsOneLine(t *testing.T) {
 	t.Parallel()
 	c := serve(t, Config{
 		Verb: func(_ context.Context, _, module string) error {
-			return fmt.Errorf("module %q: %w", module, ErrNotFound)
+			return fmt.Errorf("module %q is not here: %w", module, ErrNotFound)
 		},
 		Apply: func(context.Context, []byte) (Plan, error) {
 			return Plan{}, errors.New("modulesContent: want an object")
@@ -92,7 +92,7 @@ func TestAnErrorOfTheAgentReachesTheOperatorAsItsOneLine(t *testing.T) {
 		err  error
 		want string
 	}{
-		"a module that is not there": {c.Verb(t.Context(), "stop", "ghost"), `module "ghost": not found`},
+		"a module that is not there": {c.Verb(t.Context(), "stop", "ghost"), `module "ghost" is not here`},
 		"a verb that is not one":     {c.Verb(t.Context(), "explode", "x"), "want start, stop, restart, pause or resume"},
 		"a manifest that is wrong":   {second(c.Apply(t.Context(), []byte("{"))), "modulesContent: want an object"},
 		"a manifest too large":       {second(c.Apply(t.Context(), make([]byte, MaxManifest+1))), "too large"},
@@ -144,5 +144,49 @@ func TestTheDocumentsHaveNoNullLists(t *testing.T) {
 		Store: Store{Why: []string{}, Wear: Wear{Modules: []ModuleWear{}}}})
 	if err != nil || bytes.Contains(raw, []byte("null")) {
 		t.Errorf("got %s, %v, want no null", raw, err)
+	}
+}
+
+func TestAProgramEndsWithTheOperatorThoughItDoesNotRead(t *testing.T) {
+	t.Parallel()
+	began, ended := make(chan struct{}), make(chan struct{})
+	c := serve(t, Config{Exec: func(ctx context.Context, _ string, _ ExecRequest, with Streams) (int, error) {
+		if _, err := with.In.Read(make([]byte, 1)); err != nil { // the rest waits
+			return 0, err
+		}
+		close(began)
+		<-ctx.Done()
+		close(ended)
+		return 0, ctx.Err()
+	}})
+	ctx, hangUp := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		hangUp()
+	}()
+	endless := io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)), neverEnding{ctx})
+	if _, err := c.Exec(ctx, "m", ExecRequest{Args: []string{"sleep"}}, Streams{In: endless}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+	<-ended
+}
+
+// neverEnding has nothing to read.
+type neverEnding struct{ ctx context.Context }
+
+func (n neverEnding) Read([]byte) (int, error) {
+	<-n.ctx.Done()
+	return 0, io.EOF
+}
+
+func TestARefusalIsTheReasonAlone(t *testing.T) {
+	t.Parallel()
+	c := serve(t, Config{Verb: func(_ context.Context, verb, _ string) error {
+		return fmt.Errorf("it does not run: %w", map[string]error{"pause": ErrRefused, "stop": ErrNotFound}[verb])
+	}})
+	for _, verb := range []string{"pause", "stop"} {
+		if err := c.Verb(t.Context(), verb, "m"); err == nil || err.Error() != "it does not run" {
+			t.Errorf("%s: got %v, want the reason", verb, err)
+		}
 	}
 }

@@ -12,7 +12,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ExecRequest is a program to run in a module's sandbox.
@@ -82,6 +85,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		defer cancel() // the operator is gone, and the program with him
 		receive(in.Reader, feed, sizes)
 	}()
+	go untilGone(ctx, conn, cancel)
 	code, err := s.cfg.Exec(ctx, r.PathValue("module"), want, Streams{
 		In: stdin, Out: stream{out, frameStdout}, Err: stream{out, frameStderr}, Resize: sizes,
 	})
@@ -93,6 +97,40 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	if err != nil {
 		s.cfg.Logger.Debug("end of a program not told", "err", err)
+	}
+}
+
+// hangUpPace is how often the other side is looked at: while a program does not read, what comes from there is not read either.
+const hangUpPace = time.Second
+
+// untilGone ends a program whose operator has hung up.
+func untilGone(ctx context.Context, conn net.Conn, cancel context.CancelFunc) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	pace := time.NewTicker(hangUpPace)
+	defer pace.Stop()
+	for {
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+			return
+		}
+		gone := false
+		err := raw.Control(func(fd uintptr) {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			n, err := unix.Poll(fds, 0)
+			gone = err == nil && n > 0
+		})
+		if gone || err != nil {
+			cancel()
+			return
+		}
 	}
 }
 
@@ -139,12 +177,15 @@ func (c *Client) Exec(ctx context.Context, module string, want ExecRequest, with
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", execProtocol)
-	if err := req.Write(conn); err != nil {
-		return 0, c.explain(err)
-	}
 	in := bufio.NewReader(conn)
-	res, err := http.ReadResponse(in, req)
-	if err != nil {
+	var res *http.Response
+	if err = req.Write(conn); err == nil {
+		res, err = http.ReadResponse(in, req)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case err != nil:
 		return 0, c.explain(err)
 	}
 	defer res.Body.Close()

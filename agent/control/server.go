@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -273,7 +274,11 @@ func (s *Server) answer(w http.ResponseWriter, doc any, err error) {
 			code = http.StatusConflict
 		}
 		w.WriteHeader(code)
-		doc = fault{Message: err.Error()}
+		message := err.Error() // the code of the answer says what kind it is
+		for _, kind := range []error{ErrNotFound, ErrRefused} {
+			message = strings.TrimSuffix(message, ": "+kind.Error())
+		}
+		doc = fault{Message: message}
 	}
 	if err := json.NewEncoder(w).Encode(doc); err != nil {
 		s.cfg.Logger.Debug("control answer not delivered", "err", err)

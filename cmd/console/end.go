@@ -36,6 +36,9 @@ func Exit(code int) error { return exit{code} }
 // OneLine is the text of err with every run of white space made one space.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
+// interrupted is the exit code of a command that a signal ended, as a shell has it.
+const interrupted = 128 + 2
+
 // Execute runs the command with the arguments as typed, prints what went wrong as one line on stderr and returns the exit code.
 func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
@@ -50,6 +53,8 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.
 		return 0
 	case errors.As(err, &own):
 		return own.code
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return interrupted // who ended it knows
 	}
 	path := strings.TrimPrefix(c.CommandPath(), root.Name())
 	if !errors.As(err, &typed) {

@@ -68,3 +68,13 @@ func TestUsageOfNothingIsNothing(t *testing.T) {
 		t.Error("the cause is lost")
 	}
 }
+
+func TestACommandThatASignalEndedSaysNoMore(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var errs bytes.Buffer
+	if code := Execute(ctx, device(fmt.Errorf("read: %w", ctx.Err())), []string{"module", "stop", "m"}, &errs); code != 130 || errs.Len() != 0 {
+		t.Errorf("got %d, %q, want 130 and nothing", code, errs.String())
+	}
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -28,11 +30,17 @@ func (s *shared) execCommand() *cobra.Command {
 			if len(want.Args) == 0 {
 				return console.Usagef("there is no program to run")
 			}
+			for _, entry := range want.Env {
+				if key, _, ok := strings.Cut(entry, "="); !ok || key == "" {
+					return console.Usagef("--env %s: want KEY=value", entry)
+				}
+			}
 			terminal, _ := s.stdin.(*os.File)
 			_, err := terminalSize(terminal)
 			if tty = (tty || err == nil) && !plain; tty {
 				size, _ := terminalSize(terminal) // zero = the kernel's default
 				want.Terminal = &size
+				want.Env = append([]string{"TERM=" + cmp.Or(os.Getenv("TERM"), "xterm")}, want.Env...) // what draws needs it
 			}
 			code, err := s.execIn(cmd.Context(), args[0], want, terminal)
 			if err == nil && code != 0 {
@@ -45,7 +53,7 @@ func (s *shared) execCommand() *cobra.Command {
 	c.Flags().BoolVarP(&tty, "tty", "t", false, "give the program a terminal even when this is none")
 	c.Flags().BoolVarP(&plain, "no-tty", "T", false, "give it none")
 	c.Flags().StringVarP(&want.User, "user", "u", "", "run as this user of the sandbox (default the module's)")
-	c.Flags().StringVarP(&want.Cwd, "workdir", "w", "", "start in this directory (default /)")
+	c.Flags().StringVarP(&want.Cwd, "workdir", "w", "", "start in this directory (default the module's)")
 	c.Flags().StringArrayVarP(&want.Env, "env", "e", nil, "KEY=value on top of the module's environment")
 	return c
 }

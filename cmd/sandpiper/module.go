@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,10 +51,19 @@ func (s *shared) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "logs MODULE", Short: "What a module wrote to standard output and error", Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if since < 0 || cmd.Flags().Changed("tail") && want.Tail < 0 {
+				return console.Usagef("--tail and --since take what is not below zero")
+			}
 			if since > 0 {
 				want.Since = time.Now().Add(-since)
 			}
-			return s.client().Logs(cmd.Context(), args[0], want, s.out)
+			out := s.out
+			if f, ok := out.(*os.File); ok && !want.JSON {
+				if _, err := terminalSize(f); err == nil {
+					out = &visible{to: f}
+				}
+			}
+			return s.client().Logs(cmd.Context(), args[0], want, out)
 		},
 	}
 	c.Flags().IntVarP(&want.Tail, "tail", "n", -1, "only the last N lines")

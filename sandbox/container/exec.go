@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
 
 	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
@@ -42,12 +43,13 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 	p := &libcontainer.Process{
 		Args: c.Args, Env: environment(c.Env), Cwd: c.Cwd,
 		UID: user.uid, GID: user.gid, AdditionalGroups: user.groups,
-		Stdout: c.Stdout, Stderr: c.Stderr,
 	}
 	if p.Cwd == "" {
 		p.Cwd = "/"
 	}
 	var terminal *console
+	var out outlet
+	defer out.finish(ctx) // of a start that failed, too
 	if c.Terminal != nil {
 		if terminal, err = newConsole(p, c.Terminal); err != nil {
 			return sandbox.Exit{}, i.err("exec", err)
@@ -61,18 +63,22 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 			return sandbox.Exit{}, i.err("exec", err)
 		}
 		defer closeStdin()
+		if err := out.streams(p, c); err != nil {
+			return sandbox.Exit{}, i.err("exec", err)
+		}
 	}
 	if err := inside.Start(p); err != nil {
 		return sandbox.Exit{}, i.err("exec", oneLine(err))
 	}
+	out.started()
 	if terminal != nil {
 		if err := terminal.attach(ctx, c); err != nil {
-			_ = p.Signal(syscall.SIGKILL) // gone is as good
-			_, _ = p.Wait()               // how it ended does not matter
+			killGroup(p)
+			_, _ = p.Wait() // how it ended does not matter
 			return sandbox.Exit{}, i.err("exec", err)
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = p.Signal(syscall.SIGKILL) }) // gone is as good
+	stop := context.AfterFunc(ctx, func() { killGroup(p) })
 	defer stop()
 	ps, err := p.Wait()
 	if ps == nil {
@@ -80,6 +86,15 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 	}
 	status, _ := ps.Sys().(syscall.WaitStatus)
 	return newExit(status, true, time.Now()), nil
+}
+
+// killGroup kills a process, which leads a group of its own, and the children that it has in it. Gone is as good.
+func killGroup(p *libcontainer.Process) {
+	pid, err := p.Pid()
+	if err == nil && p.Signal(syscall.Signal(0)) == nil { // not reaped: the number is still its own
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	}
+	_ = p.Signal(syscall.SIGKILL)
 }
 
 // feed gives a process its standard input through a pipe of ours: it may end

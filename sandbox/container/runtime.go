@@ -251,19 +251,14 @@ func (r *Runtime) create(ctx context.Context, s sandbox.Spec) (_ *Instance, err 
 	return r.adoptContainer(c, &p.Process)
 }
 
-// oneLine keeps an error's chain and puts its text on one line.
-func oneLine(err error) error {
-	if !strings.Contains(err.Error(), "\n") {
-		return err
-	}
-	return flat{err}
-}
+// oneLine keeps an error's chain, puts its text on one line, and leaves out words of libcontainer that name nothing an operator has.
+func oneLine(err error) error { return flat{err} }
 
 type flat struct{ error }
 
 func (f flat) Unwrap() error { return f.error }
 func (f flat) Error() string {
-	return strings.ReplaceAll(strings.TrimSpace(f.error.Error()), "\n", "; ")
+	return strings.NewReplacer("\n", "; ", "unable to start container process: ", "", " set in config.json", "").Replace(strings.TrimSpace(f.error.Error()))
 }
 
 // process is what libcontainer runs first, with the agent's side of its streams.

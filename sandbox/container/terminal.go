@@ -36,12 +36,8 @@ func newConsole(p *libcontainer.Process, t *sandbox.Terminal) (*console, error) 
 	return c, nil
 }
 
-// How long a terminal may take to arrive, and its last output to be read after
-// the process has ended.
-const (
-	consolePatience = 10 * time.Second
-	lastOutput      = time.Second
-)
+// consolePatience is how long a terminal may take to arrive.
+const consolePatience = 10 * time.Second
 
 // attach takes the terminal and connects the streams of the command with it.
 func (c *console) attach(ctx context.Context, cmd sandbox.Command) error {
