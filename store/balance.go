@@ -75,8 +75,7 @@ func (e *evidence) unvouched() (n uint64) {
 // are missing. If known is false nobody can tell, and from here on what is here
 // is what there was.
 func (g *ledger) weigh(kept balance, e *evidence, known bool) (missing uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	here := uint64(0)
 	for _, s := range g.sinks {
 		for i := range s.lanes {
@@ -96,7 +95,6 @@ func (g *ledger) weigh(kept balance, e *evidence, known bool) (missing uint64) {
 }
 
 func (g *ledger) storedSoFar() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.balance.stored
 }

@@ -293,8 +293,7 @@ func (s *state) kept() (kept, error) {
 
 // collect takes what state.db must learn.
 func (g *ledger) collect() flush {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	f := flush{
 		lanes: g.dirty, sealed: g.news, drained: g.drained, released: g.released, settled: g.settled,
 		seq: g.highestLocked(), balance: g.balance,
@@ -310,8 +309,7 @@ func (g *ledger) collect() flush {
 
 // putBack undoes a collect whose flush failed.
 func (g *ledger) putBack(f flush) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, l := range f.lanes {
 		g.dirtyLocked(l)
 	}
@@ -327,15 +325,13 @@ func (g *ledger) putBack(f flush) {
 
 // clockRuns says whether there may be messages whose time runs.
 func (g *ledger) clockRuns() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.timed && len(g.segments) > 0
 }
 
 // forget removes a segment that is gone from disk.
 func (g *ledger) forget(seg *segment) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.held -= seg.size
 	for i, s := range g.segments {
 		if s == seg {

@@ -11,6 +11,7 @@ import (
 // are. Its size depends on sinks and segments, never on messages.
 type ledger struct {
 	mu       sync.Mutex
+	unlock   func() // mu's
 	sinks    map[string]*sink
 	segments []*segment // oldest first
 	restored map[*lane]position
@@ -29,13 +30,20 @@ type ledger struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{sinks: map[string]*sink{}, restored: map[*lane]position{}, news: map[*segment]*summary{}}
+	g := &ledger{sinks: map[string]*sink{}, restored: map[*lane]position{}, news: map[*segment]*summary{}}
+	g.unlock = g.mu.Unlock
+	return g
+}
+
+// locked takes the lock; defer what it returns. A deferred method would be a function more at each of forty places.
+func (g *ledger) locked() func() {
+	g.mu.Lock()
+	return g.unlock
 }
 
 // sink returns the sink of that name, made if it must be.
 func (g *ledger) sink(name string) *sink {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.sinkLocked(name)
 }
 
@@ -54,8 +62,7 @@ func (g *ledger) sinkLocked(name string) *sink {
 // resolve appends the lanes of a record to dst. A lane that is named twice gets
 // one copy.
 func (g *ledger) resolve(dst []entry, entries []Entry) []entry {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	first := len(dst)
 	for i := range entries {
 		l := &g.sinkLocked(entries[i].Sink).lanes[entries[i].Priority]
@@ -74,8 +81,7 @@ func (g *ledger) resolve(dst []entry, entries []Entry) []entry {
 // restore sets a lane to where it stood, before segments are attached. If told is
 // true state.db has yet to learn of it: the journal that knows may be written over.
 func (g *ledger) restore(name laneName, p position, told bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	l := &g.sinkLocked(name.sink).lanes[name.priority]
 	l.cursor, l.expired, l.damaged, l.purged, l.stored, l.skips = p.Cursor, p.Expired, p.Damaged, p.Purged, p.Settled, p.Ahead
 	g.restored[l] = p
@@ -87,8 +93,7 @@ func (g *ledger) restore(name laneName, p position, told bool) {
 
 // attach adds a segment found on disk, newer than those before.
 func (g *ledger) attach(seg *segment, sum summary) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.segments = append(g.segments, seg)
 	g.held += seg.size
 	for _, ls := range sum.Lanes {
@@ -116,22 +121,19 @@ func (g *ledger) attach(seg *segment, sum summary) {
 
 // begin adds the new tail.
 func (g *ledger) begin(seg *segment) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.segments = append(g.segments, seg)
 	g.held += seg.size
 }
 
 func (g *ledger) bytesHeld() int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.held
 }
 
 // committed adds records that the tail now has.
 func (g *ledger) committed(seg *segment, records []pending, entries []entry, ids map[*lane]uint16) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for i := range records {
 		r := &records[i]
 		if r.err != nil {
@@ -164,8 +166,7 @@ func (g *ledger) committed(seg *segment, records []pending, entries []entry, ids
 
 // close ends the tail: the sealer comes to it, unless it is drained already.
 func (g *ledger) close(seg *segment) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	seg.closed = true
 	if seg.live == 0 {
 		g.drained = append(g.drained, seg)
@@ -234,8 +235,7 @@ func (g *ledger) dirtyLocked(l *lane) {
 
 // acknowledge marks items done and says whether a flush is due.
 func (g *ledger) acknowledge(name string, items []Item) (dirty, due bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	s, ok := g.sinks[name]
 	if !ok {
 		return false, false
@@ -265,8 +265,7 @@ func (g *ledger) dueLocked() bool {
 // expire makes parts of which every record is out of time done, at powered-on
 // time now.
 func (g *ledger) expire(now int64) (due bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, s := range g.sinks {
 		for i := range s.lanes {
 			l := &s.lanes[i]
@@ -282,8 +281,7 @@ func (g *ledger) expire(now int64) (due bool) {
 
 // purge makes everything in a sink done.
 func (g *ledger) purge(name string) (purged int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	s, ok := g.sinks[name]
 	if !ok {
 		return 0
@@ -306,8 +304,7 @@ func (g *ledger) purge(name string) (purged int64) {
 
 // tailDrained says whether nobody needs what the tail has.
 func (g *ledger) tailDrained() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	n := len(g.segments)
 	if n == 0 || g.segments[n-1].closed {
 		return false
@@ -325,8 +322,7 @@ func (g *ledger) tailDrained() bool {
 }
 
 func (g *ledger) stats() []SinkStats {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	var all []SinkStats
 	for _, name := range slices.Sorted(maps.Keys(g.sinks)) {
 		for i := range g.sinks[name].lanes {
@@ -352,8 +348,7 @@ func (g *ledger) stats() []SinkStats {
 
 // highest returns the highest sequence that is known.
 func (g *ledger) highest() (seq uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.highestLocked()
 }
 
@@ -369,8 +364,7 @@ func (g *ledger) highestLocked() (seq uint64) {
 // pending returns the bytes of bodies that are not acknowledged, once for each
 // sink, how many segments there are, and how many records were lost.
 func (g *ledger) pending() (bytes int64, segments int, lost uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, s := range g.sinks {
 		for i := range s.lanes {
 			bytes += max(0, s.lanes[i].bytes)

@@ -310,8 +310,7 @@ func used(path string) (int64, error) {
 
 // learn has the catalog learn of a segment.
 func (g *ledger) learn(seg *segment, sum summary) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	if seg.live > 0 {
 		g.news[seg] = &sum
 	}
@@ -320,8 +319,7 @@ func (g *ledger) learn(seg *segment, sum summary) {
 // missing counts what a segment had that the catalog lists and that has no
 // file; the catalog is to forget it.
 func (g *ledger) missing(seg *segment, sum summary) (lost int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, ls := range sum.Lanes {
 		l := &g.sinkLocked(ls.Sink).lanes[ls.Priority]
 		if ls.Last <= l.cursor {
@@ -340,21 +338,18 @@ func (g *ledger) missing(seg *segment, sum summary) (lost int64) {
 }
 
 func (g *ledger) lostSoFar() uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.lost
 }
 
 // missed counts records that are lost and whose lanes nobody knows.
 func (g *ledger) missed(n uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.lost += n
 }
 
 // loaded ends the loading.
 func (g *ledger) loaded() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.restored = nil
 }

@@ -30,8 +30,7 @@ func (g *ledger) unnotedLocked(l *lane) {
 // notes appends the positions that are not on disk to dst, as many as a block
 // takes. They count as noted, unless they are put back.
 func (g *ledger) notes(dst []note) ([]note, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	bytes := 0
 	for len(g.unnoted) > 0 && len(dst) < noteLanes && bytes < noteBytes {
 		l := g.unnoted[0]
@@ -52,8 +51,7 @@ func (g *ledger) notes(dst []note) ([]note, error) {
 
 // unnote puts back what could not be written.
 func (g *ledger) unnote(notes []note) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, n := range notes {
 		g.unnotedLocked(n.lane)
 	}
@@ -61,8 +59,7 @@ func (g *ledger) unnote(notes []note) {
 
 // waiting says since when positions wait to be noted; ok is false if none do.
 func (g *ledger) waiting() (since time.Time, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return g.since, len(g.unnoted) > 0
 }
 
@@ -77,8 +74,7 @@ func (q *Queue) note() error {
 
 // settles says whether there is something that only state.db can take.
 func (g *ledger) settles() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return len(g.drained)+len(g.news)+len(g.released) > 0
 }
 

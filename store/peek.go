@@ -194,8 +194,7 @@ type look struct {
 
 // look returns where a lane goes on behind after; ok is false at its end.
 func (g *ledger) look(l *lane, after uint64) (look, bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	from := max(after, l.cursor) + 1
 	for i := range l.parts {
 		if p := &l.parts[i]; p.Last >= from {
@@ -210,8 +209,7 @@ func (g *ledger) look(l *lane, after uint64) (look, bool) {
 
 // isDone says whether a record that was handed out, or passed over, is done.
 func (g *ledger) isDone(l *lane, seq uint64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	if seq <= l.cursor {
 		return true
 	}
@@ -224,8 +222,7 @@ func (g *ledger) isDone(l *lane, seq uint64) bool {
 // last record was not there: what is missing is counted when the lane leaves the
 // segment.
 func (g *ledger) give(l *lane, look look, all []found, seen uint64, out func(*found)) (expired, lost int, cut bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for i := range all {
 		f := &all[i]
 		switch {

@@ -55,16 +55,14 @@ func putAside(path, name string, sum summary) (bad string, err error) {
 
 // stands says whether a segment is as a reader saw it and still needed.
 func (g *ledger) stands(seg *segment, generation int) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return seg.generation == generation && seg.live > 0 && seg.where().draft == nil
 }
 
 // picture returns what is known of a segment and how far its lanes are drained,
 // and remembers that for [ledger.replace].
 func (g *ledger) picture(seg *segment) (summary, map[laneName]uint64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	cursors := map[laneName]uint64{}
 	for _, s := range g.sinks {
 		for i := range s.lanes {
@@ -82,8 +80,7 @@ func (g *ledger) picture(seg *segment) (summary, map[laneName]uint64) {
 
 // cursor returns how far a lane is drained.
 func (g *ledger) cursor(name laneName) uint64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	if s, ok := g.sinks[name.sink]; ok {
 		return s.lanes[name.priority].cursor
 	}
@@ -94,8 +91,7 @@ func (g *ledger) cursor(name laneName) uint64 {
 // above each lane's cursor in the picture, and returns how many records, once for each sink,
 // are lost.
 func (g *ledger) replace(seg *segment, at *place, sum summary, size int64) (lost int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	seg.place.Store(at)
 	seg.generation++
 	g.held += size - seg.size

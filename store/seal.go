@@ -121,8 +121,7 @@ func (q *Queue) file(c content, h header, size int, cursor func(laneName) uint64
 // oldestDraft returns the oldest draft that takes no more and that somebody
 // needs.
 func (g *ledger) oldestDraft() *segment {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, seg := range g.segments {
 		if seg.closed && seg.live > 0 && seg.where().draft != nil {
 			return seg
@@ -133,22 +132,19 @@ func (g *ledger) oldestDraft() *segment {
 
 // frees says whether a flush would give something free.
 func (g *ledger) frees() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	return len(g.drained)+len(g.released) > 0
 }
 
 // release notes that a draft's journal is free when the catalog knows of the
 // file that took its place.
 func (g *ledger) release(d *draft) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.released = append(g.released, d)
 }
 
 // taken counts bytes of journals, fewer if n is negative.
 func (g *ledger) taken(n int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	g.held += n
 }

@@ -307,8 +307,7 @@ func (q *Queue) closeJournals() error {
 
 // drafts returns the drafts that there are.
 func (g *ledger) drafts() (all []*draft) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	for _, seg := range g.segments {
 		if d := seg.where().draft; d != nil {
 			all = append(all, d)

@@ -68,8 +68,7 @@ func (q *Queue) rewrite(seg *segment, wanted int64) (old string, err error) {
 // thinnest returns the oldest segment of whose file only a small part is wanted,
 // and about how many bytes that is.
 func (g *ledger) thinnest() (seg *segment, wanted int64) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	live := map[*segment]int64{}
 	for _, s := range g.sinks {
 		for i := range s.lanes {
@@ -90,7 +89,6 @@ func (g *ledger) thinnest() (seg *segment, wanted int64) {
 
 // leave notes that a segment is not to be written anew.
 func (g *ledger) leave(seg *segment) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	defer g.locked()()
 	seg.left = true
 }
