@@ -16,7 +16,7 @@ func Checkup(ctx context.Context, cfg Config, more []checkup.Area, found func(ch
 	}
 	c := checkup.Config{
 		StateDir: cfg.StateDir, RunDir: cfg.RunDir, MinFree: int64(cfg.Store.MinFree), MQTT: cfg.Upstream.MQTTAddress, HTTPS: cfg.Upstream.HTTPSAddress,
-		Kernel: KernelLacks(), More: append(more, checkup.Area{Name: "pins", Look: cfg.checkPins}),
+		Kernel: KernelLacks(), More: append(more, checkup.Area{Name: "images", Look: cfg.checkImages}, checkup.Area{Name: "pins", Look: cfg.checkPins}),
 	}
 	fine := true
 	dev, err := cfg.identity()

@@ -10,6 +10,9 @@
 // checks before a mount one at a time, and neither waits for the other; a scrub waits for a fetch only when it has something to
 // repair. Everything else is short and behind one mutex. The directory belongs to one process: Open locks it.
 //
+// Where the file system has fs-verity, an image is sealed at its first mount, once it was read whole and found good: the kernel guards it
+// from then on, and later mounts take no time. Elsewhere each mount reads it whole. [Probe] says which it is.
+//
 // The trap: Fetch installs and Mount verifies, but only Commit raises the floor. Call it when the module has proved itself, or
 // an attacker's old bundle stays installable; call it too early, and a bad release cannot be taken back.
 //

@@ -26,8 +26,9 @@ const (
 )
 
 // Mount makes the installed image a read-only directory and returns its path. The image is read and compared with the signed
-// manifest through the descriptor that is then mounted, so nothing can come between; that takes as long as reading it. An image
-// that this store, or an earlier one, mounted already is not read again. ctx ends only the reading.
+// manifest through the descriptor that is then mounted, so nothing can come between; that takes as long as reading it. Where the file
+// system has fs-verity that is done once in an image's life, see guard. An image that this store, or an earlier one, mounted already
+// is not read again. ctx ends only the reading.
 func (s *Store) Mount(ctx context.Context, img Image) (dir string, err error) {
 	if err := acquire(ctx, s.mounting); err != nil {
 		return "", err
@@ -71,11 +72,14 @@ func (s *Store) mount(ctx context.Context, r record, point string) (how string, 
 		return "", fmt.Errorf("open image: %w", err)
 	}
 	defer func() { _ = f.Close() }()
+	kernel := s.guarded(f, r.manifest.Image)
 	before, err := stampOf(f)
-	if err != nil {
-		return "", err
+	if err == nil && !kernel {
+		if before, err = s.checkOnce(ctx, f, r.manifest.Image, before); err == nil {
+			kernel = s.guarded(f, r.manifest.Image)
+		}
 	}
-	if err := checkImage(ctx, f, r.manifest.Image); err != nil {
+	if err != nil {
 		return "", err
 	}
 	if err := os.Mkdir(point, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
@@ -101,7 +105,28 @@ func (s *Store) mount(ctx context.Context, r record, point string) (how string, 
 		_ = unix.Unmount(point, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		return "", err
 	}
+	if kernel {
+		how += ", sealed by fs-verity"
+	}
 	return how, nil
+}
+
+// checkOnce reads an image whole, and has the kernel guard it from then on where it can. It returns the state of the file after that.
+func (s *Store) checkOnce(ctx context.Context, f *os.File, info bundle.ImageInfo, before stamp) (stamp, error) {
+	if err := checkImage(ctx, f, info); err != nil {
+		return stamp{}, err
+	}
+	after, err := stampOf(f)
+	if err != nil {
+		return stamp{}, err
+	}
+	if after != before {
+		return stamp{}, bundle.Reject(bundle.ErrChanged, "somebody wrote to the image while it was checked: find out who can write to %s", s.blobs())
+	}
+	if err := s.guard(f, info); err != nil {
+		return stamp{}, err
+	}
+	return stampOf(f)
 }
 
 // attach mounts f at target in the first way that this kernel knows.
@@ -148,6 +173,9 @@ func (s *Store) demote(rotten record) error {
 	case s.fetching <- struct{}{}:
 		defer func() { <-s.fetching }()
 		err := s.step("set image aside")
+		if err == nil && s.unwritable(image) {
+			return removeIfThere(s.imagePath(image)) // its good chunks cannot be gone on with
+		}
 		if err == nil {
 			err = os.Rename(s.imagePath(image), filepath.Join(s.stage(), image.Hex()+partSuffix))
 		}

@@ -56,7 +56,7 @@ func (s *Store) repairOCI(ctx context.Context, r *record) (int, error) {
 }
 
 // remerge merges the layers of an installed image again and has its file hold the same bytes as at first. An image that nobody has mounted is
-// exchanged for the new one in one step. One that is mounted gets what it lost in its place, so that the module that runs reads it right:
+// exchanged for the new one in one step, and so is one that fs-verity guards, which the module reads when it starts next. Any other gets what it lost in its place, so that the module that runs reads it right:
 // each piece that is written was compared with the whole before, so a power cut leaves some of them good and some as they were, and the
 // next repair starts again. It returns how many pieces were not as they should be. The caller holds the token of fetches.
 func (s *Store) remerge(ctx context.Context, r *record, img *oci.Image, progress func(Progress)) (int, error) {
@@ -98,10 +98,11 @@ func (s *Store) exchange(ctx context.Context, r *record, m *merged) (int, error)
 		return 0, err
 	}
 	ours, others, err := s.mounted(r.Digest)
+	_, unwritable := sealed(f)
 	switch {
 	case err != nil:
 		return 0, err
-	case !ours && others == 0 || info.Size() != m.Size:
+	case !ours && others == 0 || info.Size() != m.Size || unwritable:
 		return max(1, len(wrong)), s.swap(r, m)
 	case len(wrong) == 0:
 		return 0, nil

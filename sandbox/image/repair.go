@@ -179,6 +179,9 @@ func (s *Store) patch(ctx context.Context, r *record, p *part, f *os.File, rotte
 		return err
 	}
 	defer func() { <-s.mounting }()
+	if _, unwritable := sealed(f); unwritable {
+		return s.replacePart(ctx, r, p, f)
+	}
 	w, err := reopenForWriting(f)
 	if err != nil {
 		return fmt.Errorf("open image for its repair: %w", err)
@@ -201,6 +204,53 @@ func (s *Store) patch(ctx context.Context, r *record, p *part, f *os.File, rotte
 		}
 	}
 	return s.repaired(ctx, r, w, f)
+}
+
+// replacePart makes a whole image of the chunks that came and those that are good, and gives it the place of one that fs-verity guards, which
+// cannot be written to. A module that runs on it reads it when it starts next.
+func (s *Store) replacePart(ctx context.Context, r *record, p *part, f *os.File) error {
+	buf := make([]byte, bundle.MaxChunk)
+	for i, c := range p.index {
+		b := buf[:c.Plain]
+		if _, err := p.file.ReadAt(b, p.plain[i]); err == nil && sha256.Sum256(b) == c.Digest {
+			continue
+		}
+		if _, err := f.ReadAt(b, p.plain[i]); err != nil {
+			return fmt.Errorf("read image: %w", err)
+		}
+		err := s.step("write repair")
+		if err == nil {
+			_, err = p.file.WriteAt(b, p.plain[i])
+		}
+		if err != nil {
+			return diskError("write stage", err)
+		}
+	}
+	err := s.step("sync repair")
+	if err == nil {
+		err = p.file.Chmod(0o400)
+	}
+	if err == nil {
+		err = p.file.Sync()
+	}
+	if err != nil {
+		return diskError("sync image", err)
+	}
+	if err := checkImage(ctx, p.file, r.manifest.Image); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.records[r.Digest]; !ok || s.closed {
+		return absent(r.Digest)
+	}
+	if err = s.step("rename repair"); err == nil {
+		err = os.Rename(p.path, s.imagePath(r.manifest.Image.Digest))
+	}
+	if err == nil {
+		err = syncDir(s.blobs())
+	}
+	return diskError("keep image", err)
 }
 
 // repaired syncs what was written through w to the image f, reads it whole, and has its mount known as ours again.
