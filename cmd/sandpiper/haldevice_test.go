@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci/ocitest"
 )
 
 // ownersNode is a node of this host that no sandbox has by itself, and that harms nobody when it is opened.
@@ -62,5 +64,64 @@ func TestADeviceNodeOfTheOwnerOpensInItsModuleAndInNoOther(t *testing.T) {
 	settings("other")["hal"] = []any{"port:rw"}
 	if err := apply(); err == nil || !strings.Contains(err.Error(), "does not allow it to module other") {
 		t.Errorf("a module that the owner did not allow: got %v, want it refused by name", err)
+	}
+}
+
+func TestADockerModuleGetsTheNodesOfItsCreateOptionsThatTheOwnerAllows(t *testing.T) {
+	t.Parallel()
+	node := ownersNode(t)
+	d := startDevice(t, "[hal]\nbackend = \"sim\"\n[[hal.device]]\nname = \"scale\"\npath = \""+node+"\"\nallow = [\"app\"]\n[[hal.device]]\nname = \"kernel-log\"\npath = \"/dev/kmsg\"\n")
+	c := ocitest.NewContent(t)
+	c.Layout(d.path("layout"), "v1", appImage(t, c, nil))
+	if out, code := d.sandpiper("image", "load", d.path("layout"), "--name", "registry.example/team/app:1"); code != 0 {
+		t.Fatalf("image load: %d %s", code, out)
+	}
+	deploy := func(devices ...ocitest.Object) error {
+		t.Helper()
+		options, err := json.Marshal(ocitest.Object{"HostConfig": ocitest.Object{"Devices": devices}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = d.client().Apply(t.Context(), dockerManifest(t, "registry.example/team/app:1", string(options), nil))
+		return err
+	}
+	opens := func() string {
+		t.Helper()
+		out, _, code := d.run("", "module", "exec", "app", "/app", "open", "/dev/scale", node, "/dev/kmsg")
+		if code != 0 {
+			t.Fatalf("exec: %d %s", code, out)
+		}
+		return out
+	}
+	denied := []string{node + " read open ", node + " write open ", "/dev/kmsg read open ", "/dev/kmsg write open ", "mknod operation not permitted"}
+	for access, want := range map[string][]string{
+		"rwm": {"/dev/scale read <nil>", "/dev/scale write <nil>"},
+		"r":   {"/dev/scale read <nil>", "/dev/scale write open /dev/scale: "},
+	} {
+		if err := deploy(ocitest.Object{"PathOnHost": node, "PathInContainer": "/dev/scale", "CgroupPermissions": access}); err != nil {
+			t.Fatalf("%s: %v", access, err)
+		}
+		d.until(access+" runs", func() (bool, string) {
+			out, _, code := d.run("", "module", "exec", "app", "/app", "open", "/dev/scale")
+			return code == 0 && strings.Contains(out, want[1]), out
+		})
+		out := opens()
+		for _, line := range append(want, denied...) {
+			if !strings.Contains(out, line) {
+				t.Errorf("%s: got\n%s\nwant something with %q", access, out, line)
+			}
+		}
+	}
+	if got := d.hal("list"); strings.Count(got, "unmediated") != 2 {
+		t.Errorf("list: got\n%s\nwant both nodes as unmediated", got)
+	}
+	before := d.births()
+	for path, want := range map[string]string{"/dev/mem": "/dev/mem is no [[hal.device]]", "/dev/kmsg": "does not allow it to module app"} {
+		if err := deploy(ocitest.Object{"PathOnHost": path}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want it refused with %q", path, err, want)
+		}
+	}
+	if after := d.births(); after != before {
+		t.Errorf("got %s after what was refused, want %s to go on", after, before)
 	}
 }
