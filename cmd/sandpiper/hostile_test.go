@@ -110,7 +110,7 @@ func (d *device) attack(apply func(...string), window time.Duration, least float
 		_, after := d.watch(window)
 		calm = append(calm, after...)
 	}
-	if grown := int64(loud) - int64(quiet); grown > mostGrowth {
+	if grown := int64(loud) - int64(quiet); grown > mostGrowth && !raced { // which has memory of its own for all of the agent's
 		d.t.Errorf("%s: warden and agent grew by %d kB, want at most %d", strings.Join(names, ", "), grown>>10, mostGrowth>>10)
 	} else {
 		d.t.Logf("%s: warden and agent %+d kB (%d)", strings.Join(names, ", "), grown>>10, loud>>10)

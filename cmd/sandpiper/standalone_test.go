@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,7 +24,25 @@ type device struct {
 	t      *testing.T
 	dir    string
 	warden *exec.Cmd
-	log    *bytes.Buffer
+	log    *words
+}
+
+// words is what a process has said so far.
+type words struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.Write(p)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.text.String()
 }
 
 // startDevice starts the real binary as a device's init system would, with more configuration if it is given. The test is skipped,
@@ -46,7 +65,7 @@ func startDeviceAs(t *testing.T, change func(*exec.Cmd), more ...string) *device
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	d := &device{t: t, dir: dir, log: &bytes.Buffer{}}
+	d := &device{t: t, dir: dir, log: &words{}}
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("something is left behind: %v", err)
