@@ -93,29 +93,19 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 	if err := os.Chmod(path, 0o666); err != nil { // the caller's uid is checked, see workload
 		return err
 	}
-	type pair struct{ mqtt, https net.Listener }
-	var pairs []pair
-	hosts := []string{addr}
-	if addr == loopback {
-		hosts = append(hosts, "::1")
+	first, err := listenPair(inst, addr)
+	if err != nil {
+		return fmt.Errorf("listen in the sandbox of %s: %w", module.Module, err)
 	}
-	for _, host := range hosts {
-		var p pair
-		if p.mqtt, err = inst.Listen("tcp", net.JoinHostPort(host, mqttPort)); err == nil {
-			opened = append(opened, p.mqtt)
-			if p.https, err = inst.Listen("tcp", net.JoinHostPort(host, httpsPort)); err == nil {
-				opened = append(opened, p.https)
-			}
+	pairs := []pair{first}
+	opened = append(opened, first.mqtt, first.https)
+	if addr == loopback {
+		if second, err := listenPair(inst, "::1"); err == nil {
+			pairs = append(pairs, second)
+			opened = append(opened, second.mqtt, second.https)
+		} else { // a kernel without IPv6: the names in /etc/hosts point at 127.0.0.1 anyway
+			d.logger.Debug("no IPv6 loopback in the sandbox", "module", module.Module, "err", err)
 		}
-		if err != nil {
-			if host == "::1" { // a kernel without IPv6: the names in /etc/hosts point at 127.0.0.1 anyway
-				d.logger.Debug("no IPv6 loopback in the sandbox", "module", module.Module, "err", err)
-				err = nil
-				break
-			}
-			return fmt.Errorf("listen in the sandbox of %s: %w", module.Module, err)
-		}
-		pairs = append(pairs, p)
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -154,6 +144,21 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 	}
 	d.open[module.Module] = this
 	return nil
+}
+
+// pair is the two listeners at one address.
+type pair struct{ mqtt, https net.Listener }
+
+// listenPair opens both or none.
+func listenPair(inst sandbox.Instance, host string) (p pair, err error) {
+	if p.mqtt, err = inst.Listen("tcp", net.JoinHostPort(host, mqttPort)); err != nil {
+		return pair{}, err
+	}
+	if p.https, err = inst.Listen("tcp", net.JoinHostPort(host, httpsPort)); err != nil {
+		p.mqtt.Close()
+		return pair{}, err
+	}
+	return p, nil
 }
 
 // loopback is where a module with a network namespace of its own finds the agent.

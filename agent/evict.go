@@ -143,10 +143,36 @@ func fills(r route.Rule, sink string) bool {
 	return sink == "modules/"+r.Route.Sink.Module+"/inputs/"+r.Route.Sink.Input
 }
 
+// newest remembers the newest message of each key that was seen in a lane, in a bounded space: a module chooses its keys. When it is full
+// it begins anew, so that of two messages of one key the older stays if too many other keys stand between them.
+type newest struct {
+	seen map[string]store.Item // without bodies
+	held int                   // bytes, about
+}
+
+// What newest holds at the most, and what an entry takes besides its key, in bytes.
+const (
+	newestMost  = 4 << 20
+	newestEntry = 200
+)
+
+// replace takes a message and returns the one whose place it takes.
+func (n *newest) replace(key string, it store.Item) (older store.Item, there bool) {
+	it.Body = nil
+	if older, there = n.seen[key]; !there {
+		if n.held += len(key) + newestEntry; n.seen == nil || n.held > newestMost {
+			n.seen, n.held = map[string]store.Item{}, len(key)+newestEntry
+		}
+		key = strings.Clone(key) // it may be a part of the message
+	}
+	n.seen[key] = it
+	return older, there
+}
+
 // sweep lets go of every message of a lane behind which a newer one has the same key. What the queue hands out at once is bounded, so a
 // long lane is swept in several rounds.
 func (e *evictor) sweep(ctx context.Context, sink string, r route.Rule) (total int, err error) {
-	newest := map[string]store.Item{}
+	var known newest
 	for after := (store.Cursor{}); ctx.Err() == nil; {
 		items, next, err := e.queue.Peek(sink, after, lookBatch, 1<<20)
 		if err != nil || len(items) == 0 {
@@ -163,11 +189,9 @@ func (e *evictor) sweep(ctx context.Context, sink string, r route.Rule) (total i
 			if !ok {
 				continue
 			}
-			it.Body = nil
-			if older, there := newest[key]; there {
+			if older, there := known.replace(key, it); there {
 				old = append(old, older)
 			}
-			newest[key] = it
 		}
 		if err := e.queue.Ack(sink, old...); err != nil {
 			return total, err

@@ -99,3 +99,21 @@ func TestAFullStoreKeepsTheNewestOfEachKeyOfTheRouteThatSaysSo(t *testing.T) {
 		t.Errorf("no route lets anything go: got %d, %v", n, err)
 	}
 }
+
+func TestKeysThatAModuleMakesUpTakeNoSpaceWithoutBound(t *testing.T) {
+	t.Parallel()
+	var known newest
+	found, most := 0, 0
+	for i := range uint64(100_000) {
+		if _, there := known.replace(fmt.Sprintf("%0200d", i), store.Item{Seq: i}); there {
+			t.Fatalf("key %d was there", i)
+		}
+		if _, there := known.replace("often", store.Item{Seq: i}); there {
+			found++
+		}
+		most = max(most, len(known.seen))
+	}
+	if limit := newestMost / newestEntry; most > limit || found < 99_000 {
+		t.Errorf("got up to %d keys remembered, want at most %d; %d pairs found, want nearly all of 100000", most, limit, found)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,5 +48,33 @@ func TestAMountThatStaysBusyStaysAndTheErrorSaysWhy(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(point, "open")); err != nil {
 		t.Errorf("it was taken away: %v", err)
+	}
+}
+
+func TestAFileIsAloneWhenItsDeviceIsGone(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := loop.Alone(f); err != nil {
+		t.Errorf("a file without a device: got %v", err)
+	}
+	device, err := loop.Bind(f, "alone", false)
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+		t.Skip("SKIPPED FOR LACK OF ROOT or of loop devices: nothing was bound")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if err := loop.Alone(f); !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), device.Name()) {
+		t.Errorf("bound: got %v, want EBUSY and the device's name", err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = device.Close() })
+	if err := loop.Alone(f); err != nil {
+		t.Errorf("its device goes: got %v", err)
 	}
 }

@@ -78,6 +78,9 @@ func mountLoop(dir string) error {
 		return err
 	}
 	defer f.Close()
+	if err := loop.Alone(f); err != nil {
+		return err
+	}
 	device, err := loop.Bind(f, f.Name(), false)
 	if err != nil {
 		return err

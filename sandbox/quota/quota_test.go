@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -178,6 +180,44 @@ func TestALoopFileBringsItsDataBack(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(dir, "fill")); err != nil || st.Size() == 0 {
 		t.Errorf("the data did not come back: %v, %v", st, err)
 	}
+}
+
+// A mount namespace that is made while a loop file is mounted has a copy of the mount, and its file system lives until that is gone too.
+func TestALoopFileIsNotMountedBesideACopyOfItsMount(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	parent := t.TempDir()
+	if inLab() { // whose disk would do it by a project
+		if err := unix.Mount("tmpfs", parent, "tmpfs", 0, "size=16m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(parent, unix.MNT_DETACH) })
+	}
+	dir := filepath.Join(parent, "data")
+	if means, err := quota.Bound(dir, 4<<20, 4716); err != nil || means != quota.Loop {
+		skip(t, "LOOP FILES HERE: %s %v", means, err)
+	}
+	t.Cleanup(func() { _ = quota.Release(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "kept"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	holder := exec.Command("/bin/sleep", "100")
+	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	if err := quota.Release(dir); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(200*time.Millisecond, func() { _ = holder.Process.Kill(); ended <- holder.Wait() })
+	if _, err := quota.Bound(dir, 4<<20, 4716); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "kept")); err != nil {
+		t.Errorf("the data did not come back: %v", err)
+	}
+	<-ended
 }
 
 func TestDataFromBeforeIsNotHidden(t *testing.T) {
