@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func TestADockerModuleGetsTheNodesOfItsCreateOptionsThatTheOwnerAllows(t *testin
 		}
 		return out
 	}
-	was := d.births()
+	was := 0
 	denied := []string{node + " read open ", node + " write open ", "/dev/kmsg read open ", "/dev/kmsg write open ", "mknod operation not permitted"}
 	for access, want := range map[string][]string{
 		"rwm": {"/dev/scale read <nil>", "/dev/scale write <nil>"},
@@ -103,10 +104,14 @@ func TestADockerModuleGetsTheNodesOfItsCreateOptionsThatTheOwnerAllows(t *testin
 			t.Fatalf("%s: %v", access, err)
 		}
 		d.until(access+" runs, and not what ran before", func() (bool, string) {
-			now := d.births()
-			return now != was && !strings.Contains(now, "app 0 "), now
+			st, err := d.client().Status(t.Context())
+			app := find(st.Modules, "app")
+			if err != nil || app.Status != "running" || app.Pid == 0 || app.Pid == was {
+				return false, fmt.Sprint(app, err)
+			}
+			was = app.Pid
+			return true, ""
 		})
-		was = d.births()
 		out := opens()
 		for _, line := range append(want, denied...) {
 			if !strings.Contains(out, line) {
