@@ -2,13 +2,7 @@ package image
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -339,95 +333,6 @@ func TestARegistryThatIsAwayLeavesWhatIsHere(t *testing.T) {
 	again, err := s.Fetch(t.Context(), r.Host()+"/team/app:1", "", nil)
 	if err != nil || again.Digest != img.Digest {
 		t.Errorf("got %v, %v, want the image that is here", again.Digest, err)
-	}
-}
-
-// signer signs as cosign does.
-type signer struct{ key *ecdsa.PrivateKey }
-
-func newSigner(t *testing.T) signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer{key}
-}
-
-func (s signer) public(t *testing.T) oci.Key {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(s.key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := oci.ParseKey("cosign.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// sign puts a signature for a digest beside the image with the digest at.
-func (s signer) sign(t *testing.T, r *ocitest.Registry, at, digest, repository string) {
-	t.Helper()
-	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":%q},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, repository, digest)
-	sum := sha256.Sum256(payload)
-	signature, err := ecdsa.SignASN1(rand.Reader, s.key, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	layer := r.Content.Blob("application/vnd.dev.cosign.simplesigning.v1+json", payload)
-	layer["annotations"] = ocitest.Object{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(signature)}
-	m := r.Content.JSON(ocitest.TypeManifest, ocitest.Object{"schemaVersion": 2, "mediaType": ocitest.TypeManifest, "config": r.Content.JSON(ocitest.TypeConfig, ocitest.Object{}), "layers": []ocitest.Object{layer}})
-	r.Tags["team/app:"+strings.Replace(at, ":", "-", 1)+".sig"] = m["digest"].(string)
-}
-
-// signing is what stands beside an image in its registry.
-type signing struct {
-	sign func(t *testing.T, r *ocitest.Registry, digest string)
-	ref  string
-	want bundle.Code
-}
-
-// signings are row J4, and what is no attack.
-func signings(t *testing.T, good signer) map[string]signing {
-	t.Helper()
-	stranger := newSigner(t)
-	return map[string]signing{
-		"signed by the key": {func(t *testing.T, r *ocitest.Registry, d string) { good.sign(t, r, d, d, r.Host()+"/team/app") }, "/team/app:1", ""},
-		"an index that is signed": {func(t *testing.T, r *ocitest.Registry, _ string) {
-			d := r.Tags["team/app:multi"]
-			good.sign(t, r, d, d, r.Host()+"/team/app")
-		}, "/team/app:multi", ""},
-		"not signed":            {func(*testing.T, *ocitest.Registry, string) {}, "/team/app:1", bundle.ErrSignature},
-		"signed by another key": {func(t *testing.T, r *ocitest.Registry, d string) { stranger.sign(t, r, d, d, r.Host()+"/team/app") }, "/team/app:1", bundle.ErrSignature},
-		"J4 a payload for another": {func(t *testing.T, r *ocitest.Registry, d string) {
-			good.sign(t, r, d, r.Tags["team/app:multi"], r.Host()+"/team/app")
-		}, "/team/app:1", bundle.ErrSignature},
-		"J4 a payload of a neighbour's": {func(t *testing.T, r *ocitest.Registry, d string) { good.sign(t, r, d, d, r.Host()+"/team/other") }, "/team/app:1", bundle.ErrSignature},
-	}
-}
-
-func TestASignatureIsAskedForWhereThePolicySaysSo(t *testing.T) {
-	t.Parallel()
-	good := newSigner(t)
-	for claim, c := range signings(t, good) {
-		t.Run(claim, func(t *testing.T) {
-			t.Parallel()
-			r := registryOf(t, &ocitest.Registry{})
-			c.sign(t, r, r.Tags["team/app:1"])
-			s := open(t, trusting(r, func(cfg *Config) {
-				cfg.Policies = []Policy{{Prefix: r.Host()}, {Prefix: r.Host() + "/team", Keys: []oci.Key{good.public(t)}}}
-			}))
-			img, err := s.Fetch(t.Context(), r.Host()+c.ref, "", nil)
-			if c.want != "" {
-				refused(t, s, err, c.want)
-				return
-			}
-			if err != nil || img.OCI.Signer != "cosign.pub" {
-				t.Errorf("got %+v, %v", img.OCI, err)
-			}
-		})
 	}
 }
 

@@ -256,8 +256,8 @@ func (c *Client) request(ctx context.Context, e endpoint, what string, offset in
 	}
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
-	if strings.HasPrefix(what, "manifests/") {
-		req.Header.Set("Accept", strings.Join([]string{TypeIndex, TypeManifest, TypeDockerList, TypeDocker}, ", "))
+	if accept := acceptable(what); accept != "" {
+		req.Header.Set("Accept", accept)
 	}
 	if offset > 0 {
 		req.Header.Set("Range", "bytes="+strconv.FormatInt(offset, 10)+"-")

@@ -65,47 +65,82 @@ const (
 	maxPayload          = 64 << 10
 )
 
-// Signed looks for a signature by one of the keys over the digest, of a manifest or an index, at the tag where cosign leaves them. It
-// returns the key's name. A payload that names another image or repository counts as no signature.
+// Signed looks for a signature by one of the keys over the digest, of a manifest or an index: at the tag where cosign 2 leaves them, and among
+// the image's referrers, where cosign 3 does. It returns the key's name. A payload that names another image or repository counts as no
+// signature.
 func (c *Client) Signed(ctx context.Context, r Reference, digest Digest, keys []Key) (string, error) {
-	at := Reference{Host: r.Host, Path: r.Path, Tag: "sha256-" + digest.Hex() + ".sig"}
-	doc, err := c.Manifest(ctx, at)
-	if bundle.CodeOf(err) == bundle.ErrTransfer {
-		return "", unsigned(r, digest, "there is no signature")
+	why := "there is no signature"
+	doc, err := c.Manifest(ctx, Reference{Host: r.Host, Path: r.Path, Tag: "sha256-" + digest.Hex() + ".sig"})
+	if err == nil {
+		var name string
+		if name, why, err = c.signedIn(ctx, r, doc, digest, keys); name != "" {
+			return name, nil
+		}
 	}
+	if err != nil && bundle.CodeOf(err) != bundle.ErrTransfer {
+		return "", err
+	}
+	list, err := c.referrers(ctx, r, digest)
 	if err != nil {
 		return "", err
 	}
-	var m document
-	if !IsManifest(doc.MediaType) || json.Unmarshal(doc.Text, &m) != nil {
-		return "", unsigned(r, digest, "what stands for its signature is none")
-	}
-	why := "none of the trusted keys made its signature"
-	for i, l := range m.Layers {
-		if i == maxSignatures {
-			break
-		}
-		if l.MediaType != typeSimpleSigning || l.Size <= 0 || l.Size > maxPayload {
+	for _, d := range list {
+		if !IsManifest(d.MediaType) || d.Digest.IsZero() {
 			continue
 		}
-		signature, err := base64.StdEncoding.DecodeString(l.Annotations[annotationSignature])
-		if err != nil {
-			continue
-		}
-		payload, err := c.small(ctx, r, l)
+		doc, err := c.Manifest(ctx, Reference{Host: r.Host, Path: r.Path, Digest: d.Digest})
 		if err != nil {
 			return "", err
+		}
+		name, not, err := c.signedIn(ctx, r, doc, digest, keys)
+		if name != "" || err != nil {
+			return name, err
+		}
+		if not != "" {
+			why = not
+		}
+	}
+	return "", unsigned(r, digest, why)
+}
+
+// signedIn looks for a signature in the layers of a manifest. It returns the key's name, or why there is none; neither, when the manifest is
+// of something else.
+func (c *Client) signedIn(ctx context.Context, r Reference, doc Document, digest Digest, keys []Key) (name, why string, err error) {
+	var m document
+	if !IsManifest(doc.MediaType) || json.Unmarshal(doc.Text, &m) != nil {
+		return "", "what stands for its signature is none", nil
+	}
+	for _, l := range m.Layers[:min(len(m.Layers), maxSignatures)] {
+		simple := l.MediaType == typeSimpleSigning
+		if !simple && !strings.HasPrefix(l.MediaType, typeSigstoreBundle) || l.Size <= 0 || l.Size > maxPayload || l.Digest.IsZero() {
+			continue
+		}
+		text, err := c.small(ctx, r, l)
+		if err != nil {
+			return "", "", err
+		}
+		why = "none of the trusted keys made its signature"
+		payload, statement, signature := text, text, []byte(nil)
+		if simple {
+			signature, _ = base64.StdEncoding.DecodeString(l.Annotations[annotationSignature]) // one that is none verifies nothing
+		} else {
+			payload, statement, signature = sigstoreStatement(text)
 		}
 		for _, k := range keys {
 			if !k.verify(payload, signature) {
 				continue
 			}
-			if why = about(payload, r, digest); why == "" {
-				return k.Name, nil
+			if simple {
+				why = about(statement, r, digest)
+			} else {
+				why = states(statement, digest)
+			}
+			if why == "" {
+				return k.Name, "", nil
 			}
 		}
 	}
-	return "", unsigned(r, digest, why)
+	return "", why, nil
 }
 
 func unsigned(r Reference, digest Digest, why string) error {

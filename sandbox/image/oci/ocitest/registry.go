@@ -3,6 +3,7 @@ package ocitest
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,10 +18,12 @@ import (
 type Registry struct {
 	Content *Content
 	Tags    map[string]string // digest by "repository:tag"
-	Plain   bool
-	User    string // "" = everybody may read
-	Pass    string
-	Bearer  bool // tokens are had at /token, by the login above
+	// Referrers are manifests by the digest of their subject. nil: the registry knows of no such thing.
+	Referrers map[string][]Object
+	Plain     bool
+	User      string // "" = everybody may read
+	Pass      string
+	Bearer    bool // tokens are had at /token, by the login above
 	// Answer, when not nil, may answer a request in the place of the registry; it says whether it did. It comes after the check of who asks.
 	Answer func(w http.ResponseWriter, r *http.Request) bool
 	// Cut, when positive, is after how many bytes of blobs in total each connection's answer breaks off; it is set anew by the test.
@@ -89,6 +92,11 @@ func (r *Registry) serve(w http.ResponseWriter, q *http.Request) {
 	path, ok := strings.CutPrefix(q.URL.Path, "/v2/")
 	if repository, what, found := strings.Cut(path, "/manifests/"); ok && found {
 		r.manifest(w, repository, what)
+		return
+	}
+	if _, digest, found := strings.Cut(path, "/referrers/"); ok && found && r.Referrers != nil {
+		w.Header().Set("Content-Type", TypeIndex)
+		_ = json.NewEncoder(w).Encode(Object{"schemaVersion": 2, "mediaType": TypeIndex, "manifests": r.Referrers[digest]}) // the asker may be gone
 		return
 	}
 	if _, digest, found := strings.Cut(path, "/blobs/"); ok && found {
