@@ -108,7 +108,7 @@ func (c *Client) Signed(ctx context.Context, r Reference, digest Digest, keys []
 func (c *Client) signedIn(ctx context.Context, r Reference, doc Document, digest Digest, keys []Key) (name, why string, err error) {
 	var m document
 	if !IsManifest(doc.MediaType) || json.Unmarshal(doc.Text, &m) != nil {
-		return "", "what stands for its signature is none", nil
+		return "", "what stands for its signature is none", nil //nolint:nilerr // it is no signature, which is what is said
 	}
 	for _, l := range m.Layers[:min(len(m.Layers), maxSignatures)] {
 		simple := l.MediaType == typeSimpleSigning

@@ -47,7 +47,7 @@ func (c *Client) referrers(ctx context.Context, r Reference, digest Digest) ([]D
 	}
 	var d document
 	if json.Unmarshal(text, &d) != nil {
-		return nil, nil // nothing that can be believed
+		return nil, nil //nolint:nilerr // nothing that can be believed
 	}
 	return d.Manifests[:min(len(d.Manifests), maxSignatures)], nil
 }
