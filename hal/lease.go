@@ -3,7 +3,6 @@ package hal
 import (
 	"context"
 	"crypto/rand"
-	"maps"
 	"slices"
 	"time"
 )
@@ -74,7 +73,7 @@ type Holding struct {
 func (s *Server) Leases() []Holding {
 	defer s.locked()()
 	list := []Holding{}
-	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+	for _, name := range s.order {
 		if l := s.things[name].lease; l != nil {
 			list = append(list, Holding{Name: name, Who: l.who, Fence: l.fence, Expires: l.until})
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +31,7 @@ type Server struct {
 	kept    map[string]Kept    // of the agent before; used up while Run opens
 	workers map[string]*worker // by bus; fixed after New
 	things  map[string]*thing  // by name; fixed after New
+	order   []string           // their names, ascending; fixed after New
 
 	feeds  sync.WaitGroup // readers of edges
 	opened chan struct{}  // closed when Run tried to open all
@@ -68,6 +68,7 @@ type thing struct {
 
 // granted is one right of one module, and its token bucket.
 type granted struct {
+	_ apart
 	*Effective
 	thing  *thing
 	tally  tally
@@ -100,8 +101,10 @@ func New(cfg ServerConfig) (*Server, error) {
 	}
 	s.grants[Operator] = map[string]*granted{}
 	for _, t := range s.things {
+		s.order = append(s.order, t.Name)
 		s.grants[Operator][t.Name] = &granted{Effective: whole(t.Resource), thing: t}
 	}
+	slices.Sort(s.order)
 	return s, nil
 }
 
@@ -189,7 +192,7 @@ func (t *thing) close() error {
 }
 
 func (s *Server) openAll(ctx context.Context) {
-	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+	for _, name := range s.order {
 		s.open(ctx, s.things[name])
 	}
 }
@@ -302,9 +305,9 @@ func (s *Server) Grant(who string, grants []Grant) error {
 }
 
 func (s *Server) names() string {
-	names := slices.Sorted(maps.Keys(s.things))
+	names := s.order
 	if len(names) > 20 {
-		names = append(names[:20], "…")
+		names = append(names[:20:20], "…")
 	}
 	return fmt.Sprint(names)
 }
@@ -369,9 +372,9 @@ func (s *Server) NodeGrant(path string, write bool) (Grant, bool) {
 func (s *Server) Nodes(who string) []Node {
 	defer s.locked()()
 	var list []Node
-	for _, name := range slices.Sorted(maps.Keys(s.grants[who])) {
-		if t := s.things[name]; t.Kind == KindNode {
-			list = append(list, Node{t.Node, s.grants[who][name].Write})
+	for _, name := range s.order {
+		if g := s.grants[who][name]; g != nil && g.thing.Kind == KindNode {
+			list = append(list, Node{g.thing.Node, g.Write})
 		}
 	}
 	return list
@@ -392,7 +395,7 @@ type Status struct {
 func (s *Server) List(who string) []Status {
 	defer s.locked()()
 	list := []Status{}
-	for _, name := range slices.Sorted(maps.Keys(s.things)) {
+	for _, name := range s.order {
 		t, g := s.things[name], s.grants[who][name]
 		if who != "" && g == nil {
 			continue

@@ -7,6 +7,7 @@ import (
 
 // tally is what one module did with one resource since the server began.
 type tally struct {
+	_                    apart
 	writes, denied, safe uint64
 	last                 string // the newest denial or safe action
 	at                   time.Time

@@ -38,6 +38,7 @@ func (h host) findAdapter(name, path string) (*device, error) {
 
 // i2cBus is an open adapter.
 type i2cBus struct {
+	_  apart
 	mu sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
 	*device
 	h     host
