@@ -159,7 +159,7 @@ func halContests(p *pins, dir string, s size) []contest {
 		{name: "hal.http", unit: "ns", better: "lower", ours: one(put), peers: []peer{{name: "noop", run: one(noop), note: "PUT over the module's socket, kept alive; an empty handler behind a server with the same limits; both ends on one processor; p50"}}},
 		{name: "hal.stream", unit: "ns", better: "lower", ours: one(framed), peers: []peer{{name: "echo", run: one(echo), note: "a write in a frame; frames of the same length sent back as they are; both ends on one processor; p50"}}},
 		{name: "hal.batch", unit: "ns/op", better: "lower", ours: func() (float64, error) {
-			ns, err := p50(max(n/40, 20), 1, batch.once)
+			ns, err := p50(n/8, 1, batch.once)
 			return ns / 64, err
 		}, peers: []peer{{name: "direct", run: direct, note: "64 writes in a frame, each; the plain call on sim; p50"}}},
 	}
