@@ -39,6 +39,7 @@ type device struct {
 	full   map[string][]string
 	checks map[string]*deployment.ImageHealth // image reference → its own check
 	ill    bool                               // what a check of a module finds
+	driver chan struct{}                      // closed: programs that hang in the kernel end
 
 	s     *Supervisor
 	twins *twin.Keeper
@@ -47,12 +48,12 @@ type device struct {
 
 func newDevice(t *testing.T) *device {
 	t.Helper()
-	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}, full: map[string][]string{}}
+	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}, full: map[string][]string{}, driver: make(chan struct{})}
 	d.fake = &sandboxtest.Fake{Program: d.program}
 	return d
 }
 
-// program runs until SIGTERM, or as its arguments say: "exit CODE DURATION", "deaf".
+// program runs until SIGTERM, or as its arguments say: "exit CODE DURATION", "deaf", "hang".
 func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 	var due <-chan time.Time
 	code := 0
@@ -63,6 +64,10 @@ func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 		if d.ill {
 			return 1
 		}
+		return 0
+	}
+	if p.Args[0] == "hang" { // not even SIGKILL ends it
+		<-d.driver
 		return 0
 	}
 	if p.Args[0] == "exit" {

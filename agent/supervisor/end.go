@@ -16,11 +16,16 @@ func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
 	inst := u.inst
 	u.mu.Unlock()
 	u.count(inst)
-	if u.is() == stopping { // it was to be killed and could not be
+	switch u.is() { // it was to be killed and could not be
+	case stopping:
 		u.remember(exit, "")
 		u.move(evExit)
 		u.bury()
 		return
+	case backoff, failed: // what is to become of it was decided then
+		u.bury()
+		return
+	case stopped, starting, running, ailing:
 	}
 	u.remember(exit, "ended with "+describe(exit))
 	u.mu.Lock()
@@ -94,8 +99,11 @@ func (u *unit) halt(ctx context.Context) error {
 	return err
 }
 
-// end asks the program to end, gives it the grace time, and kills it. When the agent ends meanwhile the module is left as it is: the
-// next agent finds it unwanted and does it again.
+// killPatience is how long a killed program may take: the kernel ends it in a moment, unless it hangs in a driver.
+const killPatience = 30 * time.Second
+
+// end asks the program to end, gives it the grace time, and kills it; one that hangs in the kernel is an error. When the agent ends
+// meanwhile the module is left as it is: the next agent finds it unwanted and does it again.
 func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 	u.mu.Lock()
 	inst := u.inst
@@ -119,13 +127,18 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
-	for {
+	for killed := false; ; {
 		select {
 		case exit := <-u.exits:
 			return exit, nil
 		case <-ctx.Done():
 			return sandbox.Exit{}, ctx.Err()
 		case <-timer.C:
+			if killed {
+				return sandbox.Exit{}, fmt.Errorf("process %d does not end after SIGKILL; a device driver may hang, see dmesg; restart the device if it stays so", inst.Pid())
+			}
+			killed = true
+			timer.Reset(killPatience)
 			u.log.Warn("module does not end in time, it is killed", "grace", grace)
 			u.offend(Deafness, 1, "")
 			if err := inst.Kill(); err != nil {

@@ -117,3 +117,23 @@ func TestModulesOfOneOrderAreStoppedSideBySide(t *testing.T) {
 		}
 	})
 }
+
+func TestAModuleThatHangsInTheKernelHoldsUpNoOther(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``, "hang"), "b": wanted("x", "always", ``, ``)})
+		if err := d.s.Stop(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "does not end after SIGKILL; a device driver may hang") {
+			t.Errorf("stop: got %v, want why", err)
+		}
+		d.deploy(map[string]string{"b": wanted("y", "always", ``, ``), "c": wanted("x", "always", ``, ``)})
+		pass(2 * time.Minute)
+		d.expectStatuses("a stopped, b running, c running")
+		d.expectCode(deployment.CodeFailed, "does not end after SIGKILL")
+		if why := d.module("a").Reason(time.Now()); !strings.Contains(why, "does not end after SIGKILL") {
+			t.Errorf("why: got %q", why)
+		}
+		close(d.driver)
+		pass(10 * time.Minute)
+		d.expectStatuses("b running, c running")
+		d.expectCode(deployment.CodeOK, "")
+	})
+}

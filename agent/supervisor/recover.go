@@ -92,14 +92,15 @@ func (s *Supervisor) revive(ctx context.Context, name string, rec record, inst s
 		return nil, err
 	}
 	if inst != nil && rec.counts(inst) { // it ended, that is on record, and the agent with it
-		if err := inst.Destroy(); err != nil {
-			return nil, err
+		if err := inst.Destroy(); err != nil { // before the next start it is tried again
+			s.cfg.Logger.Error("sandbox not removed", "module", name, "err", err)
+		} else {
+			inst = nil
 		}
-		inst = nil
 	}
 	st := stopped
 	switch {
-	case inst != nil:
+	case inst != nil && !rec.counts(inst):
 		st = running
 	case rec.Ended:
 		st = failed

@@ -172,3 +172,27 @@ func TestWhatAProbeFoundOutlivesAgentAndDevice(t *testing.T) {
 		expect("another sandbox")
 	})
 }
+
+// TestASandboxThatCannotBeRemovedStopsNoAgent: one that ended for it would be gone until somebody came.
+func TestASandboxThatCannotBeRemovedStopsNoAgent(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``, "exit", "9", "1m"), "b": wanted("x", "always", ``, ``)})
+		inst := d.fake.Instance("a")
+		inst.Stick(errors.New("device or resource busy"))
+		pass(62 * time.Second)
+		if why := d.module("a").Reason(time.Now()); !strings.Contains(why, "busy") {
+			t.Errorf("why: got %q, want what is in the way", why)
+		}
+		d.restart()
+		d.expectStatuses("a backoff, b running")
+		pass(10 * time.Minute)
+		d.expectStatuses("a backoff, b running")
+		inst.Stick(nil)
+		for range 600 {
+			if pass(time.Second); d.module("a").Status == deployment.RuntimeRunning {
+				return
+			}
+		}
+		t.Errorf("got %+v, want it started once its place was free", d.module("a"))
+	})
+}

@@ -60,7 +60,8 @@ type unit struct {
 	pins     deployment.Pins
 }
 
-// newUnit makes a unit in a state; begin starts it. inst, in the state running, is what an earlier agent left.
+// newUnit makes a unit in a state; begin starts it. inst is what an earlier agent left: what runs, or could not be
+// removed.
 func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Instance) *unit {
 	name := seat.Module.Name
 	u := &unit{
@@ -206,7 +207,7 @@ func (u *unit) note(why string) {
 
 // run is the life of the unit until it is retired, or ctx ends and the instance is left to the next agent.
 func (u *unit) run(ctx context.Context) {
-	if u.inst != nil {
+	if u.inst != nil && u.state == running { // else only what is left of one
 		u.adopt(ctx)
 	}
 	for {

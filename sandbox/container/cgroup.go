@@ -84,25 +84,30 @@ func cgroupsBelow(group string) []string {
 	return names
 }
 
-// clearCgroup kills what is in a group and removes it from every hierarchy.
+// clearCgroup kills what is in a group and removes it from every hierarchy. What is paused is let go before: version 1 kills it no sooner.
 func clearCgroup(group string) error {
 	var errs []error
-	for _, h := range hierarchies() {
-		if err := clearGroupDir(filepath.Join(h, group)); err != nil {
+	all := hierarchies()
+	for _, h := range all {
+		_ = os.WriteFile(filepath.Join(h, group, "freezer.state"), []byte("THAWED"), 0) // of one hierarchy, where there is one
+	}
+	late := time.Now().Add(leavePatience)
+	for _, h := range all {
+		if err := clearGroupDir(filepath.Join(h, group), late); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// How long killed processes may take to leave their group.
+// How long killed processes may take to leave their group, and how often one that cannot be removed is tried.
 const (
 	leavePatience = 5 * time.Second
 	leaveInterval = 5 * time.Millisecond
 )
 
-func clearGroupDir(dir string) error {
-	timeout := time.NewTimer(leavePatience)
+func clearGroupDir(dir string, late time.Time) error {
+	timeout := time.NewTimer(time.Until(late))
 	defer timeout.Stop()
 	again := time.NewTicker(leaveInterval)
 	defer again.Stop()
@@ -121,7 +126,7 @@ func clearGroupDir(dir string) error {
 		select {
 		case <-again.C:
 		case <-timeout.C:
-			return fmt.Errorf("remove cgroup: %w", err)
+			return fmt.Errorf("remove cgroup %s: %w; a process in it hangs in a device driver, see dmesg", dir, err)
 		}
 	}
 }

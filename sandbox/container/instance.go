@@ -175,11 +175,9 @@ func (i *Instance) Kill() error {
 // that hangs takes longer than a moment.
 const killPatience = 30 * time.Second
 
-// Destroy kills what runs and removes every trace but the log.
+// Destroy kills what runs and removes every trace but the log. While it waits for a process that hangs, everything else can be asked.
 func (i *Instance) Destroy() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.destroyed {
+	if i.isDestroyed() {
 		return nil
 	}
 	if err := i.Kill(); err != nil {
@@ -188,7 +186,12 @@ func (i *Instance) Destroy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), killPatience)
 	defer cancel()
 	if _, err := i.Wait(ctx); err != nil {
-		return i.err("destroy", fmt.Errorf("process %d does not end after SIGKILL; a device driver may hang", i.pid))
+		return i.err("destroy", fmt.Errorf("process %d does not end after SIGKILL; a device driver may hang, see dmesg", i.pid))
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.destroyed {
+		return nil
 	}
 	if err := i.group.Destroy(); err != nil {
 		return i.err("destroy", oneLine(err))

@@ -51,8 +51,8 @@ func (r *Runtime) Recover(ctx context.Context) ([]sandbox.Instance, error) {
 		r.mu.Unlock()
 		found = append(found, i)
 	}
-	if err := r.sweep(); err != nil {
-		return found, fmt.Errorf("recover: %w", err)
+	if err := r.sweep(); err != nil { // without an agent nobody could put it right from afar
+		r.cfg.Logger.Warn("left-over root, device node or cgroup stays", "err", oneLine(err))
 	}
 	r.mu.Lock()
 	r.tidyLocked() // of an agent that was killed before it had made the first instance

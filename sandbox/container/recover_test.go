@@ -1,12 +1,16 @@
 package container_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 func TestRecoverClearsWhatADeadAgentLeft(t *testing.T) {
@@ -82,5 +86,67 @@ func TestStateDirMustBeReachable(t *testing.T) {
 	want := "sandboxes: modules cannot reach " + hidden + "/run, because " + hidden + " is not searchable by others; chmod o+x it or choose another run_dir"
 	if _, err := newAt(filepath.Join(hidden, "run")); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestWhatCannotBeClearedAwayStopsNobody: an agent that ended for it would be gone until somebody came.
+func TestWhatCannotBeClearedAwayStopsNobody(t *testing.T) {
+	t.Parallel()
+	dir := newStateDir(t)
+	openRuntime(t, dir)
+	stuck := filepath.Join(dir, "roots", "stuck")
+	if err := os.MkdirAll(stuck, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(stuck)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const immutable = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, immutable); err != nil {
+		t.Skipf("SKIPPED FOR LACK OF FILES THAT NOBODY REMOVES below %s: %v", dir, err)
+	}
+	defer func() {
+		if err := errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0), os.Remove(stuck)); err != nil {
+			t.Error(err)
+		}
+	}()
+	if found, err := openRuntime(t, dir).Recover(t.Context()); err != nil || len(found) != 0 {
+		t.Errorf("got %v, %v, want nothing and no error", found, err)
+	}
+}
+
+func TestAPausedProcessThatADeadAgentLeftIsClearedAway(t *testing.T) {
+	t.Parallel()
+	dir := newStateDir(t)
+	r := openRuntime(t, dir)
+	s := spec(t, "paused")
+	s.Args = []string{"/bin/sleep", "1000"}
+	i, err := r.Create(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := i.(sandbox.Pauser)
+	if err := p.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "instances", "paused", "state.json")); err != nil { // it is not known any more
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if found, err := openRuntime(t, dir).Recover(t.Context()); err != nil || len(found) != 0 {
+		t.Errorf("got %v, %v, want nothing and no error", found, err)
+	}
+	for _, g := range groups(dir) {
+		if _, err := os.Stat(filepath.Join(g, "paused")); err == nil {
+			t.Errorf("%s/paused is left after %s", g, time.Since(began))
+		}
+	}
+	if err := i.Destroy(); err != nil {
+		t.Error(err)
 	}
 }

@@ -29,6 +29,7 @@ type FakeInstance struct {
 	started   bool
 	destroyed bool
 	paused    bool
+	stuck     error
 	refused   sandbox.Refusals
 	exhausted sandbox.Exhaustion
 	exit      sandbox.Exit
@@ -181,8 +182,21 @@ func (i *FakeInstance) ForceExit(e sandbox.Exit) {
 	kill(forced{e})
 }
 
+// Stick has Destroy fail with an error, until it is called with nil.
+func (i *FakeInstance) Stick(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.stuck = err
+}
+
 // Destroy kills, waits, closes listeners and frees the ID.
 func (i *FakeInstance) Destroy() error {
+	i.mu.Lock()
+	stuck := i.stuck
+	i.mu.Unlock()
+	if stuck != nil {
+		return i.err("destroy", stuck)
+	}
 	i.gone.Do(func() {
 		_ = i.Kill() // never fails
 		<-i.ended
