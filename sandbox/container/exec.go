@@ -68,6 +68,7 @@ func (i *Instance) Exec(ctx context.Context, c sandbox.Command) (sandbox.Exit, e
 		}
 	}
 	if err := inside.Start(p); err != nil {
+		reapStrays()
 		return sandbox.Exit{}, i.err("exec", oneLine(err))
 	}
 	out.started()

@@ -102,3 +102,23 @@ func TestKernelReleases(t *testing.T) {
 		}
 	}
 }
+
+func TestAStrayIsAnEndedChildOfOursInANamespaceBelow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"a stray":              {"Name:\trunc:[2:INIT]\nState:\tZ (zombie)\nPPid:\t7\nNSpid:\t90\t12\n", true},
+		"one that lives":       {"State:\tS (sleeping)\nPPid:\t7\nNSpid:\t90\t12\n", false},
+		"another's child":      {"State:\tZ (zombie)\nPPid:\t70\nNSpid:\t90\t12\n", false},
+		"of our own namespace": {"State:\tZ (zombie)\nPPid:\t7\nNSpid:\t90\n", false},
+		"the first process":    {"State:\tZ (zombie)\nPPid:\t7\nNSpid:\t90\t1\n", false},
+		"no text":              {"", false},
+		"a cut text":           {"State:\nPPid\nNSpid:", false},
+	} {
+		if got := strayStatus(c.text, 7); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
