@@ -65,22 +65,21 @@ func (i *Instance) countCalls(child *entry.Child) {
 				failure = os.ErrClosed
 				return true
 			}
-			told, failure = refuseCall(fd)
+			told, failure = i.refuseCall(fd)
 			return true
 		})
 		if err != nil || failure != nil {
 			return
 		}
 		if told {
-			i.calls.Add(1)
 			<-pause.C
 		}
 	}
 }
 
-// refuseCall answers one call. Its caller may be gone meanwhile: then it is told to
-// nobody, and counts as nothing.
-func refuseCall(fd uintptr) (told bool, err error) {
+// refuseCall counts one call, and then answers it: who has been refused finds itself
+// counted. Its caller may be gone meanwhile, and nobody told.
+func (i *Instance) refuseCall(fd uintptr) (told bool, err error) {
 	var notif seccompNotif
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&notif))); errno != 0 {
 		if errno == unix.ENOENT || errno == unix.EINTR || errno == unix.EAGAIN {
@@ -88,6 +87,7 @@ func refuseCall(fd uintptr) (told bool, err error) {
 		}
 		return false, os.NewSyscallError("receive call", errno)
 	}
+	i.calls.Add(1)
 	answer := seccompAnswer{id: notif.id, err: -int32(unix.EPERM)}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer)))
 	if errno != 0 && errno != unix.ENOENT {
