@@ -9,7 +9,7 @@
 //
 // Building and signing may be apart: build without --key, and sign where the key is. The same inputs give the same bytes.
 //
-// Exit codes: 0 done, 1 failed, 2 usage.
+// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 package main
 
 import (

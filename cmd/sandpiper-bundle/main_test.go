@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/json"
 	"os"
@@ -256,5 +257,36 @@ func TestCompletionAndHelpAreThere(t *testing.T) {
 		if out := ok(t, args...); len(out) < 10 {
 			t.Errorf("%v printed %q", args, out)
 		}
+	}
+}
+
+func TestAnInterruptedCommandEndsAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key, spb := filepath.Join(dir, "acme.key"), filepath.Join(dir, "demo.spb")
+	ok(t, "keygen", "-o", key)
+	ok(t, buildArgs(spb, demo(t), "--key", key)...)
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	for _, args := range [][]string{
+		{"verify", "--pub", filepath.Join(dir, "acme.pub"), spb},
+		{"extract", "--image", spb, filepath.Join(dir, "image")},
+		buildArgs(filepath.Join(dir, "new.spb"), demo(t)),
+	} {
+		var out, errs bytes.Buffer
+		if code := run(ctx, args, &out, &errs); code != 130 {
+			t.Errorf("%s: got %d, %q, want 130", args[0], code, errs.String())
+		}
+	}
+	after, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(after) != len(before) {
+		t.Errorf("got %v left, want %v", after, before)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -165,7 +166,7 @@ func verifyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			head, err := verify(args[0], trusted, c.ErrOrStderr())
+			head, err := verify(c.Context(), args[0], trusted, c.ErrOrStderr())
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -183,7 +184,7 @@ func verifyCommand() *cobra.Command {
 	return c
 }
 
-func verify(path string, trusted []bundle.PublicKey, stderr io.Writer) (head bundle.Head, err error) {
+func verify(ctx context.Context, path string, trusted []bundle.PublicKey, stderr io.Writer) (head bundle.Head, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return bundle.Head{}, err
@@ -195,7 +196,7 @@ func verify(path string, trusted []bundle.PublicKey, stderr io.Writer) (head bun
 	}
 	defer func() { err = errors.Join(err, image.Close(), os.Remove(image.Name())) }()
 	bar := newProgress(stderr, "verifying")
-	head, err = bundle.Extract(image, f, trusted, bar.set)
+	head, err = bundle.Extract(image, &until{ctx, f}, trusted, bar.set)
 	bar.end()
 	if err != nil {
 		return bundle.Head{}, err

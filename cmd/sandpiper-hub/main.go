@@ -1,7 +1,7 @@
 // Command sandpiper-hub is a hub that speaks IoT Hub's language, small enough for a laptop: one process, nothing else to start.
 //
 // `serve` runs it; every other verb talks REST to a running one, with the owner's connection string that `serve` wrote into its
-// directory. Exit codes: 0 done, 1 failed, 2 usage.
+// directory. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 package main
 
 import (

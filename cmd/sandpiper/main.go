@@ -1,7 +1,7 @@
 // Command sandpiper is the one binary of the device: the warden, the agent, every verb an operator or a module types, and the
 // first step inside each sandbox (it re-executes itself there; see [container.Init]).
 //
-// Exit codes: 0 done, 1 failed, 2 usage.
+// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 package main
 
 import (
