@@ -124,7 +124,11 @@ func (e *evictor) head(sink string, priority uint8) (list []store.Item, err erro
 			return nil, err
 		}
 		after = next
-		list = slices.DeleteFunc(items, func(it store.Item) bool { return it.Priority != priority })
+		for _, it := range items {
+			if it.Priority == priority {
+				list = append(list, it)
+			}
+		}
 	}
 	return list, nil
 }

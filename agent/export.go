@@ -236,13 +236,16 @@ func (a *Agent) ackRange(ctx context.Context, lane message.ReceiptLane) (total i
 				break
 			}
 			after = next
-			items = slices.DeleteFunc(items, func(it store.Item) bool {
-				return it.Priority != lane.Priority || it.Seq < lane.First || it.Seq > lane.Last
-			})
-			if err := queue.Ack(lane.Sink, items...); err != nil {
+			got := items[:0]
+			for _, it := range items {
+				if it.Priority == lane.Priority && it.Seq >= lane.First && it.Seq <= lane.Last {
+					got = append(got, it)
+				}
+			}
+			if err := queue.Ack(lane.Sink, got...); err != nil {
 				return total, err
 			}
-			acked += len(items)
+			acked += len(got)
 		}
 		total += acked
 		if acked == 0 || ctx.Err() != nil { // what was handed out at once is bounded: look again until nothing is left

@@ -124,7 +124,7 @@ func (o *pinOutbox) flush(ctx context.Context) {
 		}
 		o.ill = true
 		if n := len(o.list) - maxPinQueue; n > 0 {
-			o.list = slices.Delete(o.list, 0, n)
+			o.list = o.list[:copy(o.list, o.list[n:])]
 		}
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -97,7 +96,9 @@ func (s shelf) present(m deployment.Module) (supervisor.Image, error) {
 	if img, ok := s.a.images.Named(m.Settings.Image); ok && (m.Settings.Digest == "" || m.Settings.Digest == img.Digest.String() || m.Settings.Digest == img.OCI.Index.String()) {
 		return s.describe(m, img)
 	}
-	for _, img := range slices.Backward(s.a.images.List()) {
+	images := s.a.images.List()
+	for i := len(images) - 1; i >= 0; i-- { // the newest first
+		img := images[i]
 		if m.Settings.Digest == img.Digest.String() || m.Settings.Digest == "" && img.Name == m.Name {
 			return s.describe(m, img)
 		}

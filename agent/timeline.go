@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -80,7 +79,10 @@ func (t *timeline) made(boot string, uptime time.Duration) (at time.Time, within
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.noteLocked()
-	i := slices.IndexFunc(t.boots, func(b bootDoc) bool { return b.ID == boot })
+	i := len(t.boots) - 1
+	for i >= 0 && t.boots[i].ID != boot {
+		i--
+	}
 	if i < 0 { // forgotten: before the oldest that is known
 		return t.boots[0].Start, 0, !t.boots[0].Start.IsZero()
 	}

@@ -135,11 +135,12 @@ var options = []option{
 
 // optionOf finds a member by its path, whatever the case.
 func optionOf(path string) (option, bool) {
-	i := slices.IndexFunc(options, func(o option) bool { return strings.EqualFold(o.path, path) })
-	if i < 0 {
-		return option{}, false
+	for i := range options {
+		if strings.EqualFold(options[i].path, path) {
+			return options[i], true
+		}
 	}
-	return options[i], true
+	return option{}, false
 }
 
 // create reads createOptions into s. Errors name the member below path.

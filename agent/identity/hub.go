@@ -9,11 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -65,7 +63,7 @@ func (r *Registry) Sync(ctx context.Context) error {
 	defer func() { r.syncing <- struct{}{} }()
 	var errs []error
 	entries := *r.entries.Load()
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
+	for _, name := range sorted(entries) {
 		if err := r.syncOne(ctx, name, entries[name]); err != nil {
 			errs = append(errs, err)
 		}

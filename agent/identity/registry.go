@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -174,10 +173,20 @@ func (r *Registry) List() []Module { return r.inState(live) }
 // Retired returns the modules that were removed but may still have messages to send, by name.
 func (r *Registry) Retired() []Module { return r.inState(retired) }
 
+// sorted are the names of entries, ascending.
+func sorted(entries map[string]entry) []string {
+	names := make([]string, 0, len(entries))
+	for name := range entries {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 func (r *Registry) inState(want state) []Module {
 	var out []Module
 	entries := *r.entries.Load()
-	for _, name := range slices.Sorted(maps.Keys(entries)) {
+	for _, name := range sorted(entries) {
 		if e := entries[name]; e.state == want {
 			out = append(out, e.Module)
 		}

@@ -72,7 +72,11 @@ func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent, plan
 	if err != nil {
 		return err
 	}
-	maps.DeleteFunc(plan.Images, func(name string, _ Image) bool { return wanted.Find(name) == nil })
+	for name := range plan.Images {
+		if wanted.Find(name) == nil {
+			delete(plan.Images, name)
+		}
+	}
 	if fresh {
 		if err := s.store(ctx, appliedKey, plan); err != nil {
 			return err

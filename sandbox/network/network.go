@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -122,7 +121,14 @@ func (n *Network) Addr(number uint32) (netip.Addr, error) {
 	return netip.AddrFrom4([4]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)}), nil
 }
 
-func sorted(members map[string]Member) []string { return slices.Sorted(maps.Keys(members)) }
+func sorted(members map[string]Member) []string {
+	ids := make([]string, 0, len(members))
+	for id := range members {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
 
 // Join gives a sandbox its interface, its address and its rules. One that an earlier agent joined keeps its interface.
 func (n *Network) Join(id string, m Member, pid int) error {
@@ -259,7 +265,11 @@ func (n *Network) Sweep(keep func(id string) bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := len(n.members)
-	maps.DeleteFunc(n.members, func(id string, _ Member) bool { return !keep(id) })
+	for id := range n.members {
+		if !keep(id) {
+			delete(n.members, id)
+		}
+	}
 	wanted := map[string]bool{}
 	for id := range n.members {
 		wanted[n.iface(id)] = true

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/erofs/go-erofs"
@@ -34,8 +33,8 @@ type Merged struct {
 func Merge(ctx context.Context, layers []Layer, out File, limits Limits, reserve func(size int64) error) (Merged, error) {
 	t := newTree(limits.withDefaults())
 	sc := &scanner{tree: t}
-	for i, l := range slices.Backward(layers) {
-		if err := sc.scan(ctx, l, i); err != nil {
+	for i := len(layers) - 1; i >= 0; i-- {
+		if err := sc.scan(ctx, layers[i], i); err != nil {
 			return Merged{}, fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
 		}
 	}
