@@ -32,7 +32,7 @@ func (a *Agent) imageDocument(img image.Image) control.Image {
 	is := a.images.Standing(img)
 	doc := control.Image{
 		Digest: img.Digest.String(), Kind: "bundle", Name: img.Name, Version: img.Version, Size: img.Size, Installed: img.Installed.UTC().Truncate(time.Second),
-		Mounted: mounted, Signer: fmt.Sprint(img.Signer), Active: is.Active, Previous: is.Previous, Pinned: is.Pinned, Checked: is.Checked.UTC().Truncate(time.Second),
+		Mounted: mounted, Signer: fmt.Sprint(img.Signer), Active: is.Active, Previous: is.Previous, Pinned: is.Pinned, Kept: img.OCI != nil && img.OCI.Kept && len(img.OCI.Names) > 0, Checked: is.Checked.UTC().Truncate(time.Second),
 	}
 	if o := img.OCI; o != nil {
 		doc.Kind, doc.Names, doc.Signer, doc.Config, doc.Stripped = "oci", o.Names, o.Signer, o.Config, o.Stripped

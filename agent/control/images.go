@@ -20,6 +20,7 @@ type Image struct {
 	Active    bool      `json:"active"`             // a module needs it
 	Previous  bool      `json:"previous"`           // a module needed it before its present one
 	Pinned    bool      `json:"pinned"`             // an operator keeps it
+	Kept      bool      `json:"kept"`               // it was put here under its name, which keeps it until it is unpinned
 	Checked   time.Time `json:"checked"`            // last read whole and found good
 	Damaged   string    `json:"damaged,omitempty"`  // what is wrong with it, when that was asked
 	Repaired  int       `json:"repaired,omitempty"` // chunks that were fetched again and replaced

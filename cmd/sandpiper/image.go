@@ -65,7 +65,7 @@ func (s *shared) imageCommand() *cobra.Command {
 // imageUse says what keeps an image.
 func imageUse(i control.Image) string {
 	var use []string
-	for word, is := range map[string]bool{"mounted": i.Mounted, "active": i.Active && !i.Mounted, "previous": i.Previous, "pinned": i.Pinned} {
+	for word, is := range map[string]bool{"mounted": i.Mounted, "active": i.Active && !i.Mounted, "previous": i.Previous, "pinned": i.Pinned, "kept": i.Kept && !i.Pinned} {
 		if is {
 			use = append(use, word)
 		}
@@ -79,7 +79,7 @@ func (s *shared) imageVerify() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify [IMAGE...]", Short: "Read images whole and compare them with what was signed; all of them when none is named",
 		Long: "Reads images from the disk and compares them with what was signed. An image is named as `image list` shows it,\n" +
-			"or by the first digits of its digest. --repair fetches what is damaged of a bundle from where it came.",
+			"or by the first digits of its digest. --repair fetches what is damaged from where it came.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				all, err := s.client().Images(cmd.Context())
@@ -117,7 +117,7 @@ func (s *shared) imageVerify() *cobra.Command {
 				}
 			}
 			if bad > 0 {
-				return fmt.Errorf("%d of %d images are damaged: `sandpiper image verify --repair` fetches what is missing of a bundle; pull an OCI image again", bad, len(docs))
+				return fmt.Errorf("%d of %d images are damaged: `sandpiper image verify --repair` fetches what is damaged; load an image again that came with an archive", bad, len(docs))
 			}
 			return nil
 		},
@@ -129,7 +129,7 @@ func (s *shared) imageVerify() *cobra.Command {
 func (s *shared) imageGC() *cobra.Command {
 	var dryRun bool
 	c := &cobra.Command{
-		Use: "gc", Short: "Remove images that no module needs, none needed before, and nobody pinned", Args: cobra.NoArgs,
+		Use: "gc", Short: "Remove images that no module needs, none needed before, and nobody pinned, pulled or loaded", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			images, err := s.client().CollectImages(cmd.Context(), dryRun)
 			if err != nil {
@@ -158,7 +158,7 @@ func (s *shared) imageGC() *cobra.Command {
 func (s *shared) imagePin(verb string, pinned bool) *cobra.Command {
 	short := "Keep an image whether a module needs it or not"
 	if !pinned {
-		short = "Leave an image to `image gc` again"
+		short = "Leave an image that was pinned, pulled or loaded to `image gc` again"
 	}
 	return s.withJSON(&cobra.Command{
 		Use: verb + " IMAGE", Short: short, Args: cobra.ExactArgs(1),

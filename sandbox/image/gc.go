@@ -67,7 +67,7 @@ func (s *Store) GC(ctx context.Context, keep []bundle.Digest) ([]Image, error) {
 		if err := s.removeLocked(img.Digest); err != nil {
 			return garbage[:i], fmt.Errorf("collect images: %w", diskError("remove bundle", err))
 		}
-		s.cfg.Logger.Info("bundle removed", "module", img.Name, "image", img.Digest.String())
+		s.cfg.Logger.Info("image removed", "module", img.Name, "image", img.Digest.String())
 	}
 	if err := s.sweepLocked(); err != nil {
 		return garbage, fmt.Errorf("collect images: %w", err)

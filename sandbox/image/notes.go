@@ -164,15 +164,24 @@ func (s *Store) retainLocked(keep []bundle.Digest) {
 	}
 }
 
-// Pin keeps an installed image until it is unpinned, whether a module needs it or not.
+// Pin keeps an installed image until it is unpinned, whether a module needs it or not. Unpinned, an image that was pulled or loaded by hand
+// is not kept for its name any more either.
 func (s *Store) Pin(digest bundle.Digest, pinned bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return ErrClosed
 	}
-	if _, ok := s.records[digest]; !ok && (pinned || !s.notes.Images[digest].Pinned) {
+	r, ok := s.records[digest]
+	if !ok && (pinned || !s.notes.Images[digest].Pinned) {
 		return absent(digest)
+	}
+	if ok && !pinned && r.OCI != nil && r.OCI.Kept {
+		changed := *r.OCI
+		changed.Kept, r.OCI = false, &changed
+		if err := s.writeOCILocked(r); err != nil {
+			return err
+		}
 	}
 	return s.noteLocked(digest, func(n *note) { n.Pinned = pinned })
 }

@@ -371,6 +371,16 @@ func TestAnImageOutlivesARestartAndIsCollectedWhenNobodyNeedsIt(t *testing.T) {
 	if removed, err := next.GC(t.Context(), nil); err != nil || len(removed) > 0 {
 		t.Errorf("got %v removed, %v, want what an operator pulled kept", removed, err)
 	}
+	if err := next.Pin(again.Digest, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	next = reopen(t, next.cfg, nil)
+	if removed, err := next.GC(t.Context(), nil); err != nil || len(removed) != 1 {
+		t.Errorf("got %v removed, %v, want what was unpinned", removed, err)
+	}
 }
 
 func TestALoadedNameNeedsNoRegistry(t *testing.T) {

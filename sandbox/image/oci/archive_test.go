@@ -86,6 +86,32 @@ func TestHostileDocumentsAreRefused(t *testing.T) {
 	}
 }
 
+func TestArchivesThatCannotBeReadSayWhy(t *testing.T) {
+	t.Parallel()
+	l := ocitest.NewLayout(t)
+	l.Index(l.Image(ocitest.Object{}, ocitest.Tar(t, ocitest.File("a", strings.Repeat("x", 10_000)))))
+	whole, err := os.ReadFile(tarOf(t, l.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for says, content := range map[string][]byte{
+		"decompress it": ocitest.Gzip(t, whole), "decompress": ocitest.Zstd(t, whole), "copy it": whole[:len(whole)/3], "copy it again": []byte(strings.Repeat("text", 500)), "empty": nil,
+	} {
+		name := filepath.Join(t.TempDir(), "archive")
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a, err := oci.OpenArchive(name)
+		if err == nil {
+			_, err = a.Image("", here, limit)
+			_ = a.Close()
+		}
+		if bundle.CodeOf(err) != bundle.ErrOCI || !strings.Contains(err.Error(), says) && says != "empty" {
+			t.Errorf("got %v, want %s and something with %q", err, bundle.ErrOCI, says)
+		}
+	}
+}
+
 func TestAnArchiveIsNotLeft(t *testing.T) {
 	t.Parallel()
 	outside := filepath.Join(t.TempDir(), "index.json")
