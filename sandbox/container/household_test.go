@@ -84,7 +84,7 @@ func (h *household) startWarden() {
 func (h *household) end() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.warden.ProcessState == nil {
+	if h.warden != nil && h.warden.ProcessState == nil {
 		_ = h.warden.Process.Signal(syscall.SIGTERM)
 		_ = h.warden.Wait()
 	}

@@ -112,10 +112,11 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer out.Close()
-	if _, err := io.Copy(out, in); err != nil {
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
 		t.Fatal(err)
 	}
+	settled(t, to)
 }
 
 // imageSpec runs the probe of an image with these arguments.

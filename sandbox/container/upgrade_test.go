@@ -15,6 +15,7 @@ func replace(t *testing.T, path, text string) {
 	if err := os.WriteFile(tmp, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	settled(t, tmp)
 	if err := os.Rename(tmp, path); err != nil {
 		t.Fatal(err)
 	}
