@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -51,14 +52,25 @@ func (a *Agent) simulate(w http.ResponseWriter, r *http.Request) {
 		refuseHal(w, hal.Unsupported, r.PathValue("name"), `the board is real; a simulated one is backend = "sim"`)
 		return
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&in); err != nil {
-		refuseHal(w, hal.Invalid, r.PathValue("name"), err.Error())
+	name := r.PathValue("name")
+	list := a.hal.List("")
+	nth := slices.IndexFunc(list, func(s hal.Status) bool { return s.Name == name })
+	if nth < 0 {
+		refuseHal(w, hal.Unknown, name, "the device's configuration has no such name; `sandpiper hal list` has them all")
 		return
 	}
-	if in.Value != nil {
-		a.sim.Set(r.PathValue("name"), *in.Value)
-	} else {
-		a.sim.Fail(r.PathValue("name"), hal.Fault{Nack: in.Nack, Stuck: time.Duration(in.Stuck), Gone: in.Gone})
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&in); err != nil {
+		refuseHal(w, hal.Invalid, name, err.Error())
+		return
+	}
+	switch {
+	case in.Value != nil && list[nth].Write:
+		refuseHal(w, hal.Denied, name, "it is an output or a bus, which nobody drives from outside; `sandpiper hal write` drives an output")
+		return
+	case in.Value != nil:
+		a.sim.Set(name, *in.Value)
+	default:
+		a.sim.Fail(name, hal.Fault{Nack: in.Nack, Stuck: time.Duration(in.Stuck), Gone: in.Gone})
 	}
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -157,6 +157,9 @@ func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error
 	case s.ended:
 		return nil, refusal(Absent, t.Name, "the agent stops")
 	case t.lease != nil && t.lease.who != who:
+		if who == Operator {
+			return nil, refusal(Busy, t.Name, "module "+t.lease.who+" drives it")
+		}
 		return nil, refusal(Busy, t.Name, "another module drives it")
 	case fence != 0 && (t.lease == nil || t.lease.fence != fence):
 		return nil, refusal(LeaseLost, t.Name, "the fence is of a lease that ended")

@@ -117,7 +117,7 @@ func (s *Server) Record(ctx context.Context, began time.Time, names []string, ou
 		t := s.things[name]
 		switch {
 		case t == nil:
-			return refusal(Unknown, name, "the device's configuration has no such name; known are "+s.names())
+			return s.unknown(name)
 		case t.Kind == KindNode:
 			return refusal(Unsupported, name, "what goes over a device node is not seen here")
 		case !t.tape.CompareAndSwap(nil, k):

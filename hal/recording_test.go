@@ -226,6 +226,23 @@ func TestASimulatedBoardPlaysARecordingOverAndOverAndInAnyOrder(t *testing.T) {
 	}
 }
 
+func TestAnInputThatIsSetFollowsItsWaveNoMore(t *testing.T) {
+	t.Parallel()
+	sim, r := hal.NewSim(), board()[3]
+	r.Sim = &hal.Wave{Wave: "sine", Min: 20, Max: 80, Period: hal.Duration(time.Hour)}
+	dev, err := sim.Open(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := dev.(hal.Sensor).Read(t.Context()); err != nil || v.Num < 20 || v.Num > 80 {
+		t.Errorf("the wave: got %g, %v", v.Num, err)
+	}
+	sim.Set(r.Name, 99)
+	if v, err := dev.(hal.Sensor).Read(t.Context()); err != nil || v.Num != 99 {
+		t.Errorf("set: got %g, %v, want 99", v.Num, err)
+	}
+}
+
 func TestOneRecordsAResourceAtATimeAndOnlyWhatThereIs(t *testing.T) {
 	t.Parallel()
 	bench(t, everything(), func(t *testing.T, s *hal.Server, _ *hal.Sim) {

@@ -265,7 +265,7 @@ func (s *Server) permit(who string, grants []Grant) (map[string]*granted, error)
 			if g.Optional {
 				continue
 			}
-			return nil, refusal(Unknown, g.Name, "the device's configuration has no such name; known are "+s.names())
+			return nil, s.unknown(g.Name)
 		}
 		e, err := Permit(t.Resource, who, g)
 		if err != nil {
@@ -304,12 +304,13 @@ func (s *Server) Grant(who string, grants []Grant) error {
 	return nil
 }
 
-func (s *Server) names() string {
+// unknown refuses a name before those who may know the others.
+func (s *Server) unknown(name string) error {
 	names := s.order
 	if len(names) > 20 {
 		names = append(names[:20:20], "…")
 	}
-	return fmt.Sprint(names)
+	return refusal(Unknown, name, "the device's configuration has no such name; known are "+fmt.Sprint(names))
 }
 
 // ready waits until Run has opened what there is: a module may ask while the agent starts.
@@ -334,6 +335,9 @@ func (s *Server) right(who, name string) (*granted, error) {
 func (s *Server) rightLocked(who, name string) (*granted, error) {
 	g := s.grants[who][name]
 	if g == nil {
+		if who == Operator { // who may know what there is
+			return nil, s.unknown(name)
+		}
 		s.strayLocked(who, name)
 		return nil, refusal(Unknown, "", "no such name is granted to this module")
 	}

@@ -30,6 +30,7 @@ type pin struct {
 	wake   chan struct{} // capacity 1
 	wave   *Wave
 	wired  string
+	still  bool    // it was set from outside: no wave moves it
 	played *played // nil = simulated
 }
 
@@ -54,10 +55,11 @@ func (s *Sim) pinLocked(name string) *pin {
 	return p
 }
 
-// Set drives an input or a sensor from outside.
+// Set drives an input or a sensor from outside, which follows its wave no more.
 func (s *Sim) Set(name string, v float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.pinLocked(name).still = true
 	s.driveLocked(name, v)
 }
 
@@ -240,7 +242,7 @@ func (d simDevice) get() (float64, error) {
 	d.sim.mu.Lock()
 	defer d.sim.mu.Unlock()
 	w := d.pin.wave
-	if w == nil || w.Period == 0 {
+	if w == nil || w.Period == 0 || d.pin.still {
 		return d.pin.value, nil
 	}
 	at := float64(time.Now().UnixNano()) / float64(w.Period)

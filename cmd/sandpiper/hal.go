@@ -216,6 +216,9 @@ func (s *shared) halLeasesCommand() *cobra.Command {
 			var rows [][]string
 			for _, l := range list {
 				until := "with the instance"
+				if l.Who == hal.Operator {
+					until = "with its time"
+				}
 				if !l.Expires.IsZero() {
 					until = l.Expires.Format(time.TimeOnly)
 				}
@@ -227,16 +230,24 @@ func (s *shared) halLeasesCommand() *cobra.Command {
 }
 
 func (s *shared) halSimCommand() *cobra.Command {
-	return console.Group("sim", `The world around a simulated board (backend = "sim")`, &cobra.Command{
+	happen := func(cmd *cobra.Command, name string, what map[string]any) error {
+		err := s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(name), what, nil)
+		if err != nil || !s.json {
+			return err
+		}
+		what["name"] = name
+		return console.JSON(s.out, what)
+	}
+	return console.Group("sim", `The world around a simulated board (backend = "sim")`, s.withJSON(&cobra.Command{
 		Use: "set NAME VALUE", Short: "Drive an input or a sensor from outside", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := strconv.ParseFloat(args[1], 64)
 			if err != nil {
 				return console.Usagef("value %q: want a number", args[1])
 			}
-			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), map[string]any{"value": v}, nil)
+			return happen(cmd, args[0], map[string]any{"value": v})
 		},
-	}, &cobra.Command{
+	}), s.withJSON(&cobra.Command{
 		Use: "fail NAME nack=N|stuck=TIME|gone|none", Short: "Break a resource, or mend it", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fault := map[string]any{}
@@ -252,9 +263,9 @@ func (s *shared) halSimCommand() *cobra.Command {
 			case args[1] != "none":
 				return console.Usagef("%q: want nack=3, stuck=2s, gone or none", args[1])
 			}
-			return s.hal().ask(cmd.Context(), http.MethodPost, "/hal/sim/"+url.PathEscape(args[0]), fault, nil)
+			return happen(cmd, args[0], fault)
 		},
-	})
+	}))
 }
 
 func (s *shared) halScanCommand() *cobra.Command {

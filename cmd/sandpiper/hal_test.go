@@ -95,6 +95,22 @@ func TestATankIsReadAndDrivenWithoutCodeAndItsPumpIsSafeWhenAModuleIsKilled(t *t
 	if got := d.hal("leases"); !strings.Contains(got, "pump") || !strings.Contains(got, "valve") {
 		t.Errorf("leases: got\n%s", got)
 	}
+	for verb, want := range map[string]string{
+		"read nothing":        "sandpiper: nothing: unknown: the device's configuration has no such name; known are [door heater level pump]",
+		"sim set nothing 1":   "sandpiper: nothing: unknown: ",
+		"sim set pump 1":      "sandpiper: pump: denied: it is an output or a bus",
+		"sim set door x":      `value "x": want a number`,
+		"sim fail door bogus": "want nack=3, stuck=2s, gone or none",
+		"write pump 0":        "sandpiper: pump: busy: module valve drives it",
+		"write door 1":        "sandpiper: door: denied: ",
+	} {
+		if got := d.hal(strings.Fields(verb)...); !strings.Contains(got, want) {
+			t.Errorf("hal %s: got %s, want %q", verb, got, want)
+		}
+	}
+	if got := d.hal("sim", "fail", "door", "none", "--json"); !strings.Contains(got, `"name": "door"`) {
+		t.Errorf("sim --json: got %s", got)
+	}
 	if got := d.hal("write", "pump", "0"); !strings.Contains(got, "busy") {
 		t.Errorf("the operator writes what a module drives: got %s, want busy", got)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
@@ -84,5 +85,6 @@ func (d *halDoor) open(ctx context.Context, method, path string, in any) (io.Rea
 		}
 		return nil, errors.New("the agent has no [hal] section in its configuration: there are no pins to ask for")
 	}
-	return nil, fmt.Errorf("%s: %s: %s", fault.Error.Name, fault.Error.Code, fault.Error.Detail)
+	parts := slices.DeleteFunc([]string{fault.Error.Name, fault.Error.Code, fault.Error.Detail}, func(s string) bool { return s == "" })
+	return nil, errors.New(strings.Join(parts, ": "))
 }
