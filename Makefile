@@ -60,7 +60,7 @@ build/golangci-lint: scripts/tools/go.mod
 imports: ## the import rules of ARCHITECTURE.md
 	$(GO) test -tags "$(TAGS)" -run 'TestImports|TestPackageDocs|TestOneForeignLibraryOneRoom' ./cmd/sandpiper
 
-size: ## the device binary against its budget, and no reflection by method name in it
+size: ## the device binary against its budget
 	@scripts/size build/sandpiper
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s); FUZZ=sandbox/image names the folders

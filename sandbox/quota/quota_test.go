@@ -149,17 +149,23 @@ func TestADirectoryHoldsWhatItMayAndNoMore(t *testing.T) {
 	}
 }
 
-func TestALoopFileBringsItsDataBack(t *testing.T) {
-	t.Parallel()
-	needRoot(t)
+// withoutProjects is where a directory to bound is to be, on a file system without project quotas.
+func withoutProjects(t *testing.T) string {
+	t.Helper()
 	parent := t.TempDir()
-	if inLab() { // whose disk would do it by a project
+	if inLab() { // whose disk has them
 		if err := unix.Mount("tmpfs", parent, "tmpfs", 0, "size=16m"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(parent, unix.MNT_DETACH) })
 	}
-	dir := filepath.Join(parent, "data")
+	return filepath.Join(parent, "data")
+}
+
+func TestALoopFileBringsItsDataBack(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	dir := withoutProjects(t)
 	const bytes = 4 << 20
 	means, err := quota.Bound(dir, bytes, 4712)
 	if err != nil || means != quota.Loop {
@@ -186,14 +192,7 @@ func TestALoopFileBringsItsDataBack(t *testing.T) {
 func TestALoopFileIsNotMountedBesideACopyOfItsMount(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	parent := t.TempDir()
-	if inLab() { // whose disk would do it by a project
-		if err := unix.Mount("tmpfs", parent, "tmpfs", 0, "size=16m"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = unix.Unmount(parent, unix.MNT_DETACH) })
-	}
-	dir := filepath.Join(parent, "data")
+	dir := withoutProjects(t)
 	if means, err := quota.Bound(dir, 4<<20, 4716); err != nil || means != quota.Loop {
 		skip(t, "LOOP FILES HERE: %s %v", means, err)
 	}
