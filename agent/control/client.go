@@ -104,8 +104,12 @@ func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.
 		return err
 	}
 	defer body.Close()
-	if _, err = io.Copy(w, body); err != nil && ctx.Err() != nil {
+	_, err = io.Copy(w, body)
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return nil // the user stopped following
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the agent ended meanwhile; modules run on, and what they print is there when it is back: follow again, with --since")
 	}
 	return err
 }
