@@ -56,7 +56,7 @@ func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
 func (u *unit) remember(exit sandbox.Exit, why string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.why, u.sickly = why, [sources]string{}
+	u.why, u.sickly, u.rec.Ailing = why, [sources]string{}, ""
 	u.rec.Exit, u.rec.Exited, u.rec.Why, u.rec.Began = exit.Code, exit.At, why, u.inst.Started()
 }
 
@@ -150,6 +150,10 @@ func (u *unit) end(ctx context.Context) (sandbox.Exit, error) {
 
 // sicken ends a running program that is not well; then says whether another one is to replace it (evExit) or not (evDone).
 func (u *unit) sicken(ctx context.Context, why string, then event) {
+	u.mu.Lock()
+	u.rec.Ailing = why
+	u.mu.Unlock()
+	u.keep(ctx) // before it ends: the next agent could take that for its own decision
 	u.move(evSick)
 	exit, err := u.end(ctx)
 	if ctx.Err() != nil {

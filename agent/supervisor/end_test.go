@@ -137,3 +137,27 @@ func TestAModuleThatHangsInTheKernelHoldsUpNoOther(t *testing.T) {
 		d.expectCode(deployment.CodeOK, "")
 	})
 }
+
+func TestADeploymentLetsGoOfWhatWasStoppedThoughThePowerWasCut(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``), "b": wanted("x", "always", ``, ``)})
+		for _, name := range []string{"a", "b"} {
+			if err := d.s.Stop(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.restart()
+		d.expectStatuses("a stopped, b stopped")
+		d.docs.failing(recordPrefix) // cut between the deployment and the records
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``), "b": wanted("x", "always", ``, ``), "c": wanted("x", "always", ``, ``)})
+		d.end()
+		d.docs.failing("")
+		d.start()
+		d.expectStatuses("a running, b running, c running")
+		if err := d.s.Stop(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		d.restart()
+		d.expectStatuses("a stopped, b running, c running")
+	})
+}

@@ -75,13 +75,19 @@ func (u *unit) fell(ctx context.Context, o opinion) {
 	}
 	switch m := u.module(); {
 	case m.Settings.Health.Unhealthy == deployment.RemedyReport, m.Restart == deployment.Never && m.Settings.Health.Unhealthy == deployment.RemedyRestart:
-	case m.Settings.Health.Unhealthy == deployment.RemedyStop:
-		u.log.Warn("module is unhealthy, it is ended and stays down", "note", o.note)
-		u.sicken(ctx, "unhealthy: "+o.note, evDone)
 	default:
-		u.log.Warn("module is unhealthy, it is ended", "note", o.note)
-		u.sicken(ctx, "unhealthy: "+o.note, evExit)
+		then := u.afterIllness()
+		u.log.Warn("module is unhealthy, it is ended", "note", o.note, "stays_down", then == evDone)
+		u.sicken(ctx, "unhealthy: "+o.note, then)
 	}
+}
+
+// afterIllness is what becomes of a module that was ended because it is unhealthy.
+func (u *unit) afterIllness() event {
+	if u.module().Settings.Health.Unhealthy == deployment.RemedyStop {
+		return evDone
+	}
+	return evExit
 }
 
 // illnessLocked is what is wrong with a running module, "" = nothing.

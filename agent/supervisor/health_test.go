@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
+	"github.com/sandpiper-edge/sandpiper/sandbox"
 )
 
 // withCheck is a device on which an image has a check of its own; deployed runs it under the settings and forgets what happened so far.
@@ -125,4 +126,28 @@ func TestAnImagesCheckIsKnownToTheNextAgent(t *testing.T) {
 		pass(5 * time.Second)
 		d.expectHealth("under the next agent", "unhealthy", `check by "check image"`)
 	})
+}
+
+// TestAnIllModuleThatEndsWhileTheAgentIsAwayIsStartedAgain: it was asked to end; that it did so without an error is no wish to stay down.
+func TestAnIllModuleThatEndsWhileTheAgentIsAwayIsStartedAgain(t *testing.T) {
+	for remedy, want := range map[string]string{"restart": "m running", "stop": "m stopped"} {
+		t.Run(remedy, func(t *testing.T) {
+			live(t, func(_ *testing.T, d *device) {
+				withCheck(d, deployment.ImageHealth{Interval: time.Second, Retries: 1})
+				d.deploy(map[string]string{"m": wanted("app", "on-failure", "", `,"stopTimeout":"1m","health":{"onUnhealthy":"`+remedy+`"}`, "deaf")})
+				d.ails(true)
+				pass(3 * time.Second)
+				d.ails(false)
+				d.end()
+				d.fake.Instance("m").ForceExit(sandbox.Exit{Known: true})
+				pass(time.Second)
+				d.start()
+				pass(15 * time.Second)
+				d.expectStatuses(want)
+				if why := d.module("m").Reason(time.Now()); remedy == "stop" && !strings.HasPrefix(why, "unhealthy: check") {
+					d.t.Errorf("why: got %q, want what it was ended for", why)
+				}
+			})
+		})
+	}
 }

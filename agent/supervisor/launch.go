@@ -108,6 +108,11 @@ func (u *unit) adopt(ctx context.Context) {
 	if u.hash == "" {
 		return // it is only to be ended
 	}
+	if why := u.rec.Ailing; why != "" {
+		u.log.Warn("adopted module was being ended as it is unhealthy, that goes on", "note", why)
+		u.sicken(ctx, why, u.afterIllness())
+		return
+	}
 	if err := u.s.cfg.Hosting.Open(ctx, u.seat, inst); err != nil && !errors.Is(err, sandbox.ErrEnded) && ctx.Err() == nil {
 		u.log.Error("adopted module has no way to the agent, it is restarted", "err", err)
 		u.sicken(ctx, "no way to the agent: "+err.Error(), evExit)

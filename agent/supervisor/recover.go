@@ -87,6 +87,9 @@ func (s *Supervisor) revive(ctx context.Context, name string, rec record, inst s
 	} else {
 		rec.Hash = ""
 	}
+	if rec.Under != 0 && s.plan.Version != 0 && rec.Under != s.plan.Version {
+		rec.Held, rec.Under = false, 0
+	}
 	seat, err := s.seat(ctx, m, rec.Image)
 	if err != nil {
 		return nil, err

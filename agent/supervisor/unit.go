@@ -170,9 +170,15 @@ func (u *unit) move(e event) {
 
 // hold writes down whether an operator wants the module stopped.
 func (u *unit) hold(ctx context.Context, held bool) error {
+	u.s.mu.Lock()
+	version := u.s.plan.Version
+	u.s.mu.Unlock()
 	u.mu.Lock()
 	was := u.rec.Held
-	u.rec.Held = held
+	u.rec.Held, u.rec.Under = held, 0
+	if held {
+		u.rec.Under = version
+	}
 	u.mu.Unlock()
 	if was == held {
 		return nil
