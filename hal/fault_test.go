@@ -1,6 +1,7 @@
 package hal_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -117,6 +118,48 @@ func TestAGrantRevokedDuringATransferGivesNoAnswerAndLeavesTheOutputSafe(t *test
 		}
 		wantTrace(t, sim, 0, 1, 0)
 	})
+}
+
+func TestAModuleThatIsKilledWhileItsWriteIsUnderWayLeavesTheOutputSafe(t *testing.T) {
+	t.Parallel()
+	bench(t, everything(), func(t *testing.T, s *hal.Server, sim *hal.Sim) {
+		sim.Fail("relay", hal.Fault{Stuck: 300 * time.Millisecond})
+		caller, killed := context.WithCancel(t.Context())
+		answer := make(chan error, 1)
+		go func() {
+			_, err := s.Write(caller, "a", "relay", 1, 0, 0)
+			answer <- err
+		}()
+		synctest.Wait()
+		killed()
+		s.Gone("a", "module ended")
+		<-answer // nobody is there to read it
+		<-time.After(time.Second)
+		if trace := sim.Trace("relay"); trace[len(trace)-1] != 0 {
+			t.Errorf("got trace %v, want the output safe at its end", trace)
+		}
+		if held := s.Leases(); len(held) != 0 {
+			t.Errorf("got %+v, want no lease", held)
+		}
+	})
+}
+
+func TestAFenceOfTheAgentBeforeIsOfNoUse(t *testing.T) {
+	t.Parallel()
+	old := uint64(0)
+	for life := range 2 {
+		bench(t, everything(), func(t *testing.T, s *hal.Server, _ *hal.Sim) {
+			if life == 1 {
+				_, err := s.Write(t.Context(), "a", "relay", 1, 0, old)
+				wantCode(t, err, hal.LeaseLost)
+				return
+			}
+			var err error
+			if old, err = s.Write(t.Context(), "a", "relay", 1, 0, 0); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
 }
 
 func TestALeaseThatExpiresBeforeItsWriteHasATurnSendsNothing(t *testing.T) {
