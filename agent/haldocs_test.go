@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -40,8 +43,100 @@ func TestTheOwnersExamplesAreConfigurationsThatTheAgentTakes(t *testing.T) {
 		if err != nil || len(list) == 0 {
 			t.Errorf("got %d resources, %v from\n%s", len(list), err, text)
 		}
-		if _, err := hal.New(hal.ServerConfig{Resources: list, Backend: hal.NewSim()}); err != nil {
+		runExample(t, list)
+	}
+}
+
+// runExample does with each resource of an example what it is there for, on a simulated board.
+func runExample(t *testing.T, list []hal.Resource) {
+	t.Helper()
+	sim := hal.NewSim()
+	s, err := hal.New(hal.ServerConfig{Resources: list, Backend: sim})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	}()
+	for i := range list {
+		r := &list[i]
+		var err error
+		switch {
+		case r.Kind == hal.KindLine && r.Line.Direction == hal.Out:
+			if _, err = s.Write(ctx, hal.Operator, r.Name, 1, time.Minute, 0); err == nil && !slices.Equal(sim.Trace(r.Name), []float64{0, 1}) {
+				t.Errorf("%s: got trace %v, want it safe and then on", r.Name, sim.Trace(r.Name))
+			}
+		case r.Kind == hal.KindLine:
+			var w *hal.Watcher
+			if w, err = s.Watch(ctx, hal.Operator, r.Name, 0); err == nil {
+				sim.Set(r.Name, 1)
+				var got [1]hal.Event
+				if n, err := w.Next(ctx, got[:]); err != nil || n != 1 || got[0].Edge != hal.Rising {
+					t.Errorf("%s: got %+v, %v, want its edge", r.Name, got, err)
+				}
+			}
+		case r.Kind == hal.KindSensor:
+			_, err = s.Read(ctx, hal.Operator, r.Name, hal.ClassRead, 0)
+		case r.Kind == hal.KindModbus:
+			_, err = s.Transfer(ctx, hal.Operator, r.Name, []hal.Op{{Fn: hal.ReadHolding, Addr: uint16(r.Modbus.Read[0].Range.First), N: 1}}, 0)
+		case r.Kind == hal.KindI2C:
+			_, err = s.Transfer(ctx, hal.Operator, r.Name, []hal.Op{{Write: []byte{byte(r.I2C.Read[0].First)}, Read: 1}}, 0)
+		default:
+			t.Errorf("%s: an example of kind %s is not run", r.Name, r.Kind)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", r.Name, err)
+		}
+	}
+}
+
+func TestTheOwnersExamplesAreThoseThatWerePromised(t *testing.T) {
+	t.Parallel()
+	kinds := map[hal.Kind]bool{}
+	drivers, pulls := "", ""
+	for _, text := range blocks(t, "../hal/OWNER.md", "toml") {
+		c, err := Parse("config.toml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := c.Hal.Resources()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list {
+			kinds[list[i].Kind] = true
+			if p := list[i].Sensor; p != nil {
+				drivers += p.Source.Driver + " "
+			}
+			if p := list[i].Line; p != nil {
+				pulls += p.Bias + " "
+			}
+		}
+	}
+	for what, have := range map[string]bool{
+		"a relay or a button": kinds[hal.KindLine], "a button's pull": strings.Contains(pulls, "pull-up"), "a BME280": strings.Contains(drivers, "bme280"), "a Modbus meter": kinds[hal.KindModbus],
+	} {
+		if !have {
+			t.Errorf("hal/OWNER.md has no example of %s any more", what)
+		}
+	}
+	raw, err := os.ReadFile("../hal/OWNER.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile("`\"hal\": (\\[.*?\\])`").FindAllSubmatch(raw, -1)
+	if len(asked) == 0 {
+		t.Error("hal/OWNER.md does not say any more how a deployment asks")
+	}
+	for _, m := range asked {
+		if grants, err := hal.ParseGrants(m[1]); err != nil || len(grants) == 0 {
+			t.Errorf("%s: got %v, %v", m[1], grants, err)
 		}
 	}
 }
