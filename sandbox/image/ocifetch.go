@@ -152,6 +152,9 @@ func (s *Store) pull(ctx context.Context, r oci.Reference, progress func(Progres
 		}
 		return img, err
 	}
+	if err := s.admitSpace(p.Manifest.Size(), p.Manifest.Size()); err != nil { // as far as the configuration decides
+		return Image{}, err
+	}
 	if err := s.pullLayers(ctx, r, p, progress); err != nil {
 		return Image{}, err
 	}
@@ -207,7 +210,7 @@ func (s *Store) pullLayers(ctx context.Context, r oci.Reference, p oci.Pull, pro
 		}
 	}
 	total := p.Manifest.Size()
-	if err := s.admitSpace(total, had); err != nil {
+	if err := s.onDisk(2*total, had); err != nil { // the layers, and the image that they become, which is hardly smaller
 		return err
 	}
 	done := p.Manifest.Config.Size

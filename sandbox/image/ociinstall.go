@@ -96,7 +96,7 @@ func (s *Store) installOCI(ctx context.Context, img *oci.Image, about OCI, progr
 	if len(about.Names) > 0 {
 		name = about.Names[0]
 	}
-	f, err := s.merge(ctx, img, func(p Progress) { p.Image = name; progress(p) })
+	f, err := s.merge(ctx, img, s.admitSpace, func(p Progress) { p.Image = name; progress(p) })
 	if err != nil {
 		return Image{}, err
 	}
@@ -119,8 +119,8 @@ func (m *merged) discard() {
 	_ = os.Remove(m.path)
 }
 
-// merge has the layers of an image become one in the stage.
-func (s *Store) merge(ctx context.Context, img *oci.Image, progress func(Progress)) (*merged, error) {
+// merge has the layers of an image become one in the stage, when admit has room for it.
+func (s *Store) merge(ctx context.Context, img *oci.Image, admit func(size, have int64) error, progress func(Progress)) (*merged, error) {
 	m := &merged{path: filepath.Join(s.stage(), img.Digest.Hex()+mergeSuffix)}
 	err := s.step("open merge")
 	if err == nil {
@@ -134,7 +134,12 @@ func (s *Store) merge(ctx context.Context, img *oci.Image, progress func(Progres
 	}
 	progress(Progress{Phase: PhaseMerge})
 	if err == nil {
-		m.Merged, err = oci.Merge(ctx, img.Layers, stepFile{m.File, s}, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error { return s.room(m.File, size) })
+		m.Merged, err = oci.Merge(ctx, img.Layers, stepFile{m.File, s}, oci.Limits{Bytes: s.layerLimit()}, func(size int64) error {
+			if err := admit(size, 0); err != nil {
+				return err
+			}
+			return s.room(m.File, size)
+		})
 		err = diskError("merge layers", err)
 	}
 	if err == nil {
@@ -148,11 +153,8 @@ func (s *Store) merge(ctx context.Context, img *oci.Image, progress func(Progres
 	return m, nil
 }
 
-// room refuses an image for which there is none, and takes it for one that has it.
+// room takes the blocks for an image.
 func (s *Store) room(f *os.File, size int64) error {
-	if err := s.admitSpace(size, 0); err != nil {
-		return err
-	}
 	err := s.step("reserve merge")
 	if err == nil {
 		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)

@@ -63,7 +63,7 @@ func (s *Store) remerge(ctx context.Context, r *record, img *oci.Image, progress
 	if img.Digest != r.Digest {
 		return 0, bundle.Reject(bundle.ErrDigest, "the registry gives image %v for %v", img.Digest, r.Digest)
 	}
-	m, err := s.merge(ctx, img, progress)
+	m, err := s.merge(ctx, img, s.onDisk, progress)
 	if err != nil {
 		return 0, err
 	}

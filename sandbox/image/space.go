@@ -18,6 +18,11 @@ func (s *Store) admitSpace(size, have int64) error {
 				size, used, limit, used+size-limit)
 		}
 	}
+	return s.onDisk(size, have)
+}
+
+// onDisk is the part of admitSpace that asks the disk alone: for what takes the place of an installed image.
+func (s *Store) onDisk(size, have int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.cfg.Dir, &st); err != nil {
 		return fmt.Errorf("ask for free space: %w", err)
