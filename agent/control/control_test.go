@@ -190,3 +190,13 @@ func TestARefusalIsTheReasonAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestAProgramThatCannotBeRunSaysWhyAndNoMore(t *testing.T) {
+	t.Parallel()
+	c := serve(t, Config{Exec: func(context.Context, string, ExecRequest, Streams) (int, error) {
+		return 0, fmt.Errorf("module m is not in the deployment: %w", ErrNotFound)
+	}})
+	if _, err := c.Exec(t.Context(), "m", ExecRequest{Args: []string{"ls"}}, Streams{}); err == nil || err.Error() != "module m is not in the deployment" {
+		t.Errorf("got %v", err)
+	}
+}

@@ -91,7 +91,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	})
 	_ = stdin.Close() // what is still typed is for nobody
 	if err != nil {
-		err = out.write(frameFault, []byte(err.Error()))
+		err = out.write(frameFault, []byte(words(err)))
 	} else {
 		err = out.write(frameExit, binary.BigEndian.AppendUint32(nil, uint32(code)))
 	}

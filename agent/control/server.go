@@ -263,6 +263,15 @@ func (f *flushing) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// words are what an error says, without its kind, which is for programs.
+func words(err error) string {
+	message := err.Error()
+	for _, kind := range []error{ErrNotFound, ErrRefused} {
+		message = strings.TrimSuffix(message, ": "+kind.Error())
+	}
+	return message
+}
+
 func (s *Server) answer(w http.ResponseWriter, doc any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
@@ -274,11 +283,7 @@ func (s *Server) answer(w http.ResponseWriter, doc any, err error) {
 			code = http.StatusConflict
 		}
 		w.WriteHeader(code)
-		message := err.Error() // the code of the answer says what kind it is
-		for _, kind := range []error{ErrNotFound, ErrRefused} {
-			message = strings.TrimSuffix(message, ": "+kind.Error())
-		}
-		doc = fault{Message: message}
+		doc = fault{Message: words(err)} // the code of the answer says what kind it is
 	}
 	if err := json.NewEncoder(w).Encode(doc); err != nil {
 		s.cfg.Logger.Debug("control answer not delivered", "err", err)
