@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,184 +17,6 @@ const (
 	device  = "edge1"
 	hubHost = "hub.sandpiper.test"
 )
-
-// module is one of the four of the demo.
-type module struct {
-	name     string
-	kind     string   // native or sandbox
-	args     []string // of the bundle
-	memory   string
-	hostView bool
-	env      []string
-	period   int // milliseconds between two messages; 0 = the module's own
-}
-
-// buildBundles makes, builds and signs a bundle for each module whose packages are there.
-func (s *stage) buildBundles(ctx context.Context) error {
-	key := filepath.Join(s.work, "release.key")
-	if _, err := s.tool(ctx, "sandpiper-bundle", "keygen", "-o", key); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Join(s.work, "bundles"), 0o755); err != nil {
-		return err
-	}
-	type candidate struct {
-		module
-		fill func(dir string) error // nil: --go
-	}
-	copyTree := func(name string) func(string) error {
-		return func(dir string) error { return os.CopyFS(dir, os.DirFS(filepath.Join(s.source, name))) }
-	}
-	list := []candidate{
-		{module{name: "shell", kind: "native", args: []string{"/bin/sh", "/app/main.sh"}, hostView: true}, copyTree("shell")},
-		{module{name: "gauge", kind: "sandbox"}, nil},
-	}
-	node := filepath.Join(s.sdk, "node", "node_modules")
-	if _, err := os.Stat(filepath.Join(node, "azure-iot-device-mqtt")); err != nil {
-		s.leftOut = append(s.leftOut, "javascript: "+s.absent(node, "the npm packages azure-iot-device and azure-iot-device-mqtt"))
-	} else {
-		list = append(list, candidate{module{name: "javascript", kind: "native", args: []string{"/usr/bin/node", "/app/main.js"}, memory: "256MiB", hostView: true}, func(dir string) error {
-			return errors.Join(copyTree("javascript")(dir), copyPackages(node, filepath.Join(dir, "node_modules"), "azure-iot-device", "azure-iot-device-mqtt"))
-		}})
-	}
-	python := filepath.Join(s.sdk, "python")
-	if _, err := os.Stat(filepath.Join(python, "azure", "iot", "device")); err != nil {
-		s.leftOut = append(s.leftOut, "python: "+s.absent(python, "the package azure-iot-device"))
-	} else {
-		list = append(list, candidate{module{name: "python", kind: "native", args: []string{"/usr/bin/python3", "-u", "/app/main.py"}, hostView: true, env: []string{"PYTHONPATH=/app/packages", "PYTHONDONTWRITEBYTECODE=1"}}, func(dir string) error {
-			return errors.Join(copyTree("python")(dir), os.CopyFS(filepath.Join(dir, "packages"), os.DirFS(python)))
-		}})
-	}
-	for _, c := range list {
-		args := []string{"build", "-o", s.bundle(c.name), "--name", c.name, "--version", "1.0.0", "--sequence", "1", "--key", key}
-		for _, a := range c.args {
-			args = append(args, "--arg", a)
-		}
-		for _, e := range c.env {
-			args = append(args, "--env", e)
-		}
-		if c.hostView {
-			args = append(args, "--host-view")
-		}
-		if c.fill == nil {
-			args = append(args, "--go", "./scripts/demo/modules/"+c.name)
-		} else {
-			dir := filepath.Join(s.work, "files", c.name)
-			if err := os.MkdirAll(dir, 0o755); err != nil {
-				return err
-			}
-			if err := c.fill(dir); err != nil {
-				return fmt.Errorf("files of %s: %w", c.name, err)
-			}
-			args = append(args, dir)
-		}
-		if _, err := s.tool(ctx, "sandpiper-bundle", args...); err != nil {
-			return err
-		}
-		s.modules = append(s.modules, c.module)
-	}
-	for _, left := range s.leftOut {
-		s.say("LEFT OUT: %s", left)
-	}
-	return nil
-}
-
-func (s *stage) bundle(name string) string { return filepath.Join(s.work, "bundles", name+".spb") }
-
-func (s *stage) hubDir() string { return filepath.Join(s.work, "hub") }
-
-func (s *stage) hubTool(ctx context.Context, args ...string) ([]byte, error) {
-	return s.tool(ctx, "sandpiper-hub", append([]string{"--dir", s.hubDir()}, args...)...)
-}
-
-// startHub starts the hub on loopback ports of its own, creates the device, and puts the link that can be cut in front of MQTT.
-func (s *stage) startHub(ctx context.Context) error {
-	ports, err := freePorts(2)
-	if err != nil {
-		return err
-	}
-	s.hubMQTT, s.hubHTTPS = ports[0], ports[1]
-	if s.hub, err = s.spawn("sandpiper-hub", "--dir", s.hubDir(), "serve", "--host", hubHost, "--mqtt", s.hubMQTT, "--https", s.hubHTTPS, "--bundles", filepath.Join(s.work, "bundles")); err != nil {
-		return err
-	}
-	var connection []byte
-	if err := until(ctx, 20*time.Second, "the hub answers", func() (bool, error) {
-		connection, err = s.hubTool(ctx, "device", "create", device)
-		return err == nil, err
-	}); err != nil {
-		return err
-	}
-	if s.link, err = newLink(s.hubMQTT); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(s.work, "connection-string"), connection, 0o600); err != nil {
-		return err
-	}
-	return s.followEvents()
-}
-
-func freePorts(n int) ([]string, error) {
-	var list []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		list = append(list, l.Addr().String())
-	}
-	return list, nil
-}
-
-// event is what the demo reads of the hub's event log.
-type event struct {
-	Module     string            `json:"moduleId"`
-	System     map[string]string `json:"systemProperties"`
-	Properties map[string]string `json:"properties"`
-}
-
-func (l *ledger) take(line []byte) {
-	var e event
-	if json.Unmarshal(line, &e) == nil {
-		l.add(e.Module, e.System["$.mid"], e.Properties["phase"])
-	}
-}
-
-// followEvents counts the hub's events as they are stored.
-func (s *stage) followEvents() error {
-	s.events = newLedger()
-	cmd := exec.Command(filepath.Join(s.bin, "sandpiper-hub"), "--dir", s.hubDir(), "events", "--follow", "--json")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.follow = cmd
-	go func() {
-		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			s.events.take(lines.Bytes())
-		}
-	}()
-	return nil
-}
-
-// readEvents reads the hub's event log from its beginning.
-func (s *stage) readEvents(ctx context.Context) (*ledger, error) {
-	raw, err := s.hubTool(ctx, "events", "--json", "--device", device)
-	if err != nil {
-		return nil, err
-	}
-	book := newLedger()
-	for line := range bytes.Lines(raw) {
-		book.take(line)
-	}
-	return book, nil
-}
 
 // startAgent starts the agent with a configuration as a technician would write it.
 func (s *stage) startAgent(ctx context.Context) error {
@@ -413,14 +231,6 @@ func pss(pid int) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no Pss of process %d", pid)
-}
-
-// absent says why packages are not in folder, and what to do.
-func (s *stage) absent(folder, what string) string {
-	if _, err := os.Stat(s.sdk); err != nil {
-		return what + ": " + s.sdk + " is not there; run `make setup` first"
-	}
-	return what + ": not in " + folder + "; `make setup` said why when it could not bring them"
 }
 
 // thousand waits until the hub holds so many messages: a ledger of few would show little.
