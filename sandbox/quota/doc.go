@@ -12,7 +12,8 @@
 //
 // Nothing here starts a goroutine. What a power cut leaves: a file that was not
 // finished has another name and is made anew; a directory whose file is not
-// mounted is empty, and Bound mounts it before the module begins.
+// mounted is empty, and Bound mounts it before the module begins, repaired by e2fsck
+// where the device has it.
 //
 // The one trap: the loop file needs mkfs.ext4 on the device, once per directory.
 // Without either means the error is [ErrUnbounded], which says why.

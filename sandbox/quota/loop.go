@@ -24,12 +24,13 @@ const (
 	minLoop      = 1 << 20
 	minJournal   = 16 << 20
 	mkfsPatience = time.Minute
+	fsckPatience = 5 * time.Minute
 )
 
 // makeLoop makes the file with an empty file system. Its blocks are taken when
 // they are written.
 func makeLoop(dir string, bytes int64) error {
-	mkfs, err := findMkfs()
+	mkfs, err := find("mkfs.ext4")
 	if err != nil {
 		return err
 	}
@@ -60,27 +61,66 @@ func makeLoop(dir string, bytes int64) error {
 	return os.Rename(fresh, imageOf(dir))
 }
 
-// findMkfs looks where systems keep it; an agent's PATH may not have it.
-func findMkfs() (string, error) {
+// find looks where systems keep a tool; an agent's PATH may not have it.
+func find(tool string) (string, error) {
 	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin"} {
-		if st, err := os.Stat(dir + "/mkfs.ext4"); err == nil && st.Mode().IsRegular() {
-			return dir + "/mkfs.ext4", nil
+		if st, err := os.Stat(dir + "/" + tool); err == nil && st.Mode().IsRegular() {
+			return dir + "/" + tool, nil
 		}
 	}
-	return "", errors.New("this device has no mkfs.ext4 (e2fsprogs)")
+	return "", fmt.Errorf("this device has no %s (e2fsprogs)", tool)
 }
 
-// mountLoop mounts the file on its directory. The kernel frees the loop device
-// with the mount.
+// repair puts a file system right that a power cut or a disk left wrong: first what is safe, and where that is not enough all there is, as
+// nobody is there to be asked.
+func repair(image string) error {
+	fsck, err := find("e2fsck")
+	if err != nil {
+		return err
+	}
+	const uncorrected = 4 // and more: exit codes of e2fsck
+	ctx, cancel := context.WithTimeout(context.Background(), fsckPatience)
+	defer cancel()
+	for _, how := range [][]string{{"-p"}, {"-f", "-y"}} {
+		out, failed := exec.CommandContext(ctx, fsck, append(how, image)...).CombinedOutput()
+		code, ran := errors.AsType[*exec.ExitError](failed)
+		if failed == nil || ran && code.ExitCode() >= 0 && code.ExitCode() < uncorrected {
+			return nil
+		}
+		text := strings.Join(strings.Fields(string(out)), " ")
+		err = fmt.Errorf("%s %s: %w: %.200s", fsck, image, failed, text)
+	}
+	return err
+}
+
+// mountLoop mounts the file on its directory, repaired if it has to be: one without a
+// journal is looked at each time, which costs a clean one nothing.
 func mountLoop(dir string) error {
 	f, err := os.OpenFile(imageOf(dir), os.O_RDWR|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := loop.Alone(f); err != nil {
+	if err := loop.Alone(f); err != nil { // else it would be repaired under somebody's hands
 		return err
 	}
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	looked := st.Size() < minJournal && repair(f.Name()) == nil // without the tool the kernel takes it as it is
+	err = mountImage(f, dir)
+	if looked || !errors.Is(err, unix.EUCLEAN) && !errors.Is(err, unix.EFSBADCRC) {
+		return err
+	}
+	if failed := repair(f.Name()); failed != nil {
+		return fmt.Errorf("%w; %w", err, failed)
+	}
+	return mountImage(f, dir)
+}
+
+// mountImage mounts it as it is. The kernel frees the loop device with the mount.
+func mountImage(f *os.File, dir string) error {
 	device, err := loop.Bind(f, f.Name(), false)
 	if err != nil {
 		return err

@@ -353,3 +353,46 @@ func TestWithoutAnyMeansTheReasonsAreNamed(t *testing.T) {
 		t.Errorf("got %v, want what is lacking and where", err)
 	}
 }
+
+func TestALoopFileThatWasDamagedIsRepaired(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	for name, bytes := range map[string]int64{"without a journal": 4 << 20, "with one": 32 << 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := withoutProjects(t)
+			if means, err := quota.Bound(dir, bytes, 4725); err != nil || means != quota.Loop {
+				skip(t, "LOOP FILES HERE: %s %v", means, err)
+			}
+			t.Cleanup(func() { _ = quota.Release(dir) })
+			if err := os.WriteFile(filepath.Join(dir, "kept"), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := quota.Release(dir); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(dir+".img", os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var head [32]byte
+			if _, err := f.ReadAt(head[:], 1024); err != nil { // the superblock
+				t.Fatal(err)
+			}
+			block := int64(1024) << head[24] // s_log_block_size
+			// The checksum of the first group's descriptor, which lies in the block behind the superblock's.
+			if _, err := f.WriteAt([]byte{0xde, 0xad}, (1024/block+1)*block+0x1e); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := quota.Bound(dir, bytes, 4725); err != nil {
+				t.Fatal(err)
+			}
+			if raw, err := os.ReadFile(filepath.Join(dir, "kept")); err != nil || string(raw) != "x" {
+				t.Errorf("got %q, %v, want what was there", raw, err)
+			}
+		})
+	}
+}

@@ -37,7 +37,7 @@ class Board:
 
     def need(self):
         """The board itself, if it is fetched."""
-        if not self.kernel or not (self.dir / "e2fs").exists():  # it came last: an older cache has none
+        if not self.kernel or not (self.dir / "e2fs/e2fsck").exists():  # it came last: an older cache has none
             raise Trouble(f"board {self.name} is not fetched, or by an older lab; run: make lab-fetch LAB_BOARDS={self.name}", 3)
         return self
 

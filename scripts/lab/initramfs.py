@@ -100,7 +100,8 @@ def write(board, path):
         a.copy("bin/bash", (board.dir / "bash").resolve())
         a.link("sbin/modprobe", "../bin/busybox")
         a.copy("lab/e2fs", (board.dir / "e2fs").resolve())
-        a.entry("sbin/mkfs.ext4", 0o100755, b'#!/bin/sh\nexec /lab/e2fs/ld.so --library-path /lab/e2fs /lab/e2fs/mke2fs -t ext4 "$@"\n')
+        for name, tool in {"mkfs.ext4": b"mke2fs -t ext4", "e2fsck": b"e2fsck"}.items():
+            a.entry("sbin/" + name, 0o100755, b'#!/bin/sh\nexec /lab/e2fs/ld.so --library-path /lab/e2fs /lab/e2fs/' + tool + b' "$@"\n')
         a.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
         a.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
         a.text("etc/hosts", "127.0.0.1 localhost\n10.0.2.2 host hub.sandpiper.test\n")

@@ -13,9 +13,9 @@ import apt
 import boards
 import fixtures
 
-# mke2fs and the libraries of it, beside a C library: a board bounds a module's directory by a file with a file system
+# mke2fs, e2fsck and their libraries, the C library too: a board bounds a module's directory by a file with a file system
 E2FS = ["e2fsprogs", "libext2fs2", "libcom-err2", "libblkid1", "libuuid1", "libc6"]
-E2FS_FILES = ["mke2fs", "libext2fs.so.2", "libcom_err.so.2", "libblkid.so.1", "libuuid.so.1", "libe2p.so.2", "libc.so.6"]
+E2FS_FILES = ["e2fsck", "mke2fs", "libext2fs.so.2", "libcom_err.so.2", "libblkid.so.1", "libuuid.so.1", "libe2p.so.2", "libc.so.6"]
 HOST_TOOLS = {"dpkg-deb": "dpkg", "make": "make", "xz": "xz-utils", "fdtput": "device-tree-compiler"}
 
 
@@ -25,7 +25,7 @@ def say(text):
 
 def complete(board):
     extra = board.dir / "extra" / (".ok-" + fixtures.recipe())
-    return bool(board.kernel) and extra.exists() and all((board.dir / name).exists() for name in ("vmlinuz", "e2fs"))
+    return bool(board.kernel) and extra.exists() and all((board.dir / name).exists() for name in ("vmlinuz", "e2fs/e2fsck"))
 
 
 def fetch(names, refresh):
@@ -87,8 +87,8 @@ def bring(board, foreign, host):
 
 
 def gather(foreign, into):
-    """Puts mke2fs, its loader (ld.so) and its libraries into one folder."""
-    if (into / "ld.so").exists():
+    """Puts mke2fs and e2fsck, their loader (ld.so) and libraries into one folder."""
+    if (into / "ld.so").exists() and (into / "e2fsck").exists():
         return
     tree = into.parent / (into.name + ".deb")
     for package in E2FS:
