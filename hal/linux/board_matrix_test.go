@@ -23,17 +23,20 @@ func TestBoardPulseOfAKilledAgentIsEndedByTheNext(t *testing.T) {
 	newHousehold(t, linePin(t, "")).pulse()
 }
 
-// boardPWM is channel 0 of the first controller that the board has.
+// pwmTrace is where the lab's controller tells what its first channel put out.
+const pwmTrace = "/sys/module/lab_pwm/parameters/trace"
+
+// boardPWM is channel 0 of the lab's controller, which remembers each time that its output began and ended.
 func boardPWM(t *testing.T, _ string) matrixPin {
 	t.Helper()
-	chips := host{}.pwmChips()
-	if len(chips) == 0 {
-		t.Skip("SKIPPED: this board has no PWM controller; TestKillMatrixOfModuleAgentAndWarden has the column on a made /sys")
+	onBoard(t, "lab_pwm")
+	c, err := host{}.findPWM("", "lab-pwm")
+	if err != nil {
+		t.Fatal(err)
 	}
-	c := pwmChip{chips[0]}
 	p, err := c.openPWM(0, time.Millisecond, false)
 	if err != nil {
-		t.Skipf("SKIPPED: channel 0 of %s: %v", c, err)
+		t.Fatal(err)
 	}
 	if err := p.set(0); err != nil {
 		t.Fatal(err)
@@ -42,8 +45,19 @@ func boardPWM(t *testing.T, _ string) matrixPin {
 		_ = p.set(0)
 		_ = p.Close()
 	})
+	put(t, pwmTrace, "-") // from here on
 	t.Setenv(matrixPWMVar, c.parent)
-	return matrixPin{name: "heater", start: []string{"off"}, on: "on", off: "off", keeps: true, of: writesTo(t, p.dir+"/duty_cycle")}
+	return matrixPin{name: "heater", on: "on", off: "off", keeps: true, of: func() (list []string) {
+		for _, c := range line(t, pwmTrace) {
+			switch c {
+			case '1':
+				list = append(list, "on")
+			case '0':
+				list = append(list, "off")
+			}
+		}
+		return list
+	}}
 }
 
 func TestBoardKillMatrixOfAPWMChannel(t *testing.T) {
