@@ -66,6 +66,9 @@ const (
 func TestAfterEachRowOfTheAttackListTheActiveModuleRunsOn(t *testing.T) {
 	t.Parallel()
 	asRoot(t)
+	if os.Getenv("LAB") == "1" && os.Getenv("LAB_TEST_ATTACK") == "" {
+		t.Skip("SKIPPED on an emulated board, where making 400 rows takes longer than a boot may: LAB_TEST_ATTACK=1 LAB_TIMEOUT=1200 asks for it")
+	}
 	dir := t.TempDir()
 	mux := http.NewServeMux()
 	srv := httptest.NewUnstartedServer(mux)
@@ -331,7 +334,7 @@ func (v *victim) afterEachRow(id string) {
 		v.t.Errorf("%s: floors are %v, want none", id, v.store.floors.Modules)
 	}
 	peak := v.peak()
-	if peak > mostResident {
+	if peak > mostResident && !raced {
 		v.t.Errorf("%s: %d bytes were resident, want at most %d", id, peak, mostResident)
 	}
 	if peak > v.largest {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -211,7 +212,7 @@ func repaired(t *testing.T, d *verityDisk, s *Store, img Image, file string, wan
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Unmount(t.Context(), img); err != nil {
+		if err := s.Unmount(context.WithoutCancel(t.Context()), img); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,0 +1,5 @@
+//go:build race
+
+package image
+
+const raced = true // its own memory is several times that of the program
