@@ -9,12 +9,14 @@ func TestAPinThatIsWronglyConfiguredIsNamedWithItsLine(t *testing.T) {
 	t.Parallel()
 	const relay = "[hal]\nbackend = \"sim\"\n[[hal.line]]\nname = \"relay-1\"\nchip = \"c\"\nline = \"GPIO17\"\ndirection = \"out\"\nallow = [\"pump\"]\n"
 	for name, c := range map[string]struct{ text, want string }{
-		"no safe value":     {relay, "config.toml:3: hal.line.0.safe: missing"},
-		"two of one name":   {relay + "safe = 0\n[[hal.line]]\nname = \"relay-1\"\nchip = \"c\"\noffset = 1\ndirection = \"in\"\n", `config.toml:11: hal.line.1.name: "relay-1" is the name of another`},
-		"two of one line":   {relay + "safe = 0\n[[hal.line]]\nname = \"x\"\nchip = \"c\"\nline = \"GPIO17\"\ndirection = \"in\"\n", "config.toml:10: hal.line.1: relay-1 and x both claim line GPIO17 of c"},
-		"an unknown word":   {relay + "safe = 0\nbias = \"up\"\n", `config.toml:10: hal.line.0.bias: "up"; want as-is, disabled, pull-up, pull-down`},
-		"an unknown key":    {relay + "safe = 0\ncolour = 1\n", `unknown key "hal.line.colour"; known here: active_low, allow`},
-		"a reserved i2c id": {"[[hal.i2c]]\nadapter = \"i2c@1\"\ndevice = [{name=\"a\", addr=0x78}]\n", "hal.i2c.0.device.0.addr: 0x78; want 0x08 to 0x77"},
+		"no safe value":         {relay, "config.toml:3: hal.line.0.safe: missing"},
+		"two of one name":       {relay + "safe = 0\n[[hal.line]]\nname = \"relay-1\"\nchip = \"c\"\noffset = 1\ndirection = \"in\"\n", `config.toml:11: hal.line.1.name: "relay-1" is the name of another`},
+		"two of one line":       {relay + "safe = 0\n[[hal.line]]\nname = \"x\"\nchip = \"c\"\nline = \"GPIO17\"\ndirection = \"in\"\n", "config.toml:10: hal.line.1: relay-1 and x both claim line GPIO17 of c"},
+		"an unknown word":       {relay + "safe = 0\nbias = \"up\"\n", `config.toml:10: hal.line.0.bias: "up"; want as-is, disabled, pull-up, pull-down`},
+		"a release of none":     {relay + "safe = 0\nsim = {release = \"float\"}\n", `config.toml:10: hal.line.0.sim: "float"; want input, keep, pull`},
+		"a replay of the board": {"[hal]\nreplay = \"x\"\n[[hal.line]]\nname = \"a\"\nchip = \"c\"\noffset = 1\ndirection = \"in\"\n", `hal.replay: a recording is played on a simulated board`},
+		"an unknown key":        {relay + "safe = 0\ncolour = 1\n", `unknown key "hal.line.colour"; known here: active_low, allow`},
+		"a reserved i2c id":     {"[[hal.i2c]]\nadapter = \"i2c@1\"\ndevice = [{name=\"a\", addr=0x78}]\n", "hal.i2c.0.device.0.addr: 0x78; want 0x08 to 0x77"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -267,6 +267,10 @@ func (b *build) line(at string, l *LineConfig) {
 	b.choice(at+".bias", l.Bias, "as-is", "disabled", "pull-up", "pull-down")
 	b.choice(at+".edges", l.Edges, "rising", "falling", "both")
 	b.choice(at+".initial", l.Initial, "safe", "keep")
+	if l.Sim != nil {
+		b.choice(at+".sim", l.Sim.Wave, "sine")
+		b.choice(at+".sim", l.Sim.Release, "input", "keep", "pull")
+	}
 	if l.Direction != "in" && l.Direction != "out" {
 		b.fail(at+".direction", "%.32q; want in or out", l.Direction)
 	}

@@ -393,6 +393,11 @@ type Status struct {
 	Write bool   `json:"write"`
 	Unit  string `json:"unit,omitempty"`
 	State string `json:"state"` // ok, stuck, gone, busy, leased, unmediated
+
+	Limits []float64 `json:"limits,omitempty"`  // least and most of a value; none = a line's 0 and 1, or nobody set them
+	Rate   Rate      `json:"rate,omitempty"`    // operations a second
+	MaxOn  float64   `json:"max_on,omitempty"`  // seconds away from safe
+	Lease  float64   `json:"deadman,omitempty"` // seconds
 }
 
 // List gives what is granted to a module, in order of names; all resources for who = "".
@@ -407,6 +412,12 @@ func (s *Server) List(who string) []Status {
 		st := Status{Name: name, Kind: t.Kind, Unit: t.Unit, State: t.state, Read: true, Write: t.writable()}
 		if g != nil {
 			st.Read, st.Write = g.Read, g.Write
+			st.Rate, st.Lease = g.Rate, g.Deadman.Seconds()
+		}
+		if st.MaxOn = t.Limits.MaxOn.Seconds(); t.Limits.Min != 0 || t.Limits.Max != 0 {
+			st.Limits = []float64{t.Limits.Min, t.Limits.Max}
+		} else if t.PWM != nil && t.PWM.MaxDuty > 0 {
+			st.Limits = []float64{0, t.PWM.MaxDuty}
 		}
 		switch {
 		case t.worker.isStuck():

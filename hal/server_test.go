@@ -230,3 +230,45 @@ func run(t *testing.T, s *hal.Server) (end func()) {
 		}
 	}
 }
+
+func TestAModuleReadsItsLimitsWhereItReadsItsRights(t *testing.T) {
+	t.Parallel()
+	zero := 0.0
+	fan := hal.Resource{Name: "fan", Kind: hal.KindPWM, Bus: "pwm", Safe: &zero, Allow: []string{"*"}, Limits: hal.Limits{MaxOn: time.Minute}, PWM: &hal.PWMPart{MaxDuty: 0.8, Period: time.Millisecond}}
+	level := hal.Resource{Name: "level", Kind: hal.KindSensor, Bus: "iio", Allow: []string{"*"}, Limits: hal.Limits{Min: -40, Max: 125}, Sensor: &hal.SensorPart{}}
+	s, err := hal.New(hal.ServerConfig{Resources: []hal.Resource{fan, level}, Backend: hal.NewSim()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Grant("a", []hal.Grant{{Name: "fan", Write: true, Rate: 5, Deadman: 2 * time.Second}, {Name: "level", Read: true}}); err != nil {
+		t.Fatal(err)
+	}
+	list := s.List("a")
+	if st := list[0]; !slices.Equal(st.Limits, []float64{0, 0.8}) || st.Rate != 5 || st.MaxOn != 60 || st.Lease != 2 {
+		t.Errorf("got %+v", st)
+	}
+	if st := list[1]; !slices.Equal(st.Limits, []float64{-40, 125}) || st.Rate != 0 || st.MaxOn != 0 || st.Lease != 0 {
+		t.Errorf("got %+v", st)
+	}
+}
+
+func TestASimulatedOutputFallsToItsPullWhenItIsReleased(t *testing.T) {
+	t.Parallel()
+	for release, want := range map[string]float64{"": 1, "keep": 1, "input": 0, "pull": 0} {
+		sim, r := hal.NewSim(), board()[0]
+		r.Sim = &hal.Wave{Release: release}
+		dev, err := sim.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dev.(hal.Line).Set(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if err := dev.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if trace := sim.Trace(r.Name); trace[len(trace)-1] != want {
+			t.Errorf("release %q: got trace %v, want it to end at %v", release, trace, want)
+		}
+	}
+}

@@ -202,11 +202,18 @@ type simDevice struct {
 	pin *pin
 }
 
-// Close lets go: an output line falls back to an input, unless it is said to keep its level.
+// Close lets go: an output keeps its level, or its pull decides where release says so.
 func (d simDevice) Close() error {
 	d.sim.mu.Lock()
 	defer d.sim.mu.Unlock()
 	d.pin.open = false
+	if w := d.r.Sim; w != nil && d.r.Output() && (w.Release == "input" || w.Release == "pull") {
+		level := 0.0
+		if d.r.Line != nil && d.r.Line.Bias == "pull-up" {
+			level = 1
+		}
+		d.sim.driveLocked(d.r.Name, level)
+	}
 	return nil
 }
 
