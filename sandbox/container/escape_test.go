@@ -38,10 +38,11 @@ func TestModuleCannotOverwriteTheRuntimesBinary(t *testing.T) {
 			s := spec(t, "overwrite")
 			s.Args = []string{"/proc/self/exe", "as-probe", "reopen"}
 			i := start(t, r, s)
-			if got := i.line(); got != "the runtime opened for writing: read-only file system" && got != "the runtime opened for writing: text file busy" {
+			// Through overlayfs it is a read-only file system; a copy in memory, where there is none, cannot even be read.
+			if got := i.line(); !refused(strings.TrimPrefix(got, "the runtime opened for writing: ")) {
 				t.Errorf("got %q, want a refusal", got)
 			}
-			if got := i.line(); !strings.HasSuffix(got, ": Read-only file system") {
+			if got := i.line(); !reopened(got) {
 				t.Errorf("after it ended: got %q, want a read-only file system", got)
 			}
 			i.wait()
@@ -53,7 +54,7 @@ func TestModuleCannotOverwriteTheRuntimesBinary(t *testing.T) {
 			i.line()
 			var out bytes.Buffer
 			_, err := i.Instance.(sandbox.Execer).Exec(t.Context(), sandbox.Command{Args: []string{"/proc/self/exe", "as-probe", "reopen"}, Stdout: &out, Stderr: &out})
-			if err == nil && !strings.HasSuffix(strings.TrimSpace(out.String()), ": Read-only file system") {
+			if err == nil && !reopened(strings.TrimSpace(out.String())) {
 				t.Errorf("exec: got %q, want a read-only file system", out.String())
 			}
 		})
@@ -61,6 +62,15 @@ func TestModuleCannotOverwriteTheRuntimesBinary(t *testing.T) {
 	if checksum(t, exe) != before {
 		t.Error("the runtime's binary was changed")
 	}
+}
+
+func refused(why string) bool {
+	return why == unix.EROFS.Error() || why == unix.ETXTBSY.Error() || why == unix.EACCES.Error()
+}
+
+// reopened tells whether a try to write to the runtime through a descriptor was refused.
+func reopened(line string) bool {
+	return strings.HasSuffix(line, ": Read-only file system") || strings.HasSuffix(line, "the runtime opened for reading: "+unix.EACCES.Error())
 }
 
 // reopenMain runs as the runtime's own binary inside, and leaves it open for a
@@ -73,6 +83,7 @@ func reopenMain() int {
 	_, _ = fmt.Fprintf(os.Stdout, "the runtime opened for writing: %v\n", errors.Unwrap(err))
 	fd, err := unix.Open("/proc/self/exe", unix.O_RDONLY, 0)
 	if err != nil {
+		_, _ = fmt.Fprintf(os.Stdout, "the runtime opened for reading: %v\n", err)
 		return 1
 	}
 	script := "exec 2>&1; : >> /proc/self/fd/" + strconv.Itoa(fd)
