@@ -256,9 +256,6 @@ func halSafe(_ *pins, s size) ([]row, error) {
 		return nil, err
 	}
 	defer y.close()
-	if err := os.Mkdir(filepath.Join(y.dir, "app"), 0o755); err != nil {
-		return nil, err
-	}
 	module := y.module("/bin/sleep")
 	module.Args = append(module.Args, "60")
 	own, err := y.starting("safe", "safe", module)
