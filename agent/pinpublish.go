@@ -32,7 +32,6 @@ type pinPublish struct {
 const (
 	leastEvery   = 10 * time.Millisecond
 	maxPinBatch  = 1000
-	maxPinQueue  = 4096            // samples that wait for the store
 	pinRetryTime = 5 * time.Second // until what is gone or busy is tried again
 )
 
@@ -84,8 +83,8 @@ type pinSample struct {
 	V      *float64 `json:"v,omitempty"`
 	T      float64  `json:"t"` // seconds since 1970
 	Bad    string   `json:"bad,omitempty"`
-	Seq    uint64   `json:"seq,omitempty"` // of an edge
-	Lost   uint64   `json:"lost,omitempty"`
+	Seq    uint64   `json:"seq,omitempty"`  // of an edge
+	Lost   uint64   `json:"lost,omitempty"` // samples that are gone before this one
 	Merged uint64   `json:"merged,omitempty"`
 }
 
@@ -106,31 +105,6 @@ func (m *pinModule) send(ctx context.Context, output string, list []pinSample) e
 	return err
 }
 
-// pinOutbox keeps what the store does not take at the moment, the newest of it.
-type pinOutbox struct {
-	m      *pinModule
-	output string
-	list   []pinSample
-	ill    bool
-}
-
-func (o *pinOutbox) flush(ctx context.Context) {
-	if len(o.list) == 0 {
-		return
-	}
-	if err := o.m.send(ctx, o.output, o.list); err != nil {
-		if !o.ill && ctx.Err() == nil {
-			o.m.a.log.Warn("readings not stored, they are kept and tried again", "module", o.m.name, "err", err)
-		}
-		o.ill = true
-		if n := len(o.list) - maxPinQueue; n > 0 {
-			o.list = o.list[:copy(o.list, o.list[n:])]
-		}
-		return
-	}
-	o.list, o.ill = o.list[:0], false
-}
-
 // pinLast is what was published last of one name.
 type pinLast struct {
 	value float64
@@ -146,7 +120,7 @@ func (m *pinModule) poll(ctx context.Context, p pinPublish) {
 	_, _ = fmt.Fprint(h, m.name, p.Output, p.Read) // a hash takes everything
 	next := time.Now().Truncate(every).Add(time.Duration(h.Sum64() % uint64(every)))
 	last := make(map[string]pinLast, len(p.Read))
-	box := pinOutbox{m: m, output: p.Output}
+	box := m.outbox(p.Output)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for periods := 0; ; {
@@ -164,7 +138,7 @@ func (m *pinModule) poll(ctx context.Context, p pinPublish) {
 				box.list = append(box.list, s)
 			}
 		}
-		if periods++; periods >= p.Batch {
+		if periods++; periods >= p.Batch || len(box.list) >= maxPinQueue {
 			periods = 0
 			box.flush(ctx)
 		}
@@ -199,30 +173,50 @@ func (m *pinModule) sample(ctx context.Context, p pinPublish, name string, last 
 
 // watch publishes each edge, or with a least interval the newest of those that came in it.
 func (m *pinModule) watch(ctx context.Context, p pinPublish) {
-	box := pinOutbox{m: m, output: p.Output}
+	box := m.outbox(p.Output)
 	for ctx.Err() == nil {
 		w, err := m.a.hal.Watch(ctx, m.name, p.Watch, 0)
-		for err == nil {
-			var events [64]hal.Event
-			var n int
-			if n, err = w.Next(ctx, events[:]); n == 0 {
-				break
-			}
-			if p.MinInterval > 0 {
-				events[0], n = events[n-1], 1
-			}
-			for _, e := range events[:n] {
-				box.list = append(box.list, sampleOf(p.Watch, e))
-			}
-			box.flush(ctx)
-			if p.MinInterval > 0 {
-				pause(ctx, time.Duration(p.MinInterval))
-			}
+		if err == nil {
+			err = forward(ctx, w, p, box)
 		}
 		if ctx.Err() == nil && !errors.Is(err, hal.Absent) {
 			m.a.log.Warn("line not watched", "module", m.name, "name", p.Watch, "err", err)
 		}
+		box.flush(ctx)
 		pause(ctx, pinRetryTime)
+	}
+}
+
+// edges is where events come from.
+type edges interface {
+	Next(ctx context.Context, into []hal.Event) (int, error)
+}
+
+// forward puts what comes of a line into the box until that ends, and tries again what waits there while nothing comes.
+func forward(ctx context.Context, from edges, p pinPublish, box *pinOutbox) error {
+	var events [64]hal.Event
+	for {
+		wait, stop := ctx, context.CancelFunc(func() {})
+		if len(box.list) > 0 {
+			wait, stop = context.WithTimeout(ctx, pinRetryTime)
+		}
+		n, err := from.Next(wait, events[:])
+		stop()
+		switch {
+		case n > 0:
+		case err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)):
+			return err
+		}
+		if n > 0 && p.MinInterval > 0 {
+			events[0], n = events[n-1], 1
+		}
+		for _, e := range events[:n] {
+			box.list = append(box.list, sampleOf(p.Watch, e))
+		}
+		box.flush(ctx)
+		if n > 0 && p.MinInterval > 0 {
+			pause(ctx, time.Duration(p.MinInterval))
+		}
 	}
 }
 
