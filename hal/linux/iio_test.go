@@ -101,7 +101,7 @@ func TestOneConversionIsScaledToTheUnit(t *testing.T) {
 }
 
 func FuzzScanType(f *testing.F) {
-	for _, s := range []string{"le:s12/16>>4", "be:u24/32X2>>8", "le:s64/64>>0", "le:s8/8>>", ":", "le:s3/8X99>>9"} {
+	for _, s := range []string{"le:s63/64", "le:u63/64", "le:s12/16>>4", "be:u24/32X2>>8", "le:s64/64>>0", "le:s8/8>>", ":", "le:s3/8X99>>9"} {
 		f.Add(s, []byte("0123456789abcdef0123"))
 	}
 	f.Fuzz(func(t *testing.T, s string, data []byte) {
@@ -120,7 +120,11 @@ func FuzzScanType(f *testing.F) {
 		seen := 0
 		rest := decodeSamples(data, list, sample, func(raw []int64) {
 			seen++
-			if v := raw[1]; typ.bits < 64 && (v >= 1<<typ.bits || v < -1<<(typ.bits-1)) {
+			least, beyond := int64(0), uint64(1)<<typ.bits // 0 = 64 bits have no such number
+			if typ.signed {
+				least, beyond = -1<<(typ.bits-1), 1<<(typ.bits-1)
+			}
+			if v := raw[1]; typ.bits < 64 && (v < least || v >= 0 && uint64(v) >= beyond) {
 				t.Fatalf("%q: %d is out of its bits", s, v)
 			}
 		})
