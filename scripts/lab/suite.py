@@ -143,7 +143,7 @@ def read(board, package, run, failure):
     if code is None:
         result.why = failure or "did not run"
     elif code and "panic: test timed out" in result.text:
-        result.why = "hang: the tests' own time-out"
+        result.why = "hang: the tests' own time-out; a slow package gets longer with LAB_TIMEOUT=600"
     elif code and run.full:
         result.why = "disk full: " + " ".join(sorted(run.full))
     elif code and not result.failed:
