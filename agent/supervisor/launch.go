@@ -164,5 +164,5 @@ func (u *unit) failing() string {
 	if u.rec.Proven || u.rec.Unproven <= u.module().Settings.Health.Restarts {
 		return ""
 	}
-	return fmt.Sprintf("module %s has not run for %s yet, %d failures: %s", u.seat.Module.Name, u.probation(), u.rec.Unproven, u.rec.Why)
+	return fmt.Sprintf("module %s has not run for %s yet, failures: %d, the last: %s", u.seat.Module.Name, u.probation(), u.rec.Unproven, u.rec.Why)
 }

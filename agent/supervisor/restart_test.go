@@ -126,7 +126,7 @@ func TestFailuresInProbationAreReported(t *testing.T) {
 		pass(12 * time.Second) // two failures are forgiven
 		d.expectCode(200, "")
 		pass(15 * time.Second)
-		d.expectCode(500, "module bad has not run for 1m0s yet, 3 failures: ended with exit code 7")
+		d.expectCode(500, "module bad has not run for 1m0s yet, failures: 3, the last: ended with exit code 7")
 		d.restart()
 		d.expectCode(500, "module bad has not run for 1m0s yet")
 		d.deploy(map[string]string{"good": wanted("g", "always", ``, ``), "bad": wanted("b", "always", ``, `,"health":{"probation":60,"restarts":2}`)})
