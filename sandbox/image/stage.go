@@ -63,24 +63,44 @@ func newPart(index bundle.Index) *part {
 	return p
 }
 
-// openOwn opens a regular file of ours with one name. Anything else under that name is removed first: nobody but us writes there.
+// openOwn opens a regular file of ours with one name. Anything else under that name is removed first: nobody but us writes there. A
+// file that was sealed as an image, and not kept as one since the power went, is ours to write to again.
 func openOwn(path string) (*os.File, error) {
-	const flags = os.O_RDWR | os.O_CREATE | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	for range 2 {
-		f, err := os.OpenFile(path, flags, 0o600)
+		f, err := openOnly(path, os.O_RDWR|os.O_CREATE)
+		if errors.Is(err, os.ErrPermission) && unseal(path) == nil {
+			f, err = openOnly(path, os.O_RDWR)
+		}
 		if err == nil {
-			var st unix.Stat_t
-			err = unix.Fstat(int(f.Fd()), &st)
-			if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 {
-				return f, nil
-			}
-			_ = f.Close()
+			return f, nil
 		}
 		if err := os.RemoveAll(path); err != nil {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("%s is not a file of this agent's", path)
+}
+
+// openOnly opens a regular file with one name, and nothing else.
+func openOnly(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 {
+		return nil, errors.Join(os.ErrInvalid, err, f.Close())
+	}
+	return f, nil
+}
+
+// unseal lets the owner write to a file again: only root may without that.
+func unseal(path string) error {
+	f, err := openOnly(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chmod(0o600), f.Close())
 }
 
 func (p *part) recount() error {
