@@ -20,51 +20,9 @@ func Floods(t testing.TB) []Hostile {
 		mediaType string
 		make      func(t testing.TB) []byte
 	}{
-		"F8 10 million entries": {TypeTar + "+gzip", func(t testing.TB) []byte {
-			t.Helper()
-			var buf bytes.Buffer
-			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range 101_000 { // as good as 10 million: nobody reads further
-				_, _ = z.Write(Raw(fmt.Sprintf("some/dir/f%d", i), '0', "00000000000\x00", nil))
-			}
-			if err := z.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return buf.Bytes()
-		}},
-		"F8 names of 10 MB": {TypeTar + "+gzip", func(t testing.TB) []byte {
-			t.Helper()
-			var buf bytes.Buffer
-			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range 101_000 {
-				_, _ = z.Write(Raw(fmt.Sprintf("%0100d", i), '0', "00000000000\x00", nil))
-			}
-			if err := z.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return buf.Bytes()
-		}},
-		"F8 directories that nobody describes": {TypeTar + "+gzip", func(t testing.TB) []byte {
-			t.Helper()
-			var buf bytes.Buffer
-			z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range 50_000 {
-				_, _ = z.Write(Raw(fmt.Sprintf("%d/%sx", i, strings.Repeat("d/", 40)), '0', "00000000000\x00", nil))
-			}
-			if err := z.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return buf.Bytes()
-		}},
+		"F8 10 million entries":                {TypeTar + "+gzip", emptyFiles(101_000, func(i int) string { return fmt.Sprintf("some/dir/f%d", i) })}, // as good as 10 million: nobody reads further
+		"F8 names of 10 MB":                    {TypeTar + "+gzip", emptyFiles(101_000, func(i int) string { return fmt.Sprintf("%0100d", i) })},
+		"F8 directories that nobody describes": {TypeTar + "+gzip", emptyFiles(50_000, func(i int) string { return fmt.Sprintf("%d/%sx", i, strings.Repeat("d/", 40)) })},
 		"F8 one name again and again": {TypeTar, func(testing.TB) []byte {
 			return bytes.Repeat(Raw("a", '0', "00000000000\x00", nil), 101_000)
 		}},
@@ -107,4 +65,23 @@ func Floods(t testing.TB) []Hostile {
 		rows = append(rows, Hostile{row, l.Path, bundle.ErrLimit})
 	}
 	return rows
+}
+
+// emptyFiles writes the layer of so many empty files, compressed.
+func emptyFiles(n int, name func(i int) string) func(testing.TB) []byte {
+	return func(t testing.TB) []byte {
+		t.Helper()
+		var buf bytes.Buffer
+		z, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			_, _ = z.Write(Raw(name(i), '0', "00000000000\x00", nil))
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
 }
