@@ -151,10 +151,12 @@ func (s *Server) drive(ctx context.Context, g *granted, l *lease, v float64, pul
 
 // beginLocked starts the clocks of a write, and says whether the keeper has to hear of it.
 func (s *Server) beginLocked(g *granted, l *lease, v float64, pulse time.Duration, now time.Time) bool {
-	tell := !l.kept || l.pulse != 0 || pulse != 0
-	s.armLocked(g, g.thing, v, pulse, l, now)
+	t := g.thing
+	t.settleLocked()
+	tell, on := !l.kept || l.pulse != 0 || pulse != 0, t.onUntil
+	s.armLocked(g, t, v, pulse, l, now)
 	l.kept = true
-	return tell
+	return tell || t.onUntil != on
 }
 
 // level drives an output whose write has begun; only its worker calls it.

@@ -178,48 +178,28 @@ func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error
 
 // armLocked starts the clocks of a value: the end of a pulse, and the longest time away from safe.
 func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration, l *lease, now time.Time) {
-	if t.pulse != nil {
-		t.pulse.Stop()
-		t.pulse = nil
-	}
 	s.enterLocked(Entry{Time: now, Who: l.who, Name: t.Name, What: "write"})
 	g.tally.writes++
 	l.pulse = 0
+	stopClock(&t.pulse)
 	if pulse > 0 {
-		t.pulse = time.AfterFunc(pulse, s.ends(t, l, "pulse ended"))
-		if s.cfg.Keeper != nil {
-			l.pulse = uptime() + pulse
-		}
+		s.clockLocked(t, &t.pulse, pulse, pulseEnded)
+		l.pulse = s.until(pulse)
 	}
 	switch {
-	case v == g.Safe && t.onFor != nil:
-		t.onFor.Stop()
-		t.onFor = nil
-	case v != g.Safe && t.onFor == nil && t.Limits.MaxOn > 0:
-		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, tooLong))
+	case v == g.Safe:
+		stopClock(&t.onFor)
+		t.onUntil = 0
+	case t.onFor == nil && t.Limits.MaxOn > 0:
+		s.clockLocked(t, &t.onFor, t.Limits.MaxOn, tooLong)
+		t.onUntil = s.until(t.Limits.MaxOn)
 	}
 }
 
-// tooLong is the reason of an output that its owner's max_on made safe.
-const tooLong = "on for too long"
-
-// ends brings an output back to its safe value later, under the lease that drives it.
-func (s *Server) ends(t *thing, l *lease, why string) func() {
-	return func() {
-		defer s.locked()()
-		if t.lease != l {
-			return
-		}
-		l.pulse = 0
-		if l.who == Operator { // who is not there to let go
-			s.endLocked(t, why)
-			return
-		}
-		if why == tooLong {
-			s.safetyLocked(l.who, t.Name, why)
-		} else {
-			s.recordLocked(l.who, t.Name, why)
-		}
-		s.safeLocked(t, s.safeOfLocked(t, l), why)
+// until is a moment from now as the next agent reads it; 0 = nobody would tell it.
+func (s *Server) until(d time.Duration) time.Duration {
+	if s.cfg.Keeper == nil {
+		return 0
 	}
+	return uptime() + d
 }

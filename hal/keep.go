@@ -19,6 +19,8 @@ type keptLease struct {
 	TTL   time.Duration `json:"ttl,omitempty"`
 	Safe  float64       `json:"safe,omitempty"`
 	Pulse time.Duration `json:"pulse,omitempty"` // since boot: when the pulse ends
+	On    time.Duration `json:"on,omitempty"`    // since boot: when it was on for too long
+	Owed  bool          `json:"owed,omitempty"`  // nobody drives it, and it has not taken Safe yet
 }
 
 // uptime is the time since boot, suspension included: the one clock that outlives a process.
@@ -48,9 +50,13 @@ func (s *Server) keep(t *thing, fresh bool) {
 	if t.Safe != nil {
 		safe = *t.Safe
 	}
-	if l := t.lease; l != nil {
+	switch l := t.lease; {
+	case l != nil:
 		safe = s.safeOfLocked(t, l)
-		k = keptLease{Who: l.who, ID: l.id, Fence: l.fence, TTL: l.ttl, Safe: safe, Pulse: l.pulse}
+		k = keptLease{Who: l.who, ID: l.id, Fence: l.fence, TTL: l.ttl, Safe: safe, Pulse: l.pulse, On: t.onUntil}
+	case t.debt != nil:
+		safe = t.debt.level
+		k = keptLease{Owed: true, Safe: safe}
 	}
 	s.mu.Unlock()
 	fd, action := holder.FD(safe)
@@ -125,20 +131,28 @@ func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
 		return nil
 	}
 	var was keptLease
-	if err := json.Unmarshal(k.State, &was); err != nil || was.Who == "" {
+	if err := json.Unmarshal(k.State, &was); err != nil {
 		return dev
 	}
 	defer s.locked()()
+	switch {
+	case was.Owed:
+		s.safeLocked(t, was.Safe, "as the agent before could not")
+		return dev
+	case was.Who == "":
+		return dev
+	}
 	l := &lease{id: was.ID, who: was.Who, fence: was.Fence, ttl: was.TTL, safe: &was.Safe, pulse: was.Pulse, kept: true}
 	t.lease = l
 	s.fence = max(s.fence, was.Fence)
 	s.renewLocked(t) // it may write within its time as if nothing had been
 	s.recordLocked(was.Who, t.Name, "lease adopted")
 	if was.Pulse > 0 {
-		t.pulse = time.AfterFunc(max(was.Pulse-uptime(), 0), s.ends(t, l, "pulse ended"))
+		s.clockLocked(t, &t.pulse, max(was.Pulse-uptime(), 0), pulseEnded)
 	}
-	if t.Limits.MaxOn > 0 {
-		t.onFor = time.AfterFunc(t.Limits.MaxOn, s.ends(t, l, tooLong))
+	if was.On > 0 && t.Limits.MaxOn > 0 {
+		t.onUntil = was.On
+		s.clockLocked(t, &t.onFor, max(min(was.On-uptime(), t.Limits.MaxOn), 0), tooLong)
 	}
 	return dev
 }

@@ -1,7 +1,6 @@
 package hal
 
 import (
-	"context"
 	"crypto/rand"
 	"slices"
 	"time"
@@ -112,7 +111,11 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		if t.lease != nil && t.lease.stays != nil {
 			t.lease.stays.Stop()
 		}
-		t.lease = &lease{id: out.ID, who: who, fence: s.fence, ttl: ttl}
+		fresh := &lease{id: out.ID, who: who, fence: s.fence, ttl: ttl}
+		if t.lease != nil {
+			fresh.pulse = t.lease.pulse // which runs on
+		}
+		t.lease = fresh
 		s.renewLocked(t)
 		out.Expires = t.lease.until
 		s.recordLocked(who, name, "lease taken")
@@ -241,59 +244,4 @@ func (s *Server) lapses(t *thing, l *lease, why string) func() {
 			s.endLocked(t, why)
 		}
 	}
-}
-
-func (s *Server) safeLocked(t *thing, v float64, why string) <-chan struct{} {
-	for _, timer := range []*time.Timer{t.pulse, t.onFor} {
-		if timer != nil {
-			timer.Stop()
-		}
-	}
-	now := time.Now()
-	quiet := why == t.said && now.Before(t.sayAt) // a pulse that ends ten times a second is no news
-	if !quiet {
-		t.said, t.sayAt = why, now.Add(time.Minute)
-	}
-	j := &job{class: ClassSafe, deadline: now.Add(opTime), done: make(chan error, 1)}
-	j.do = func(ctx context.Context) error {
-		err := t.set(ctx, v)
-		s.keep(t, false)
-		return err
-	}
-	_ = t.worker.submit(j) // this class is never refused
-	if s.served == nil {
-		return nil
-	}
-	life, given := s.served, make(chan struct{})
-	go func() { // ends with the job, after a second, or with Run
-		defer close(given)
-		select {
-		case err := <-j.done:
-			if err != nil {
-				s.log.Error("output not safe", "name", t.Name, "err", err)
-				return
-			}
-			if !quiet {
-				s.log.Info("output safe", "name", t.Name, "reason", why)
-			}
-		case <-time.After(opTime): // a stuck bus: the job stays first in its queue
-			s.log.Error("output not safe yet", "name", t.Name, "err", Stuck)
-		case <-life.Done():
-		}
-	}()
-	return given
-}
-
-// set drives an output; only its worker calls it.
-func (t *thing) set(ctx context.Context, v float64) (err error) {
-	defer func() { t.recorded(opWrite, v, err) }()
-	switch dev := t.dev.(type) {
-	case Line:
-		return dev.Set(ctx, v != 0)
-	case Output:
-		return dev.Set(ctx, v)
-	case nil:
-		return refusal(Absent, t.Name, "")
-	}
-	return refusal(Unsupported, t.Name, "it has no value to write")
 }

@@ -55,15 +55,17 @@ type thing struct {
 	dev    Device
 	unkept bool // the keeper did not take it; touched by the worker only
 
-	state string // ok, gone, busy
-	lease *lease
-	pulse *time.Timer
-	onFor *time.Timer
-	feed  *feed                // nil = nobody watches
-	last  Value                // of a sensor; zero = none was read
-	tape  atomic.Pointer[tape] // nil = nobody records; not under the mutex
-	said  string               // why it was made safe, as the log has it
-	sayAt time.Time            // when the log has it again
+	state   string // ok, gone, busy
+	lease   *lease
+	debt    *debt                // the safe value it has not taken yet; nil = none
+	pulse   *time.Timer          // ends a pulse; nil = none runs
+	onFor   *time.Timer          // ends what is away from safe for too long; nil = it is safe, or may stay
+	onUntil time.Duration        // when that is, since boot, for the next agent
+	feed    *feed                // nil = nobody watches
+	last    Value                // of a sensor; zero = none was read
+	tape    atomic.Pointer[tape] // nil = nobody records; not under the mutex
+	said    string               // why it was made safe, as the log has it
+	sayAt   time.Time            // when the log has it again
 }
 
 // granted is one right of one module, and its token bucket.
@@ -157,10 +159,15 @@ func (s *Server) Run(ctx context.Context) error {
 	var safe []<-chan struct{}
 	leaves := s.leaves
 	for _, t := range s.things {
-		if t.lease == nil || leaves {
-			continue
+		var done <-chan struct{}
+		switch {
+		case leaves:
+		case t.lease != nil:
+			done = s.endLocked(t, "agent stops")
+		case t.debt != nil:
+			done = s.safeLocked(t, t.debt.level, t.debt.why)
 		}
-		if done := s.endLocked(t, "agent stops"); done != nil {
+		if done != nil {
 			safe = append(safe, done)
 		}
 	}
@@ -230,6 +237,12 @@ func (s *Server) open(ctx context.Context, t *thing) {
 	}
 	s.mu.Lock()
 	t.state = state
+	if d := t.debt; d != nil && err == nil {
+		select {
+		case d.back <- struct{}{}:
+		default:
+		}
+	}
 	s.mu.Unlock()
 }
 
@@ -243,7 +256,10 @@ func (s *Server) changed(ctx context.Context, c Change) {
 			_ = t.worker.do(ctx, "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
 			s.drop(t.Name)
 			s.mu.Lock()
-			t.state, t.lease = "gone", nil
+			t.state = "gone"
+			if t.lease != nil {
+				s.endLocked(t, "unplugged") // it is driven safe when it is back
+			}
 			s.mu.Unlock()
 			s.log.Warn("pin or bus gone", "name", t.Name)
 		}
@@ -392,7 +408,7 @@ type Status struct {
 	Read  bool   `json:"read"`
 	Write bool   `json:"write"`
 	Unit  string `json:"unit,omitempty"`
-	State string `json:"state"` // ok, stuck, gone, busy, leased, unmediated
+	State string `json:"state"` // ok, unsafe, stuck, gone, busy, leased, unmediated
 
 	Limits []float64 `json:"limits,omitempty"`  // least and most of a value; none = a line's 0 and 1, or nobody set them
 	Rate   Rate      `json:"rate,omitempty"`    // operations a second
@@ -420,6 +436,8 @@ func (s *Server) List(who string) []Status {
 			st.Limits = []float64{0, t.PWM.MaxDuty}
 		}
 		switch {
+		case t.debt != nil && t.debt.refused && t.state == "ok":
+			st.State = "unsafe"
 		case t.worker.isStuck():
 			st.State = "stuck"
 		case t.lease != nil && t.lease.who != who:

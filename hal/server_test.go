@@ -33,9 +33,15 @@ func TestTheSimulationKeepsTheContract(t *testing.T) {
 // bench runs test inside a bubble of time, with a server that grants everything to modules a and b.
 func bench(t *testing.T, grants []hal.Grant, test func(t *testing.T, s *hal.Server, sim *hal.Sim)) {
 	t.Helper()
+	benchOn(t, board(), grants, test)
+}
+
+// benchOn is bench with a board of the test's own.
+func benchOn(t *testing.T, board []hal.Resource, grants []hal.Grant, test func(t *testing.T, s *hal.Server, sim *hal.Sim)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		sim := hal.NewSim()
-		s, err := hal.New(hal.ServerConfig{Resources: board(), Backend: sim})
+		s, err := hal.New(hal.ServerConfig{Resources: board, Backend: sim})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,7 +42,7 @@ func (s *shared) halNames(cmd *cobra.Command, args []string, _ string) ([]string
 
 func (s *shared) halListCommand() *cobra.Command {
 	return s.withJSON(&cobra.Command{
-		Use: "list", Short: "What there is: kind, rights, unit, state (ok, stuck, gone, busy, leased)", Args: cobra.NoArgs,
+		Use: "list", Short: "What there is: kind, rights, unit, state (ok, unsafe, stuck, gone, busy, leased)", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list []hal.Status
 			if err := s.hal().ask(cmd.Context(), http.MethodGet, "/v1/hal", nil, &list); err != nil {
