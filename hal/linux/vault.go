@@ -23,11 +23,13 @@ const (
 	maxKeptSafe = 64   // bytes of a safe action
 	vaultPacket = 2048 // bytes of one message
 	defaultHold = 10 * time.Second
+	lapseAgain  = time.Second // until an action that failed is tried again
+	listWrite   = time.Second // for an agent to read a list; everything else waits meanwhile
 )
 
 // Vault holds copies of descriptors for an agent that may die, and one safe action for each. It knows nothing of what they are: when
-// the agent has said nothing for longer than it asked to be held, each action is done once, and the copies are held on. The process
-// it lives in starts no agent without a fresh Pass.
+// the agent has said nothing for longer than it asked to be held, each action is done until it succeeded once, and the copies are held
+// on. The process it lives in starts no agent without a fresh Pass.
 type Vault struct {
 	log *slog.Logger
 
@@ -35,13 +37,18 @@ type Vault struct {
 	kept    map[string]*keptFD
 	hold    time.Duration
 	missing *time.Timer // runs while something is kept
+	heard   uint64      // messages of agents so far
 	lapsed  bool        // safe actions were done, and no agent was told yet
 }
 
+// keptFD is one descriptor, and how far its safe action has come since an agent was heard of.
 type keptFD struct {
-	fd    int
-	safe  hal.SafeAction
-	state []byte
+	fd     int
+	safe   hal.SafeAction
+	state  []byte
+	done   uint64 // heard when the action succeeded
+	failed uint64 // heard when the log had that it does not
+	trying bool   // it is under way; a device that hangs holds it up for as long
 }
 
 // NewVault makes an empty vault.
@@ -137,6 +144,8 @@ func (v *Vault) do(conn *os.File, req vaultRequest, fd *int, answer *vaultAnswer
 		closeFD(k.fd)
 		return err
 	case "list":
+		_ = conn.SetWriteDeadline(time.Now().Add(listWrite)) // a socket of ours takes it
+		defer func() { _ = conn.SetWriteDeadline(time.Time{}) }()
 		for key, k := range v.kept {
 			if err := sendPacket(conn, vaultAnswer{Seq: req.Seq, Key: key, State: k.state}, k.fd); err != nil {
 				return err
@@ -170,6 +179,7 @@ func (v *Vault) keepLocked(req vaultRequest, fd *int) error {
 
 // seenLocked starts the time anew after which an agent is missing.
 func (v *Vault) seenLocked(hold time.Duration) {
+	v.heard++
 	if hold > 0 {
 		v.hold = hold
 	}
@@ -180,19 +190,47 @@ func (v *Vault) seenLocked(hold time.Duration) {
 	v.missing.Reset(v.hold)
 }
 
-// lapse makes safe what a missing agent left. What is held stays held: the level stays where it is safe.
+// lapse makes safe what a missing agent left, all at the same time: a device that hangs holds up no other. What is held stays held: the
+// level stays where it is safe.
 func (v *Vault) lapse() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	open := false
 	for key, k := range v.kept {
-		if err := MakeSafe(k.fd, k.safe); err != nil {
+		if k.done == v.heard || !k.safe.Set && len(k.safe.Bytes) == 0 {
+			continue
+		}
+		open = true
+		if k.trying {
+			continue
+		}
+		fd, err := unix.FcntlInt(uintptr(k.fd), unix.F_DUPFD_CLOEXEC, 0) // that of the entry may be closed meanwhile
+		if err != nil {
 			v.log.Error("output of a missing agent not safe", "name", key, "err", err)
 			continue
 		}
-		if k.safe.Set || len(k.safe.Bytes) > 0 {
-			v.lapsed = true
-			v.log.Warn("output of a missing agent is safe now", "name", key, "after", v.hold)
-		}
+		k.trying, v.lapsed = true, true
+		go v.attempt(key, k, fd, k.safe)
+	}
+	if open {
+		v.missing.Reset(lapseAgain)
+	}
+}
+
+// attempt does a safe action on a descriptor of its own.
+func (v *Vault) attempt(key string, k *keptFD, fd int, safe hal.SafeAction) {
+	err := MakeSafe(fd, safe)
+	closeFD(fd)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k.trying = false
+	switch {
+	case err == nil:
+		k.done = v.heard
+		v.log.Warn("output of a missing agent is safe now", "name", key, "after", v.hold)
+	case k.failed != v.heard:
+		k.failed = v.heard
+		v.log.Error("output of a missing agent not safe, tried again until it is", "name", key, "err", err)
 	}
 }
 

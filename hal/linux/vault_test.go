@@ -86,13 +86,7 @@ func TestAMissingAgentsOutputsAreMadeSafeAndItIsTold(t *testing.T) {
 	v, f := NewVault(nil), brightness(t, "7")
 	k := keeperOf(t, v, 20*time.Millisecond)
 	keep(t, k, "lamp", f, "")
-	deadline := time.Now().Add(20 * time.Second)
-	for content(t, f.Name()) != "0" {
-		if time.Now().After(deadline) {
-			t.Fatal("the safe action was not done")
-		}
-		<-time.After(time.Millisecond)
-	}
+	becomesSafe(t, f)
 	if a, err := k.ask(vaultRequest{Op: "beat"}, -1, nil); err != nil || !a.Lapsed {
 		t.Errorf("got %+v, %v, want to be told", a, err)
 	}
@@ -101,6 +95,108 @@ func TestAMissingAgentsOutputsAreMadeSafeAndItIsTold(t *testing.T) {
 	} else {
 		unix.Close(list[0].FD)
 	}
+}
+
+// fullPipe is an output that takes no byte until its other end is read.
+func fullPipe(t *testing.T, flags int) (device, world *os.File) {
+	t.Helper()
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	for page := make([]byte, 4096); ; {
+		if _, err := unix.Write(ends[1], page); err != nil {
+			break
+		}
+	}
+	if _, err := unix.FcntlInt(uintptr(ends[1]), unix.F_SETFL, flags); err != nil {
+		t.Fatal(err)
+	}
+	device, world = os.NewFile(uintptr(ends[1]), "device"), os.NewFile(uintptr(ends[0]), "world")
+	t.Cleanup(func() { world.Close(); device.Close() })
+	return device, world
+}
+
+// becomesSafe waits until the lamp was written by its safe action.
+func becomesSafe(t *testing.T, f *os.File) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); content(t, f.Name()) != "0"; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the safe action was not done")
+		}
+	}
+}
+
+func TestAnOutputThatHangsHoldsUpNoOtherOfAMissingAgent(t *testing.T) {
+	t.Parallel()
+	v := NewVault(nil)
+	k := keeperOf(t, v, 100*time.Millisecond)
+	var lamps []*os.File
+	for i := range 8 { // whichever order the vault takes them in
+		device, _ := fullPipe(t, 0)
+		keep(t, k, "hangs"+string(rune('a'+i)), device, "")
+		lamps = append(lamps, brightness(t, "7"))
+		keep(t, k, "lamp"+string(rune('a'+i)), lamps[i], "")
+	}
+	for _, lamp := range lamps {
+		becomesSafe(t, lamp)
+	}
+	if err := k.Keep("lampa", -1, hal.SafeAction{Bytes: []byte("3")}, nil); err != nil {
+		t.Errorf("the next agent: got %v, want the vault to answer", err)
+	}
+}
+
+func TestASafeActionThatFailsIsTriedAgainUntilItSucceedsOnce(t *testing.T) {
+	t.Parallel()
+	v := NewVault(nil)
+	k := keeperOf(t, v, 20*time.Millisecond)
+	device, world := fullPipe(t, unix.O_NONBLOCK)
+	keep(t, k, "motor", device, "")
+	for {
+		v.mu.Lock()
+		failed := v.kept["motor"].failed != 0
+		v.mu.Unlock()
+		if failed {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	got := make([]byte, 1<<21)
+	total := ""
+	if err := world.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.HasSuffix(total, "0") {
+		n, err := world.Read(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total = strings.Trim(string(got[:n]), "\x00")
+	}
+	if err := world.SetReadDeadline(time.Now().Add(1500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := world.Read(got); err == nil {
+		t.Errorf("after it succeeded it was done again: got %q", got[:n])
+	}
+}
+
+func TestAnAgentThatReadsNoListKeepsTheVaultFromNothing(t *testing.T) {
+	t.Parallel()
+	v, f := NewVault(nil), brightness(t, "7")
+	k := keeperOf(t, v, 100*time.Millisecond)
+	keep(t, k, "lamp", f, "")
+	for i := range maxKept - 1 {
+		if err := k.Keep("k"+string(rune('a'+i%26))+strings.Repeat("x", i/26), int(f.Fd()), hal.SafeAction{}, make([]byte, maxKeptNote)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 { // more than the socket holds
+		if err := sendPacket(k.conn, vaultRequest{Seq: 1, Op: "list", Hold: 100 * time.Millisecond}, -1); err != nil {
+			break
+		}
+	}
+	becomesSafe(t, f)
 }
 
 func TestAVaultIsBounded(t *testing.T) {
