@@ -170,7 +170,10 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", c.path)
+		if os.Geteuid() != 0 {
+			return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", c.path)
+		}
+		return errors.New("the agent ended before it answered; what it had begun goes on with the next one, `sandpiper status` says how far it is")
 	}
 	return err
 }

@@ -39,6 +39,8 @@ type device struct {
 	checks map[string]*deployment.ImageHealth // image reference → its own check
 	ill    bool                               // what a check of a module finds
 	driver chan struct{}                      // closed: programs that hang in the kernel end
+	cut    string                             // step at which the agent ends
+	cancel func()                             // ends it
 
 	s     *Supervisor
 	twins *twin.Keeper
@@ -49,10 +51,11 @@ func newDevice(t *testing.T) *device {
 	t.Helper()
 	d := &device{t: t, dir: t.TempDir(), docs: newMemory(), absent: map[string]error{}, broken: map[string]error{}, full: map[string][]string{}, driver: make(chan struct{})}
 	d.fake = &sandboxtest.Fake{Program: d.program}
+	d.docs.put = func(key string) { d.step("put " + key) }
 	return d
 }
 
-// program runs until SIGTERM, or as its arguments say: "exit CODE DURATION", "deaf", "hang".
+// program runs until SIGTERM, or as its arguments say: "exit CODE DURATION", "slow DURATION" (after SIGTERM), "deaf", "hang".
 func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 	var due <-chan time.Time
 	code := 0
@@ -82,7 +85,12 @@ func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 			return code
 		case s := <-p.Signals:
 			d.note(fmt.Sprintf("signal %s %s", p.Instance().ID(), sandbox.SignalName(s)))
-			if p.Args[0] != "deaf" {
+			switch p.Args[0] {
+			case "deaf":
+			case "slow":
+				after, _ := time.ParseDuration(p.Args[1])
+				due = time.After(after)
+			default:
 				return 0
 			}
 		}
@@ -91,8 +99,26 @@ func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 
 func (d *device) note(event string) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.events = append(d.events, event)
+	d.mu.Unlock()
+	d.step(event)
+}
+
+// step ends the agent where a test wants it to.
+func (d *device) step(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut == name {
+		d.cut = ""
+		d.cancel()
+	}
+}
+
+// cutAt has the agent end at the next such step.
+func (d *device) cutAt(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cut = name
 }
 
 // happened gives the events since it was asked last.
@@ -137,6 +163,7 @@ func (d *device) Keep(_ context.Context, digests []string) error {
 
 // Spec, Open, Shut and Removed make it the supervisor's Hosting.
 func (d *device) Spec(_ context.Context, s Seat) (sandbox.Spec, error) {
+	d.step("spec " + s.Module.Name)
 	args := s.Image.Args
 	if len(s.Module.Settings.Args) > 0 {
 		args = s.Module.Settings.Args
@@ -184,7 +211,7 @@ func (d *device) start() {
 	s.openSource = func(string) (source, error) { return &mute{stop: make(chan struct{})}, nil }
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	d.s, d.twins = s, twins
+	d.s, d.twins, d.cancel = s, twins, cancel
 	d.end = func() {
 		cancel()
 		if err := <-done; err != nil {

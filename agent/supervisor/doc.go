@@ -18,7 +18,7 @@
 // # On disk
 //
 //	supervisor/applied         document: $version, desired section and image of each module of the applied deployment
-//	supervisor/module/{name}   document: what was installed, an operator's stop, how the program ended last
+//	supervisor/module/{name}   document: what was installed, what an operator decided, how the program ended last
 //	supervisor/ids/{name}      document: number of the module's range of user ids, for good
 //	{LogDir}/{name}/N.seg      output, in pieces (see piece.go); the highest N is written, a few older ones are kept
 //

@@ -19,8 +19,12 @@ func (u *unit) ended(ctx context.Context, exit sandbox.Exit) {
 	switch u.is() { // it was to be killed and could not be
 	case stopping:
 		u.remember(exit, "")
+		renew := u.renewing(inst)
 		u.move(evExit)
 		u.bury()
+		if renew {
+			_ = u.bringUp(ctx) // it logged, and the state tells
+		}
 		return
 	case backoff, failed: // what is to become of it was decided then
 		u.bury()

@@ -37,10 +37,13 @@ func (s *Supervisor) Unhealthy(name, note string) {
 		return
 	}
 	if note == "" {
-		u.beat.Store(time.Now().UnixNano())
+		u.beats()
 	}
 	u.opine(opinion{itself, note})
 }
+
+// beats notes that the module's heart beats.
+func (u *unit) beats() { u.beat.Store(int64(time.Since(u.made))) }
 
 // opine passes on a word on the module's health; the newest of each source counts.
 func (u *unit) opine(o opinion) {
@@ -191,7 +194,7 @@ func (u *unit) look(ctx context.Context, inst sandbox.Instance, h deployment.Hea
 	defer cancel()
 	if h.Heartbeat > 0 {
 		last := began
-		if at := time.Unix(0, u.beat.Load()); at.After(last) {
+		if at := u.made.Add(time.Duration(u.beat.Load())); at.After(last) {
 			last = at
 		}
 		if age := time.Since(last); age > h.Heartbeat {

@@ -27,6 +27,7 @@ func (u *unit) launch(ctx context.Context) error {
 		wait := u.delay()
 		u.log.Error("module does not start", "err", err, "again", wait)
 		u.move(evBroken)
+		u.keep(ctx) // how often it failed
 		return err
 	}
 	u.mu.Lock()
@@ -111,6 +112,13 @@ func (u *unit) adopt(ctx context.Context) {
 	if why := u.rec.Ailing; why != "" {
 		u.log.Warn("adopted module was being ended as it is unhealthy, that goes on", "note", why)
 		u.sicken(ctx, why, u.afterIllness())
+		return
+	}
+	if u.renewing(inst) {
+		u.log.Info("adopted module was being restarted by an operator, that goes on")
+		if err := u.renew(ctx); err != nil && ctx.Err() == nil {
+			u.log.Error("module not restarted", "err", err)
+		}
 		return
 	}
 	if err := u.s.cfg.Hosting.Open(ctx, u.seat, inst); err != nil && !errors.Is(err, sandbox.ErrEnded) && ctx.Err() == nil {

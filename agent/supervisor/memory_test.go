@@ -15,6 +15,7 @@ type memory struct {
 	docs map[string][]byte
 	fail string // prefix of keys
 	puts int
+	put  func(key string) // told of each that is done; nil = nobody
 }
 
 var errDisk = errors.New("no space left on device")
@@ -28,6 +29,9 @@ func (m *memory) Get(key string) ([]byte, error) {
 }
 
 func (m *memory) Put(_ context.Context, key string, value []byte) error {
+	if m.put != nil {
+		defer m.put(key)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.puts++

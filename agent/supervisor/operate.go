@@ -49,6 +49,7 @@ func (s *Supervisor) hold(name string, act func(sandbox.Pauser) error, verb stri
 	if !ok {
 		return errNotOffered
 	}
+	u.beats() // it could not, and is given its time anew
 	if err := act(p); err != nil {
 		return err
 	}

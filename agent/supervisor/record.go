@@ -18,9 +18,8 @@ type record struct {
 	Hash  string `json:"hash"` // of what was installed
 	Order uint32 `json:"order"`
 	Image Image  `json:"image"`
-	Stop  string `json:"stop,omitempty"`  // signal that ends it, empty = SIGTERM
-	Held  bool   `json:"down,omitempty"`  // an operator stopped it
-	Under int64  `json:"under,omitempty"` // version of the deployment then; the next one lets go of it, also when a power cut came between
+	Stop  string `json:"stop,omitempty"` // signal that ends it, empty = SIGTERM
+	decision
 
 	Proven   bool `json:"proven,omitempty"`   // it ran through its probation
 	Unproven int  `json:"unproven,omitempty"` // failures before that
@@ -28,9 +27,7 @@ type record struct {
 	Drift []string `json:"drift,omitempty"` // see Drifts; replaced and never changed
 
 	Boot     string    `json:"boot,omitempty"`     // what follows is about this boot of the device
-	Ended    bool      `json:"ended,omitempty"`    // it ended and its policy leaves it so
 	Ailing   string    `json:"ailing,omitempty"`   // why it was asked to end, unhealthy as it is: its own end means nothing then
-	Failures int       `json:"failures,omitempty"` // budget.in
 	Restarts int       `json:"restarts,omitempty"` // budget.total
 	Began    time.Time `json:"began,omitzero"`     // the program whose end is told here; zero = none has ended
 	Exited   time.Time `json:"exited,omitzero"`
@@ -113,7 +110,7 @@ func (s *Supervisor) records() (map[string]record, error) {
 			continue
 		}
 		if rec.Boot != s.cfg.Boot {
-			rec.Ended, rec.Ailing, rec.Failures, rec.Restarts = false, "", 0, 0
+			rec.Ended, rec.Renew, rec.Ailing, rec.Failures, rec.Restarts = false, time.Time{}, "", 0, 0
 		}
 		all[strings.TrimPrefix(key, recordPrefix)] = rec
 	}

@@ -16,8 +16,8 @@ func TestDocumentsOfForm1(t *testing.T) {
 	for name, value := range map[string]any{
 		"applied": applied{V: recordVersion, Version: 4, Desired: json.RawMessage(`{"schemaVersion":"1.1"}`), Images: map[string]Image{"m": img}},
 		"record": record{
-			V: recordVersion, Hash: "abc", Order: 7, Image: img, Stop: "SIGINT", Held: true, Proven: true, Unproven: 2, Boot: "b", Ended: true,
-			Failures: 3, Restarts: 4, Began: noon, Exited: noon.Add(time.Second), Exit: 9, Why: "ended with exit code 9",
+			V: recordVersion, Hash: "abc", Order: 7, Image: img, Stop: "SIGINT", Proven: true, Unproven: 2, Boot: "b",
+			decision: decision{Held: true, Ended: true, Failures: 3, Renew: noon}, Restarts: 4, Began: noon, Exited: noon.Add(time.Second), Exit: 9, Why: "ended with exit code 9",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

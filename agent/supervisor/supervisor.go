@@ -224,16 +224,14 @@ func (s *Supervisor) unit(name string) (*unit, error) {
 	return u, nil
 }
 
-// Start starts a module that an operator stopped or that ended, and returns when its program runs.
+// Start starts a module that an operator stopped or that ended, and returns when its program runs. What Start, Stop and Restart began
+// goes on when ctx ends, and with the next agent when this one does.
 func (s *Supervisor) Start(ctx context.Context, name string) error {
 	u, err := s.startable(name)
 	if err != nil {
 		return err
 	}
-	if err := u.do(ctx, orderRelease); err != nil {
-		return err
-	}
-	return u.do(ctx, orderStart)
+	return u.do(ctx, orderResume)
 }
 
 // Stop stops a module and returns when it has ended. It stays stopped, over restarts of the agent and the device too, until Start or
@@ -243,10 +241,7 @@ func (s *Supervisor) Stop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := u.do(ctx, orderHold); err != nil {
-		return err
-	}
-	return u.do(ctx, orderStop)
+	return u.do(ctx, orderHold)
 }
 
 // Restart stops a module and starts it again.
@@ -255,13 +250,7 @@ func (s *Supervisor) Restart(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := u.do(ctx, orderStop); err != nil {
-		return err
-	}
-	if err := u.do(ctx, orderRelease); err != nil {
-		return err
-	}
-	return u.do(ctx, orderStart)
+	return u.do(ctx, orderRenew)
 }
 
 // ErrStopped is returned for a module that the deployment wants stopped.

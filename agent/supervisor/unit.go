@@ -21,8 +21,10 @@ const (
 	orderStart   order = iota // have the program running
 	orderStop                 // have it ended
 	orderRetire               // have it ended, and end the unit
-	orderHold                 // write down that an operator wants it stopped
-	orderRelease              // write down that no operator does
+	orderRelease              // write down that no operator wants it stopped
+	orderHold                 // an operator wants it stopped, until he or a new deployment says otherwise
+	orderResume               // an operator wants it running
+	orderRenew                // an operator wants another program in its place
 )
 
 // command is an order and where its result goes.
@@ -41,8 +43,9 @@ type unit struct {
 	log    *slog.Logger
 	orders chan command
 	sick   [sources]chan opinion // capacity 1 each: words on its health
-	beat   atomic.Int64          // when it last said that it is well, nanoseconds since 1970
-	noted  chan struct{}         // capacity 1: the record holds something that is not written yet
+	made   time.Time
+	beat   atomic.Int64  // when it last said that it is well, nanoseconds since made: the device's clock may jump by years
+	noted  chan struct{} // capacity 1: the record holds something that is not written yet
 	gone   chan struct{}
 
 	exits chan sandbox.Exit // of inst; the goroutine's own
@@ -68,7 +71,7 @@ func (s *Supervisor) newUnit(seat Seat, rec record, st state, inst sandbox.Insta
 		s: s, seat: seat, hash: rec.Hash, log: s.cfg.Logger.With("module", name),
 		output: newLogFile(filepath.Join(s.cfg.LogDir, name), s.shelf, s.cfg.Now),
 		orders: make(chan command), sick: [sources]chan opinion{make(chan opinion, 1), make(chan opinion, 1)}, noted: make(chan struct{}, 1), gone: make(chan struct{}),
-		state: st, inst: inst, rec: rec, budget: budget{in: rec.Failures, total: rec.Restarts},
+		made: time.Now(), state: st, inst: inst, rec: rec, budget: budget{in: rec.Failures, total: rec.Restarts},
 	}
 	if st == backoff || st == failed {
 		u.why = rec.Why
@@ -145,7 +148,7 @@ func (u *unit) do(ctx context.Context, o order) error {
 
 // absent is what an order to a unit that has ended comes to.
 func (u *unit) absent(o order) error {
-	if o == orderStart {
+	if o == orderStart || o == orderResume || o == orderRenew {
 		return ErrNoModule
 	}
 	return nil
@@ -166,37 +169,6 @@ func (u *unit) move(e event) {
 	}
 	u.log.Debug("state", "from", from.String(), "event", e.String(), "to", to.String())
 	signal(u.s.tell)
-}
-
-// hold writes down whether an operator wants the module stopped.
-func (u *unit) hold(ctx context.Context, held bool) error {
-	u.s.mu.Lock()
-	version := u.s.plan.Version
-	u.s.mu.Unlock()
-	u.mu.Lock()
-	was := u.rec.Held
-	u.rec.Held, u.rec.Under = held, 0
-	if held {
-		u.rec.Under = version
-	}
-	u.mu.Unlock()
-	if was == held {
-		return nil
-	}
-	err := u.save(ctx)
-	if err != nil {
-		u.mu.Lock()
-		u.rec.Held = was
-		u.mu.Unlock()
-	}
-	return err
-}
-
-// held tells whether an operator wants the module stopped.
-func (u *unit) held() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.rec.Held
 }
 
 func (u *unit) is() state {
@@ -294,14 +266,22 @@ func (u *unit) tick(ctx context.Context) {
 
 // obey carries out an order.
 func (u *unit) obey(ctx context.Context, o order) error {
-	now := u.is()
 	switch o {
-	case orderHold, orderRelease:
-		return u.hold(ctx, o == orderHold)
+	case orderRelease, orderHold, orderResume, orderRenew:
+		return u.decided(ctx, o)
 	case orderStart:
-		return u.obeyStart(ctx, now)
+		return u.bringUp(ctx)
 	case orderStop, orderRetire:
 	}
+	u.mu.Lock()
+	u.rec.Renew = time.Time{} // nobody wants another one either
+	u.mu.Unlock()
+	return u.bringDown(ctx)
+}
+
+// bringDown has the program ended.
+func (u *unit) bringDown(ctx context.Context) error {
+	now := u.is()
 	if now != stopped {
 		u.move(evStop)
 	}
@@ -313,9 +293,9 @@ func (u *unit) obey(ctx context.Context, o order) error {
 	return u.clear()
 }
 
-// obeyStart has the program running.
-func (u *unit) obeyStart(ctx context.Context, now state) error {
-	switch now {
+// bringUp has the program running.
+func (u *unit) bringUp(ctx context.Context) error {
+	switch u.is() {
 	case running:
 		return nil
 	case stopping:
@@ -323,10 +303,7 @@ func (u *unit) obeyStart(ctx context.Context, now state) error {
 	case stopped, starting, ailing, backoff, failed:
 	}
 	if u.rec.Ended { // it is wanted again: the next agent must know
-		u.mu.Lock()
-		u.rec.Ended = false
-		u.mu.Unlock()
-		if err := u.save(ctx); err != nil {
+		if err := u.decide(ctx, func(d *decision) { d.Ended = false }); err != nil {
 			return err
 		}
 	}
