@@ -25,6 +25,7 @@ type job struct {
 	who      string
 	class    Class
 	deadline time.Time
+	ages     time.Time // a poll is a read from then on: reads without end do not shut it out
 	do       func(ctx context.Context) error
 	done     chan error // capacity 1
 }
@@ -79,8 +80,8 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// next takes the job whose turn it is: the highest class; in it the module with the least bus time; of that the earliest deadline.
-// Jobs that are too late are dropped unsent.
+// next takes the job whose turn it is: the highest class; in it the module with the least bus time; of that the earliest deadline. A
+// poll that has waited for half of its time is a read. Jobs that are too late are dropped unsent.
 func (w *worker) next() *job {
 	defer w.locked()()
 	if w.running != nil { // a caller has the turn; it wakes the worker when something waits
@@ -92,6 +93,9 @@ func (w *worker) next() *job {
 		if now.After(j.deadline) && j.class != ClassSafe {
 			j.done <- Errorf(TimedOut, "waited for bus %s until the deadline", w.bus)
 			continue
+		}
+		if j.class == ClassPoll && now.After(j.ages) {
+			j.class = ClassRead
 		}
 		kept = append(kept, j)
 		if best < 0 || w.before(j, kept[best]) {
@@ -137,12 +141,33 @@ func (w *worker) submit(j *job) error {
 			return &Error{Code: TooFast, Detail: "64 requests of this module wait for bus " + w.bus, Retry: 100 * time.Millisecond}
 		}
 	}
+	if j.class == ClassPoll {
+		now := time.Now()
+		j.ages = now.Add(j.deadline.Sub(now) / 2)
+	}
+	w.joinLocked(j)
 	w.waiting = append(w.waiting, j)
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 	return nil
+}
+
+// joinLocked holds a module that comes to a busy bus to have used as much of it as the most modest of those that wait for the same: time
+// that it did not ask for is not saved up.
+func (w *worker) joinLocked(j *job) {
+	least, others := time.Duration(0), false
+	for _, o := range append(w.waiting, w.running) {
+		switch {
+		case o == nil || o.class != j.class:
+		case o.who == j.who:
+			return
+		case !others || w.used[o.who] < least:
+			least, others = w.used[o.who], true
+		}
+	}
+	w.used[j.who] = max(w.used[j.who], least)
 }
 
 // do runs fn on the bus and waits for it, at most until the deadline: then the caller gets TimedOut and, if fn had begun, the bus
