@@ -26,6 +26,13 @@ func (a *Agent) logs(ctx context.Context, module string, want control.LogRequest
 		}
 		q.Stream = &stream
 	}
+	if q.Marks = want.Place != nil; q.Marks && *want.Place != "" {
+		place, err := supervisor.ParsePlace(*want.Place)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, control.ErrRefused)
+		}
+		q.After = &place
+	}
 	return notFound(module, a.supervisor.Logs(ctx, module, q, w))
 }
 

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -84,36 +83,6 @@ func (c *Client) Apply(ctx context.Context, manifest []byte) (Plan, error) {
 	return doc, err
 }
 
-// Logs copies log lines of a module to w, and with Follow goes on until ctx ends.
-func (c *Client) Logs(ctx context.Context, module string, want LogRequest, w io.Writer) error {
-	q := url.Values{"tail": {strconv.Itoa(want.Tail)}}
-	if want.Follow {
-		q.Set("follow", "true")
-	}
-	if want.JSON {
-		q.Set("json", "true")
-	}
-	if want.Stream != "" {
-		q.Set("stream", want.Stream)
-	}
-	if !want.Since.IsZero() {
-		q.Set("since", want.Since.UTC().Format(time.RFC3339Nano))
-	}
-	body, err := c.open(ctx, http.MethodGet, "/modules/"+url.PathEscape(module)+"/logs?"+q.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	_, err = io.Copy(w, body)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil // the user stopped following
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("the agent ended meanwhile; modules run on, and what they print is there when it is back: follow again, with --since")
-	}
-	return err
-}
-
 // Metrics copies what is counted to w.
 func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
 	body, err := c.open(ctx, http.MethodGet, "/metrics", nil)
@@ -138,6 +107,15 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte, into
 }
 
 func (c *Client) open(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+	res, err := c.answer(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
+// answer is an answer that is a success.
+func (c *Client) answer(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -147,7 +125,7 @@ func (c *Client) open(ctx context.Context, method, path string, body []byte) (io
 		return nil, c.explain(err)
 	}
 	if res.StatusCode == http.StatusOK {
-		return res.Body, nil
+		return res, nil
 	}
 	defer res.Body.Close()
 	return nil, refusal(res)
@@ -162,18 +140,27 @@ func refusal(res *http.Response) error {
 	return errors.New(f.Message)
 }
 
+// said is an error in words for an operator. Programs tell it by its cause.
+type said struct {
+	words string
+	cause error
+}
+
+func (s said) Error() string { return s.words }
+func (s said) Unwrap() error { return s.cause }
+
 // explain says why the agent could not be reached, and what to do.
 func (c *Client) explain(err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", c.path)
+		return said{fmt.Sprintf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", c.path), err}
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", c.path)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		if os.Geteuid() != 0 {
 			return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", c.path)
 		}
-		return errors.New("the agent ended before it answered; what it had begun goes on with the next one, `sandpiper status` says how far it is")
+		return said{"the agent ended before it answered; what it had begun goes on with the next one, `sandpiper status` says how far it is", err}
 	}
 	return err
 }

@@ -151,6 +151,10 @@ type LogRequest struct {
 	Follow bool      // go on with what is written from now on
 	Stream string    // stdout or stderr; empty = both
 	JSON   bool      // an object for each line: time, stream, line, or droppedLines and droppedBytes where output is missing
+
+	// Place is where a follower is: what comes first when it is empty, else only what comes after it; moved on with each line. nil = the
+	// caller does not go on when the agent is back.
+	Place *string
 }
 
 // fault is the body of every answer that is not a success.

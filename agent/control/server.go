@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -212,55 +211,6 @@ func (s *Server) manifest(w http.ResponseWriter, r *http.Request, act func(conte
 	}
 	doc, err := act(r.Context(), body)
 	s.answer(w, doc, err)
-}
-
-func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
-	want := LogRequest{
-		Tail: -1, Follow: r.URL.Query().Get("follow") == "true", JSON: r.URL.Query().Get("json") == "true", Stream: r.URL.Query().Get("stream"),
-	}
-	if text := r.URL.Query().Get("tail"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			s.answer(w, nil, fmt.Errorf("tail %q is not a number: %w", text, ErrRefused))
-			return
-		}
-		want.Tail = n
-	}
-	if text := r.URL.Query().Get("since"); text != "" {
-		at, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			s.answer(w, nil, fmt.Errorf("since %q is not an RFC 3339 time: %w", text, ErrRefused))
-			return
-		}
-		want.Since = at
-	}
-	out := &flushing{w: w}
-	err := s.cfg.Logs(r.Context(), r.PathValue("module"), want, out)
-	switch {
-	case err == nil, r.Context().Err() != nil:
-	case out.wrote:
-		s.cfg.Logger.Warn("log stream ended", "module", r.PathValue("module"), "err", err)
-	default:
-		s.answer(w, nil, err)
-	}
-}
-
-// flushing sends each write at once, so that a follower sees a line when it is written.
-type flushing struct {
-	w     http.ResponseWriter
-	wrote bool
-}
-
-func (f *flushing) Write(p []byte) (int, error) {
-	if !f.wrote {
-		f.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		f.wrote = true
-	}
-	n, err := f.w.Write(p)
-	if err == nil {
-		err = http.NewResponseController(f.w).Flush()
-	}
-	return n, err
 }
 
 // words are what an error says, without its kind, which is for programs.

@@ -156,7 +156,7 @@ func TestAFloodIsDroppedInWholeLinesAndCountedInItsPlace(t *testing.T) {
 		}
 	})
 	in, out := io.Pipe()
-	go func() { out.CloseWithError(l.copy(ctx, LogQuery{Tail: -1, Follow: true}, out)) }()
+	go func() { out.CloseWithError(l.copy(ctx, &LogQuery{Tail: -1, Follow: true}, nil, out)) }()
 	for follow := bufio.NewScanner(in); follow.Scan() && !strings.HasSuffix(follow.Text(), " end"); {
 	}
 	close(seen)

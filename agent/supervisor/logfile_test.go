@@ -40,7 +40,7 @@ func write(t *testing.T, l *logFile, text string) {
 func all(t *testing.T, l *logFile, q LogQuery) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := l.copy(t.Context(), q, &out); err != nil {
+	if err := l.copy(t.Context(), &q, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()

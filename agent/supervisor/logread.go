@@ -20,6 +20,8 @@ type LogQuery struct {
 	Follow bool      // go on with what is written from now on, until the context ends
 	Stream *Stream   // only lines of this one; nil = of both
 	JSON   bool      // a JSON object for each line instead of text
+	Marks  bool      // each line begins with its [Place] and a space; a line that is only a place says where all before it was looked at
+	After  *Place    // only what comes after it; Tail and Since do not count then
 }
 
 // Line is one line of a module's log.
@@ -63,21 +65,44 @@ func (l Line) MarshalJSON() ([]byte, error) {
 	return json.Marshal(t)
 }
 
-// Logs copies lines of a module's output to w in their order, each with its time.
+// Logs copies lines of a module's output to w in their order, each with its time. Who follows goes on when the module is replaced by a
+// newer one of its name, and ends with [ErrNoModule] when it is removed.
 func (s *Supervisor) Logs(ctx context.Context, module string, q LogQuery, w io.Writer) error {
-	u, err := s.unit(module)
-	if err != nil {
-		return err
+	for {
+		u, err := s.unit(module)
+		if err == nil {
+			err = u.output.copy(ctx, &q, u.gone, w)
+		} else if q.After != nil && s.wants(module) {
+			err = nil
+		}
+		if err != nil || !q.Follow || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(replacing):
+		}
 	}
-	return u.output.copy(ctx, q, w)
 }
 
-func (l *logFile) copy(ctx context.Context, q LogQuery, w io.Writer) error {
+// replacing is how often a follower looks whether the module that takes another one's place is there.
+const replacing = 100 * time.Millisecond
+
+// wants tells whether a module is part of the deployment that is carried out.
+func (s *Supervisor) wants(module string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied.Find(module) != nil
+}
+
+// copy copies lines until there are no more, or who follows has enough or the log is given up (gone). It moves q.After on.
+func (l *logFile) copy(ctx context.Context, q *LogQuery, gone <-chan struct{}, w io.Writer) error {
 	wanted := func(line Line) bool {
-		return (q.Stream == nil || *q.Stream == line.Stream) && (q.Since.IsZero() || !line.At.Before(q.Since))
+		return (q.Stream == nil || *q.Stream == line.Stream) && (q.Since.IsZero() || q.After != nil || !line.At.Before(q.Since))
 	}
 	skip := 0
-	if q.Tail >= 0 {
+	if q.Tail >= 0 && q.After == nil {
 		lines := 0
 		count := l.reader()
 		err := count.lines(true, func(line Line) error {
@@ -93,37 +118,69 @@ func (l *logFile) copy(ctx context.Context, q LogQuery, w io.Writer) error {
 		skip = max(lines-q.Tail, 0)
 	}
 	r := l.reader()
-	defer r.Close()
+	defer func() { r.Close() }()
 	out := bufio.NewWriterSize(w, 32<<10)
+	var at, told Place
+	var text []byte
 	show := func(line Line) error {
+		if at.Segment != r.segment {
+			at = Place{Segment: r.segment}
+		}
+		at.Lines++
 		switch {
-		case !wanted(line):
+		case q.After != nil && !at.behind(*q.After), !wanted(line):
 			return nil
 		case skip > 0:
 			skip--
 			return nil
-		case q.JSON:
+		}
+		text = text[:0]
+		if q.Marks {
+			text, told = append(append(text, at.String()...), ' '), at
+		}
+		if q.JSON {
 			raw, err := line.MarshalJSON()
 			if err != nil {
 				return err
 			}
-			_, err = out.Write(append(raw, '\n'))
-			return err
+			text = append(append(text, raw...), '\n')
+		} else {
+			text = line.append(text)
 		}
-		_, err := out.Write(line.append(nil))
+		_, err := out.Write(text)
 		return err
 	}
-	for {
+	for first := true; ; first = false {
 		l.mu.Lock()
 		more := l.changed // looked up before reading: what is written in between is not missed
 		l.mu.Unlock()
+		over := !q.Follow
+		select {
+		case <-gone:
+			over = true
+		default:
+		}
 		err := r.lines(!q.Follow, show)
-		if err := errors.Join(err, out.Flush()); err != nil || !q.Follow {
+		if err == nil && first && q.After != nil && q.After.behind(at) { // another log, of a module that was removed and came back
+			r.Close()
+			r, at, q.After = l.reader(), Place{}, &Place{}
+			err = r.lines(!q.Follow, show)
+		}
+		if q.Marks && (at != told || first) {
+			fmt.Fprintln(out, at)
+			told = at
+		}
+		if err := errors.Join(err, out.Flush()); err != nil {
 			return err
+		}
+		if over {
+			q.After = &at
+			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-gone:
 		case <-more:
 		}
 	}

@@ -68,7 +68,7 @@ func TestFollowMissesNothingOverRotations(t *testing.T) {
 	in, out := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := l.copy(ctx, LogQuery{Tail: -1, Follow: true}, out)
+		err := l.copy(ctx, &LogQuery{Tail: -1, Follow: true}, nil, out)
 		out.Close()
 		done <- err
 	}()

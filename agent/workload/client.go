@@ -202,6 +202,15 @@ func (c *Client) stream(ctx context.Context, path string, fn func(doc json.RawMe
 	}
 }
 
+// noSocket is the path of a socket that is not there.
+type noSocket string
+
+func (e noSocket) Error() string {
+	return fmt.Sprintf("there is no %s, the socket of a module: this works inside one, or where --socket names it", string(e))
+}
+
+func (noSocket) Unwrap() error { return fs.ErrNotExist }
+
 // request sends a request; an answer that is no success is an [AnswerError].
 func (c *Client) request(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://module"+path, bytes.NewReader(body))
@@ -213,9 +222,11 @@ func (c *Client) request(ctx context.Context, method, path, contentType string, 
 	}
 	resp, err := c.http.Do(req)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no %s, the socket of a module: this works inside one, or where --socket names it", c.path)
+		return nil, noSocket(c.path)
 	}
-	if err != nil {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok && ctx.Err() == nil {
+		return nil, fmt.Errorf("the agent did not answer at %s, do it again: %w", c.path, wrapped.Err)
+	} else if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode/100 == 2 {

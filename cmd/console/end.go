@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -36,8 +40,39 @@ func Exit(code int) error { return exit{code} }
 // OneLine is the text of err with every run of white space made one space.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-// interrupted is the exit code of a command that a signal ended, as a shell has it.
-const interrupted = 128 + 2
+// signalled is the signal that ended a command.
+type signalled syscall.Signal
+
+func (s signalled) Error() string      { return syscall.Signal(s).String() }
+func (signalled) Is(target error) bool { return target == context.Canceled }
+
+// Main runs a command as the process: SIGINT and SIGTERM end its context.
+func Main(run func(ctx context.Context) int) int {
+	ctx, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	go func() {
+		if s, ok := (<-signals).(syscall.Signal); ok {
+			end(signalled(s))
+		}
+	}()
+	return run(ctx)
+}
+
+// endedBy is the exit code of a command that a signal ended, as a shell has it: 128 and its number.
+func endedBy(ctx context.Context) int {
+	s := signalled(syscall.SIGINT)
+	_ = errors.As(context.Cause(ctx), &s) // else somebody else ended it
+	return 128 + int(s)
+}
+
+// unread tells whether nobody reads what a command prints any more, as in `| head`.
+func unread(err error) bool {
+	path, ok := errors.AsType[*fs.PathError](err)
+	return ok && path.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
+}
 
 // Execute runs the command with the arguments as typed, prints what went wrong as one line on stderr and returns the exit code.
 func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
@@ -54,7 +89,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.
 	case errors.As(err, &own):
 		return own.code
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return interrupted // who ended it knows
+		return endedBy(ctx) // who ended it knows
+	case unread(err):
+		return 128 + int(syscall.SIGPIPE) // as where the signal is not ignored
 	}
 	path := strings.TrimPrefix(c.CommandPath(), root.Name())
 	if !errors.As(err, &typed) {

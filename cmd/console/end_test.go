@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -71,10 +74,32 @@ func TestUsageOfNothingIsNothing(t *testing.T) {
 
 func TestACommandThatASignalEndedSaysNoMore(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	var errs bytes.Buffer
-	if code := Execute(ctx, device(fmt.Errorf("read: %w", ctx.Err())), []string{"module", "stop", "m"}, &errs); code != 130 || errs.Len() != 0 {
-		t.Errorf("got %d, %q, want 130 and nothing", code, errs.String())
+	for by, want := range map[error]int{nil: 130, signalled(syscall.SIGINT): 130, signalled(syscall.SIGTERM): 143} {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(by)
+		for _, fails := range []error{ctx.Err(), context.Cause(ctx)} {
+			var errs bytes.Buffer
+			if code := Execute(ctx, device(fmt.Errorf("read: %w", fails)), []string{"module", "stop", "m"}, &errs); code != want || errs.Len() != 0 {
+				t.Errorf("%v: got %d, %q, want %d and nothing", by, code, errs.String(), want)
+			}
+		}
+	}
+}
+
+func TestWhatNobodyReadsIsNoFailure(t *testing.T) {
+	t.Parallel()
+	broken := &fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.EPIPE}
+	for claim, c := range map[string]struct {
+		err  error
+		code int
+	}{
+		"standard output": {fmt.Errorf("print: %w", broken), 141},
+		"another pipe":    {&fs.PathError{Op: "write", Path: "/tmp/fifo", Err: syscall.EPIPE}, 1},
+		"another failure": {&fs.PathError{Op: "write", Path: os.Stdout.Name(), Err: syscall.ENOSPC}, 1},
+	} {
+		var errs bytes.Buffer
+		if code := Execute(t.Context(), device(c.err), []string{"module", "stop", "m"}, &errs); code != c.code || (errs.Len() == 0) != (code == 141) {
+			t.Errorf("%s: got %d, %q, want %d", claim, code, errs.String(), c.code)
+		}
 	}
 }

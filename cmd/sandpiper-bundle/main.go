@@ -9,7 +9,7 @@
 //
 // Building and signing may be apart: build without --key, and sign where the key is. The same inputs give the same bytes.
 //
-// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+// Exit codes: 0 done, 1 failed, 2 usage, 130 and 143 ended by SIGINT and SIGTERM.
 package main
 
 import (
@@ -17,9 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -30,10 +28,7 @@ import (
 var version = "dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(console.Main(func(ctx context.Context) int { return run(ctx, os.Args[1:], os.Stdout, os.Stderr) }))
 }
 
 // run is the whole command; it exists apart from main so that tests can call it.

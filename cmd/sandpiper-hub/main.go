@@ -1,7 +1,7 @@
 // Command sandpiper-hub is a hub that speaks IoT Hub's language, small enough for a laptop: one process, nothing else to start.
 //
 // `serve` runs it; every other verb talks REST to a running one, with the owner's connection string that `serve` wrote into its
-// directory. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+// directory. Exit codes: 0 done, 1 failed, 2 usage, 130 and 143 ended by SIGINT and SIGTERM.
 package main
 
 import (
@@ -10,9 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,10 +22,7 @@ import (
 var version = "dev"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(console.Main(func(ctx context.Context) int { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) }))
 }
 
 // run is the whole command; it exists apart from main so that tests can call it.

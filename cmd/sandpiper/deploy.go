@@ -128,8 +128,8 @@ func omitZero(d control.Deployment) *control.Deployment {
 }
 
 // applied waits until the agent says what became of a version of the deployment. An agent that is away for a moment is waited for.
-func (s *shared) applied(ctx context.Context, version int64, patience time.Duration) (control.Deployment, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (s *shared) applied(interrupted context.Context, version int64, patience time.Duration) (control.Deployment, error) {
+	ctx, cancel := context.WithTimeout(interrupted, patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -140,6 +140,9 @@ func (s *shared) applied(ctx context.Context, version int64, patience time.Durat
 		}
 		select {
 		case <-ctx.Done():
+			if err := interrupted.Err(); err != nil {
+				return control.Deployment{}, err
+			}
 			why := "its steps take longer"
 			if err != nil {
 				why = console.OneLine(err)

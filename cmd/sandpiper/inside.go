@@ -71,17 +71,22 @@ func (s *shared) receiveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			enc := json.NewEncoder(s.out)
 			left := count
-			err := workload.Dial(socket).Receive(cmd.Context(), 0, func(in workload.Input) error {
-				if count > 0 && left == 0 {
-					return errEnough
+			for f := (follower{say: s.err}); ; {
+				err := workload.Dial(socket).Receive(cmd.Context(), 0, func(in workload.Input) error {
+					f.met()
+					if count > 0 && left == 0 {
+						return errEnough
+					}
+					left--
+					return enc.Encode(in)
+				})
+				if errors.Is(err, errEnough) {
+					return nil
 				}
-				left--
-				return enc.Encode(in)
-			})
-			if cmd.Context().Err() == nil && !errors.Is(err, errEnough) {
-				return err
+				if err := f.again(cmd.Context(), err); err != nil {
+					return err
+				}
 			}
-			return nil
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "n", 0, "end after this many messages")

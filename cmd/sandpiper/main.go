@@ -1,16 +1,14 @@
 // Command sandpiper is the one binary of the device: the warden, the agent, every verb an operator or a module types, and the
 // first step inside each sandbox (it re-executes itself there; see [container.Init]).
 //
-// Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+// Exit codes: 0 done, 1 failed, 2 usage, 130 and 143 ended by SIGINT and SIGTERM.
 package main
 
 import (
 	"context"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,10 +21,7 @@ import (
 func init() { container.Init() }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(console.Main(func(ctx context.Context) int { return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr) }))
 }
 
 // run is the whole command; it exists apart from main so that tests can call it.

@@ -63,13 +63,27 @@ func (s *shared) logsCommand() *cobra.Command {
 					out = &visible{to: f}
 				}
 			}
-			return s.client().Logs(cmd.Context(), args[0], want, out)
+			if !want.Follow {
+				return s.client().Logs(cmd.Context(), args[0], want, out)
+			}
+			place := ""
+			want.Place = &place
+			for f := (follower{say: s.err}); ; {
+				err := s.client().Logs(cmd.Context(), args[0], want, out)
+				if err == nil && place == "" {
+					return nil // an agent of before, which cannot go on where it was
+				}
+				if err := f.again(cmd.Context(), err); err != nil {
+					return err
+				}
+			}
 		},
 	}
 	c.Flags().IntVarP(&want.Tail, "tail", "n", -1, "only the last N lines")
 	c.Flags().BoolVarP(&want.Follow, "follow", "f", false, "go on with new lines until interrupted")
 	c.Flags().DurationVar(&since, "since", 0, "only lines younger than this, such as 10m")
 	c.Flags().StringVar(&want.Stream, "stream", "", "only lines of stdout, or of stderr")
+	_ = c.RegisterFlagCompletionFunc("stream", cobra.FixedCompletions([]string{"stdout", "stderr"}, cobra.ShellCompDirectiveNoFileComp)) // the flag was made on the line before
 	c.Flags().BoolVar(&want.JSON, "json", false, "print a JSON object for each line")
 	return c
 }

@@ -39,11 +39,19 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 			if len(args) > 0 {
 				name = args[0]
 			}
+			f := follower{say: s.err}
 			for before := map[string]control.Usage{}; ; {
 				list, err := s.client().Stats(cmd.Context(), name)
+				if err != nil && watch {
+					if err := f.again(cmd.Context(), err); err != nil {
+						return err
+					}
+					continue
+				}
 				if err != nil {
 					return err
 				}
+				f.met()
 				if s.json {
 					err = console.JSON(s.out, list)
 				} else {
@@ -55,10 +63,8 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 				for _, u := range list {
 					before[u.Module] = u
 				}
-				select {
-				case <-time.After(time.Second):
-				case <-cmd.Context().Done():
-					return nil
+				if err := pause(cmd.Context(), time.Second); err != nil {
+					return err
 				}
 			}
 		},

@@ -36,28 +36,33 @@ func (s *shared) statusCommand() *cobra.Command {
 	return s.withJSON(c)
 }
 
-// watchStatus prints the status each second; an agent that is away for a moment (it may be restarting) is said, not fatal.
+// watchStatus prints the status each second. A terminal shows one at a time.
 func (s *shared) watchStatus(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	before, after := "", "\n"
+	if console.IsTerminal(s.out) {
+		before, after = "\033[H\033[2J", ""
+	}
+	for f := (follower{say: s.err}); ; {
 		status, err := s.client().Status(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case s.json && err == nil:
+		if err != nil {
+			if err := f.again(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		f.met()
+		if s.json {
 			err = console.JSON(s.out, status)
-		case err == nil:
-			fmt.Fprint(s.out, "\033[H\033[2J")
+		} else {
+			fmt.Fprint(s.out, before)
 			err = printStatus(s.out, status, time.Now())
+			fmt.Fprint(s.out, after)
 		}
 		if err != nil {
-			fmt.Fprintln(s.err, console.OneLine(err))
+			return err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
+		if err := pause(ctx, time.Second); err != nil {
+			return err
 		}
 	}
 }
