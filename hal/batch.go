@@ -128,6 +128,7 @@ func (s *Server) run(ctx context.Context, who string, one *step, into *Result, n
 		into.Data = own[0].Data
 	case one.Value == nil:
 		into.Value, err = one.g.thing.get(ctx)
+		err = s.seen(ctx, one.g.thing, err)
 	default:
 		into.Fence = one.l.fence
 		return s.drive(ctx, one.g, one.l, one.v, one.For, now)
@@ -164,7 +165,7 @@ func (s *Server) level(ctx context.Context, t *thing, v float64, tell bool) erro
 	if tell { // before the level: the next agent finds who drove it
 		s.keep(t, false)
 	}
-	return t.set(ctx, v)
+	return s.seen(ctx, t, t.set(ctx, v))
 }
 
 // transfer runs operations under a right that may have ended meanwhile; only its worker calls it.
@@ -180,7 +181,7 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, ops []Op)
 	if !ok {
 		return refusal(Absent, t.Name, "")
 	}
-	err := bus.Do(ctx, ops)
+	err := s.seen(ctx, t, bus.Do(ctx, ops))
 	if k := t.tape.Load(); k != nil {
 		k.transfer(t.Name, ops, err)
 	}

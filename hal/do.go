@@ -128,7 +128,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 	err = t.worker.do(ctx, who, class, t.deadline(time.Now(), 0), func(ctx context.Context) error {
 		v, err := t.get(ctx)
 		answer <- v
-		return err
+		return s.seen(ctx, t, err)
 	})
 	if err != nil {
 		return Value{}, named(err, name)

@@ -82,9 +82,7 @@ func TestALineThatIsBusyNamesItsConsumerAndComesWhenItIsFree(t *testing.T) {
 		if err := held.Close(); err != nil {
 			t.Fatal(err)
 		}
-		sim.Fail("relay", hal.Fault{Gone: true})
-		sim.Fail("relay", hal.Fault{})
-		synctest.Wait()
+		<-time.After(2 * time.Second) // nothing tells that a line is free
 		if _, err := s.Write(t.Context(), "a", "relay", 1, 0, 0); err != nil {
 			t.Errorf("free again: got %v", err)
 		}

@@ -72,7 +72,7 @@ func (s *Server) try(d *debt) *job {
 		if void {
 			return nil
 		}
-		err := t.set(ctx, d.level)
+		err := s.seen(ctx, t, t.set(ctx, d.level))
 		s.mu.Lock()
 		tell := err == nil || !d.refused // the keeper hears of a debt once
 		d.refused = err != nil

@@ -35,6 +35,7 @@ type Server struct {
 
 	feeds  sync.WaitGroup // readers of edges
 	opened chan struct{}  // closed when Run tried to open all
+	lost   chan struct{}  // capacity 1: something that was open is not
 
 	mu     sync.Mutex
 	unlock func()                         // mu's
@@ -55,7 +56,8 @@ type thing struct {
 	dev    Device
 	unkept bool // the keeper did not take it; touched by the worker only
 
-	state   string // ok, gone, busy
+	state   string // ok, or why it is not open: gone, busy, timeout
+	tried   bool   // it could not be opened, and the log has it
 	lease   *lease
 	debt    *debt                // the safe value it has not taken yet; nil = none
 	pulse   *time.Timer          // ends a pulse; nil = none runs
@@ -86,7 +88,7 @@ func New(cfg ServerConfig) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}),
+	s := &Server{cfg: cfg, log: cfg.Logger, workers: map[string]*worker{}, things: map[string]*thing{}, opened: make(chan struct{}), lost: make(chan struct{}, 1),
 		grants: map[string]map[string]*granted{}, strays: map[string]*tally{}, fence: uint64(time.Now().UnixMilli())}
 	s.unlock = s.mu.Unlock
 	for i := range cfg.Resources {
@@ -150,10 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.opened)
 	claim := time.AfterFunc(cmp.Or(s.cfg.Hold, 10*time.Second), s.unclaimed)
 	defer claim.Stop()
-	for c := range s.cfg.Backend.Changes(ctx) {
-		s.changed(ctx, c)
-	}
-	<-ctx.Done()
+	s.follow(ctx)
 	s.mu.Lock()
 	s.ended = true
 	var safe []<-chan struct{}
@@ -187,83 +186,6 @@ func (s *Server) Run(ctx context.Context) error {
 	workers.Wait()
 	s.feeds.Wait()
 	return nil
-}
-
-func (t *thing) close() error {
-	if t.dev == nil {
-		return nil
-	}
-	err := t.dev.Close()
-	t.dev = nil
-	return err
-}
-
-func (s *Server) openAll(ctx context.Context) {
-	for _, name := range s.order {
-		s.open(ctx, s.things[name])
-	}
-}
-
-// open opens a resource on its worker. What cannot be opened is absent or busy until something changes.
-func (s *Server) open(ctx context.Context, t *thing) {
-	if t.Kind == KindNode {
-		return
-	}
-	err := t.worker.do(ctx, "", ClassWrite, time.Now().Add(opTime), func(ctx context.Context) error {
-		if t.dev != nil {
-			return nil
-		}
-		var dev Device
-		if k, ok := s.kept[t.Name]; ok {
-			delete(s.kept, t.Name)
-			dev = s.adopt(ctx, t, k)
-		}
-		if dev == nil {
-			var err error
-			if dev, err = s.cfg.Backend.Open(ctx, *t.Resource); err != nil {
-				return err
-			}
-		}
-		t.dev = dev
-		s.keep(t, true)
-		p, ok := dev.(Prompter)
-		t.worker.mark(ok && p.Prompt())
-		return nil
-	})
-	state := "ok"
-	if err != nil {
-		state = string(CodeOf(err))
-		s.log.Warn("pin or bus not open", "name", t.Name, "err", err)
-	}
-	s.mu.Lock()
-	t.state = state
-	if d := t.debt; d != nil && err == nil {
-		select {
-		case d.back <- struct{}{}:
-		default:
-		}
-	}
-	s.mu.Unlock()
-}
-
-func (s *Server) changed(ctx context.Context, c Change) {
-	for _, t := range s.things {
-		switch {
-		case c.Match != nil && !c.Match(*t.Resource):
-		case c.Present:
-			s.open(ctx, t)
-		default:
-			_ = t.worker.do(ctx, "", ClassSafe, time.Now().Add(opTime), func(context.Context) error { return t.close() })
-			s.drop(t.Name)
-			s.mu.Lock()
-			t.state = "gone"
-			if t.lease != nil {
-				s.endLocked(t, "unplugged") // it is driven safe when it is back
-			}
-			s.mu.Unlock()
-			s.log.Warn("pin or bus gone", "name", t.Name)
-		}
-	}
 }
 
 // Check says whether a module could be granted these, without granting them. What an optional grant asks for may be missing.

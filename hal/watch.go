@@ -69,7 +69,7 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 		}
 		reader, err := t.events(ctx)
 		if err != nil {
-			return err
+			return s.seen(ctx, t, err)
 		}
 		f := &feed{more: make(chan struct{})}
 		s.mu.Lock()

@@ -132,7 +132,7 @@ var subsystems = [...]struct {
 }
 
 // Changes listens to the kernel until the context ends and then closes the channel; see hal.Backend. A departure matches what cannot be
-// found any more. A receiver that is late, and one whom the kernel could not tell all, finds a Change that matches anything. Without
+// found any more. A receiver whom the kernel could not tell all finds a Change that matches anything. Without
 // uevents (a container) the channel is closed at once.
 func (b *Board) Changes(ctx context.Context) <-chan hal.Change {
 	out := make(chan hal.Change, 64)
@@ -146,18 +146,17 @@ func (b *Board) Changes(ctx context.Context) <-chan hal.Change {
 	go func() { // ends with the socket, which ends with ctx
 		defer close(out)
 		defer stop()
-		b.follow(s, out)
+		b.follow(ctx, s, out)
 	}()
 	return out
 }
 
-func (b *Board) follow(s *ueventSocket, out chan hal.Change) {
-	missed := false
+func (b *Board) follow(ctx context.Context, s *ueventSocket, out chan<- hal.Change) {
 	for {
 		u, err := s.read()
+		missed := errors.Is(err, errMissed)
 		switch {
-		case errors.Is(err, errMissed):
-			u, missed = uevent{}, true
+		case missed:
 		case errors.Is(err, os.ErrClosed):
 			return
 		case err != nil:
@@ -168,18 +167,19 @@ func (b *Board) follow(s *ueventSocket, out chan hal.Change) {
 		if !matters && !missed {
 			continue
 		}
-		c := hal.Change{Present: u.action != "remove" || missed, Node: u.devpath}
+		c := hal.Change{Present: u.action != "remove", Node: u.devpath}
 		if !c.Present || missed {
 			b.dropGone()
 		}
-		if !c.Present {
-			c.Match = func(r hal.Resource) bool { return (r.Kind == kinds[0] || r.Kind == kinds[1]) && b.absent(&r) }
+		if !missed {
+			c.Match = func(r hal.Resource) bool {
+				return (r.Kind == kinds[0] || r.Kind == kinds[1]) && (c.Present || b.absent(&r))
+			}
 		}
 		select {
-		case out <- c:
-			missed = false
-		default:
-			missed = true
+		case out <- c: // a receiver that is late makes the kernel's buffer run over, which is seen above
+		case <-ctx.Done():
+			return
 		}
 	}
 }
