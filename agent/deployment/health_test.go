@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func TestAnImagesCheckStandsInWhereADeploymentSaysNothing(t *testing.T) {
 		"Docker's zeros":               {Health{}, bare, docker},
 		"what is below zero is zero":   {Health{}, &ImageHealth{Command: []string{"i"}, Interval: -1, Timeout: -1, Start: -1, StartInterval: -1, Retries: -1}, docker},
 		"the image's pace":             {Health{}, image, paced},
-		"the bounds of a deployment's": {Health{}, &ImageHealth{Command: []string{"i"}, Interval: 1, StartInterval: 1, Retries: 1 << 40}, Health{Command: []string{"i"}, Docker: true, Interval: s, Timeout: 30 * s, Start: noStart, StartInterval: s, Retries: maxRetries}},
+		"the bounds of a deployment's": {Health{}, &ImageHealth{Command: []string{"i"}, Interval: 1, StartInterval: 1, Retries: math.MaxInt}, Health{Command: []string{"i"}, Docker: true, Interval: s, Timeout: 30 * s, Start: noStart, StartInterval: s, Retries: maxRetries}},
 		"another pace":                 {Health{Interval: 3 * s, Retries: 1}, image, Health{Command: []string{"i"}, Docker: true, Interval: 3 * s, Timeout: 8 * s, Start: 9 * s, StartInterval: 2 * s, Retries: 1}},
 		"not wanted":                   {Health{NoImage: true}, image, Health{NoImage: true}},
 		"a check of its own":           {Health{TCP: "127.0.0.1:1"}, image, Health{TCP: "127.0.0.1:1"}},

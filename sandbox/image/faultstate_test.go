@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ type counter struct {
 func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.busy.Add(1)
 	defer c.busy.Done()
-	c.next.ServeHTTP(&cutWriter{w, 1 << 40, &c.sent}, r)
+	c.next.ServeHTTP(&cutWriter{w, math.MaxInt, &c.sent}, r)
 }
 
 // ca asks a server for its certificate.

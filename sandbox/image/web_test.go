@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"path"
@@ -107,7 +108,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}()
 	most := left
 	if left < 0 {
-		most = 1 << 40
+		most = math.MaxInt
 	}
 	http.ServeContent(&cutWriter{rw, most, &sent}, r, name, time.Time{}, bytes.NewReader(b))
 }

@@ -229,7 +229,7 @@ func (f *freeSpace) check() error {
 	if next := f.next.Load(); now >= next && f.next.CompareAndSwap(next, now+int64(time.Second)) {
 		var st unix.Statfs_t
 		err := unix.Statfs(f.dir, &st)
-		f.full.Store(err == nil && int64(st.Bavail)*st.Bsize < f.min)
+		f.full.Store(err == nil && int64(st.Bavail)*int64(st.Bsize) < f.min) //nolint:unconvert // int32 on some processors
 	}
 	if f.full.Load() {
 		return fmt.Errorf("less than %d MiB left in %s: %w", f.min>>20, f.dir, ErrDiskFull)

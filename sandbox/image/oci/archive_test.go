@@ -138,7 +138,7 @@ func TestTheConfigSaysHowToRun(t *testing.T) {
 	l.Index(l.Image(ocitest.Object{
 		"Entrypoint": []string{"/bin/a", "-x"}, "Cmd": []string{"one"}, "Env": []string{"A=1"}, "WorkingDir": "srv/./app", "User": "app:www",
 		"StopSignal": "SIGQUIT", "ExposedPorts": ocitest.Object{"80/tcp": ocitest.Object{}}, "Volumes": ocitest.Object{"/var/data/": ocitest.Object{}}, "Labels": ocitest.Object{"k": "v"},
-		"Healthcheck": ocitest.Object{"Test": []string{"CMD", "/bin/check"}, "Interval": 5_000_000_000, "StartInterval": 1_000_000_000, "Retries": 3},
+		"Healthcheck": ocitest.Object{"Test": []string{"CMD", "/bin/check"}, "Interval": int64(5_000_000_000), "StartInterval": 1_000_000_000, "Retries": 3},
 		"Shell":       []string{"/bin/bash", "-c"},
 	}, ocitest.Tar(t, ocitest.Dir("srv"))))
 	img, _, _, err := merge(t, l.Path)
