@@ -22,7 +22,7 @@ SOURCES = {
     "iio_simple_dummy.c": "drivers/iio/dummy", "iio_simple_dummy.h": "drivers/iio/dummy", "iio_simple_dummy_events.c": "drivers/iio/dummy",
     "iio_simple_dummy_buffer.c": "drivers/iio/dummy", "iio_dummy_evgen.c": "drivers/iio/dummy", "iio_dummy_evgen.h": "drivers/iio/dummy",
 }
-OURS = ["lab_i2c", "lab_spi", "lab_pwm", "lab_oops"]
+OURS = ["lab_i2c", "lab_spi", "lab_pwm", "lab_w1", "lab_oops"]
 LACKING = {  # what is built when the kernel's configuration does not have it
     "GPIO_SIM": ["gpio-sim"], "I2C_STUB": ["i2c-stub"], "IRQ_SIM": ["irq_sim"],
     "IIO_CONFIGFS": ["industrialio-configfs"], "IIO_SW_DEVICE": ["industrialio-sw-device"],

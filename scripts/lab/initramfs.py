@@ -16,7 +16,7 @@ wget vi less top setsid nohup timeout chroot unshare nsenter mkfifo mke2fs basen
 pidof i2cdetect i2cget i2cset devmem watchdog cmp diff usleep cttyhack""".split()
 
 COMMON = """ext4 overlay loop squashfs erofs configfs crc32c_generic dm_mod dm_verity dm_flakey dm_log_writes dm_snapshot null_blk gpio_sim i2c_dev
-i2c_stub lab_i2c lab_spi lab_pwm lab_oops spidev lm75 at24 iio_dummy iio_dummy_evgen iio_trig_hrtimer iio_trig_sysfs w1_gpio w1_therm softdog vcan can can_raw
+i2c_stub lab_i2c lab_spi lab_pwm lab_w1 lab_oops spidev lm75 at24 iio_dummy iio_dummy_evgen iio_trig_hrtimer iio_trig_sysfs w1_gpio w1_therm softdog vcan can can_raw
 can_isotp tun veth bridge dummy nf_tables nft_masq nft_ct nft_nat nft_chain_nat nft_reject_inet nft_fib_ipv4
 sch_netem macvlan quota_v2 tpm_vtpm_proxy leds_gpio
 ledtrig_timer uinput zram""".split()

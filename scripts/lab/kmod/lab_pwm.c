@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * lab_pwm: a PWM controller with two channels, which remembers what its first channel put out.
+ * As many real ones do, it refuses another polarity while a channel is on.
  *   trace  (0644) '1' for each time that channel 0 began to put something out, '0' for each time that it ended; write anything to begin anew
  */
 #include <linux/module.h>
@@ -17,6 +18,8 @@ static int lab_apply(struct pwm_chip *c, struct pwm_device *p, const struct pwm_
 	bool now = s->enabled && s->duty_cycle > 0;
 	size_t n = strlen(trace);
 
+	if (p->state.enabled && s->polarity != p->state.polarity)
+		return -EBUSY;
 	if (p->hwpwm || now == on)
 		return 0;
 	on = now;

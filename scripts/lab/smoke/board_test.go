@@ -97,7 +97,7 @@ func TestKernelModulesThatTheProductUses(t *testing.T) {
 	t.Parallel()
 	onBoard(t)
 	for _, module := range []string{"dm_verity", "erofs", "squashfs", "overlay", "loop", "softdog", "vcan", "w1_gpio", "tpm_vtpm_proxy", "veth", "bridge", "nft_masq",
-		"dm_flakey", "gpio_sim", "i2c_stub chip_addr=0x50", "lab_i2c chip=0x48 width=2", "lab_spi", "lab_pwm", "iio_dummy", "uinput"} {
+		"dm_flakey", "gpio_sim", "i2c_stub chip_addr=0x50", "lab_i2c chip=0x48 width=2", "lab_spi", "lab_pwm", "lab_w1", "iio_dummy", "uinput"} {
 		name, _, _ := strings.Cut(module, " ")
 		t.Run(name, func(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), "modprobe", strings.Fields(module)...).CombinedOutput(); err != nil {
