@@ -26,7 +26,9 @@ func board(t *testing.T) host {
 		"sys/bus/w1/devices/28-0316a279d4ff/temperature":                 "23187\n",
 		"sys/bus/w1/devices/28-0316a279d4aa/temperature":                 "85000\n",
 		"sys/bus/w1/devices/28-0316a279d4bb/temperature":                 "85000\n",
-		"sys/bus/w1/devices/28-0316a279d4bb/features":                    "3\n",
+		"sys/bus/w1/devices/28-0316a279d4bb/features":                    "1\n",
+		"sys/bus/w1/devices/28-0316a279d4cc/temperature":                 "85000\n",
+		"sys/bus/w1/devices/28-0316a279d4cc/features":                    "2\n",
 		"sys/class/leds/status/brightness":                               "0\n",
 		"sys/class/leds/status/max_brightness":                           "15\n",
 		"sys/class/leds/status/trigger":                                  "none [heartbeat]\n",
@@ -89,6 +91,7 @@ func TestPowerOnValueOfAThermometerIsRefusedUnlessTheChipCanTell(t *testing.T) {
 		"a temperature":                 {id: "28-0316a279d4ff", want: 23187},
 		"85 °C from a chip that cannot": {id: "28-0316a279d4aa", err: errPowerOn},
 		"85 °C from a chip that can":    {id: "28-0316a279d4bb", want: 85000},
+		"85 °C from one that is polled": {id: "28-0316a279d4cc", err: errPowerOn},
 		"a chip that is not there":      {id: "28-000000000000", err: fs.ErrNotExist},
 	} {
 		th, err := h.openW1(c.id)
@@ -104,8 +107,8 @@ func TestPowerOnValueOfAThermometerIsRefusedUnlessTheChipCanTell(t *testing.T) {
 	if _, err := h.openW1("../../etc"); err == nil {
 		t.Error("a path passed for an id")
 	}
-	if list := h.w1Devices(); len(list) != 3 || list[2].master != "w1_bus_master1" {
-		t.Errorf("got %+v, want three chips, the last with its bus", list)
+	if list := h.w1Devices(); len(list) != 4 || list[3].master != "w1_bus_master1" {
+		t.Errorf("got %+v, want four chips, the last with its bus", list)
 	}
 }
 

@@ -11,7 +11,8 @@ import (
 
 // A thermometer on a 1-wire bus answers in its file temperature in m°C; a read converts for up to 750 ms and holds
 // the bus meanwhile, so that each bus has a worker of its own. After a lost supply the chip says 85 °C before it has
-// converted anything: that value is refused unless the chip is one that the kernel can ask (features bit 1).
+// converted anything: that value is refused unless the kernel is told to look at the chip's own word for it
+// (features, mask 1: W1_THERM_CHECK_RESULT).
 
 const w1PowerOn = 85000 // m°C in the chip's memory after power-on
 
@@ -79,7 +80,7 @@ func (h host) openW1(id string) (*thermometer, error) {
 	}
 	t := &thermometer{temp: a}
 	if f, err := number(attrOr(dir, "features")); err == nil {
-		t.detects = int(f)&2 != 0
+		t.detects = int(f)&1 != 0
 	}
 	return t, nil
 }

@@ -102,6 +102,11 @@ static u8 lab_read(void *data)
 	return at < 9 ? said[at++] : 0xff;
 }
 
+static u8 lab_touch(void *data, u8 bit)
+{
+	return bit;	/* nobody pulls the wire down: converted, and powered by a wire of its own */
+}
+
 static void lab_search(void *data, struct w1_master *m, u8 kind, w1_slave_found_callback found)
 {
 	int c;
@@ -110,7 +115,9 @@ static void lab_search(void *data, struct w1_master *m, u8 kind, w1_slave_found_
 		found(m, rom(c));
 }
 
-static struct w1_bus_master bus = { .read_byte = lab_read, .write_byte = lab_write, .reset_bus = lab_reset, .search = lab_search };
+static struct w1_bus_master bus = {
+	.touch_bit = lab_touch, .read_byte = lab_read, .write_byte = lab_write, .reset_bus = lab_reset, .search = lab_search,
+};
 
 static int __init lab_init(void)
 {
