@@ -35,6 +35,8 @@ type EventQuery struct {
 	From   uint64    // first offset, of each shard; 0: by Since
 	Follow bool      // go on with new events
 	All    bool      // also what the hub itself has to tell: twin changes, life cycle, connections
+
+	Next map[int]uint64 // by shard: the first offset, instead of From and Since
 }
 
 func (q EventQuery) values() url.Values {
@@ -50,6 +52,9 @@ func (q EventQuery) values() url.Values {
 	}
 	if q.From > 0 {
 		v.Set("from", strconv.FormatUint(q.From, 10))
+	}
+	for shard, offset := range q.Next {
+		v.Add("next", fmt.Sprintf("%d:%d", shard, offset))
 	}
 	if q.Follow {
 		v.Set("follow", "true")
@@ -73,6 +78,9 @@ func (o *Owner) Events(ctx context.Context, q EventQuery, fn func(Event) error) 
 		if err := d.Decode(&e); err != nil {
 			if errors.Is(err, io.EOF) && !q.Follow || ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if errors.Is(err, io.EOF) { // a stream that is followed has no end
+				err = io.ErrUnexpectedEOF
 			}
 			return fmt.Errorf("read events: %w", err)
 		}

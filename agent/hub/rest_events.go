@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ func newEvent(e state.Entry) Event {
 	return out
 }
 
-// streamEvents is GET /events?device=&module=&since=&from=&follow=&kind=: one JSON document a line, in order within a shard.
+// streamEvents is GET /events?device=&module=&since=&from=&follow=&kind=&next=: one JSON document a line, in order within a shard.
 func (h *Hub) streamEvents(w http.ResponseWriter, r *http.Request, _ iothub.ID) error {
 	q := r.URL.Query()
 	query := state.Query{Device: q.Get("device"), Module: q.Get("module"), Follow: q.Get("follow") == "true"}
@@ -60,6 +61,17 @@ func (h *Hub) streamEvents(w http.ResponseWriter, r *http.Request, _ iothub.ID) 
 			return h.invalid("from must be an offset")
 		}
 		query.From = n
+	}
+	next := map[int]uint64{}
+	for _, text := range q["next"] {
+		at, offset, _ := strings.Cut(text, ":")
+		shard, err := strconv.Atoi(at)
+		if err == nil {
+			next[shard], err = strconv.ParseUint(offset, 10, 64)
+		}
+		if err != nil {
+			return h.invalid("next must be shard:offset")
+		}
 	}
 	shards := make([]int, 0, h.state.Log().Shards())
 	if query.Device != "" {
@@ -82,6 +94,9 @@ func (h *Hub) streamEvents(w http.ResponseWriter, r *http.Request, _ iothub.ID) 
 	for _, shard := range shards {
 		q := query
 		q.Shard = shard
+		if offset, ok := next[shard]; ok {
+			q.From, q.Since = offset, time.Time{}
+		}
 		g.Go(func() error {
 			return h.state.Log().Read(ctx, q, nil, func(e state.Entry) error {
 				mu.Lock()

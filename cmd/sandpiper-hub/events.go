@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,7 +31,16 @@ func (s *shared) eventsCommand() *cobra.Command {
 				}
 				q.Since = at
 			}
-			return s.with(func(c *hub.Owner) error { return s.events(cmd.Context(), c, q) })
+			q.Next = map[int]uint64{}
+			for f := (console.Follower{Say: s.err, Who: "sandpiper-hub: the hub"}); ; {
+				err := s.with(func(c *hub.Owner) error { return s.events(cmd.Context(), c, q) })
+				if !q.Follow {
+					return err
+				}
+				if err := f.Again(cmd.Context(), err); err != nil { // it has another address when it comes back, perhaps
+					return err
+				}
+			}
 		},
 	})
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on with new events until interrupted")
@@ -59,17 +67,16 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 func (s *shared) events(ctx context.Context, c *hub.Owner, q hub.EventQuery) error {
 	enc := json.NewEncoder(s.out)
 	enc.SetEscapeHTML(false)
-	err := c.Events(ctx, q, func(e hub.Event) error {
+	return c.Events(ctx, q, func(e hub.Event) error {
+		var err error
 		if s.json {
-			return enc.Encode(e)
+			err = enc.Encode(e)
+		} else {
+			_, err = fmt.Fprintln(s.out, eventLine(e))
 		}
-		_, err := fmt.Fprintln(s.out, eventLine(e))
+		q.Next[e.Shard] = e.Offset + 1
 		return err
 	})
-	if errors.Is(err, context.Canceled) {
-		return nil // interrupted, as one ends --follow
-	}
-	return err
 }
 
 // eventLine is an event for people.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 )
 
 // begun is a verb that runs as a process of its own.
@@ -69,7 +66,7 @@ const awaySaid = "sandpiper: the agent is away; waiting\n"
 // TestWhoFollowsStaysOverAgents: every verb that goes on until it is interrupted, over an agent that is killed and one that leaves as for an upgrade.
 func TestWhoFollowsStaysOverAgents(t *testing.T) {
 	t.Parallel()
-	d := startDevice(t)
+	d := startDevice(t, tank)
 	images := map[string]string{
 		"counter": d.bundle("counter", `n=0; while n=$((n+1)); do echo "line $n"; "$SANDPIPER" send --output out "number $n" 2>/dev/null; sleep 0.05; done`),
 		"eater":   d.bundle("eater", `exec "$SANDPIPER" receive`),
@@ -84,12 +81,20 @@ func TestWhoFollowsStaysOverAgents(t *testing.T) {
 	births := d.births()
 	text, doc := d.begin("module", "logs", "-f", "counter"), d.begin("module", "logs", "-f", "--json", "--stream", "stdout", "counter")
 	glances := []*begun{d.begin("status", "--watch"), d.begin("module", "stats", "--watch", "--json")}
+	edges := d.begin("hal", "watch", "door", "--json")
+	level := 0
 	seen := func(b *begun) int { return strings.Count(b.out.String(), "\n") }
 	more := func(what string) {
 		t.Helper()
 		before, eaten := seen(text), len(d.logs("eater"))
 		d.until("lines come "+what, func() (bool, string) {
 			return seen(text) > before+3 && len(d.logs("eater")) > eaten, fmt.Sprint(text.out.String(), text.errs.String(), d.logs("eater"))
+		})
+		before = seen(edges)
+		d.until("edges come "+what, func() (bool, string) {
+			level = 1 - level
+			said := d.hal("sim", "set", "door", fmt.Sprint(level))
+			return seen(edges) > before, said + edges.errs.String()
 		})
 	}
 	more("at first")
@@ -115,12 +120,10 @@ func TestWhoFollowsStaysOverAgents(t *testing.T) {
 			t.Errorf("%s: standard error: got %q, want that the agent was away once or twice", name, said)
 		}
 	}
-	for _, b := range glances {
-		d.until("it goes on", func() (bool, string) {
-			n := seen(b)
-			_ = pause(t.Context(), 1100*time.Millisecond)
-			return seen(b) > n, b.errs.String()
-		})
+	for _, b := range append(glances, edges) {
+		if n := seen(b); b != edges {
+			d.until("it goes on", func() (bool, string) { return seen(b) > n, b.errs.String() })
+		}
 		if code := b.end(syscall.SIGTERM); code != 143 {
 			t.Errorf("%q: got exit code %d, want 143", b.cmd.Args, code)
 		}
@@ -154,34 +157,4 @@ func (d *device) followedToItsEnd() {
 	if said := b.errs.String(); b.cmd.ProcessState.ExitCode() != 1 || !strings.HasSuffix(said, "module \"counter\" is not in the deployment\n") || strings.Count(said, "\n") != 1 {
 		d.t.Errorf("got %v, %q, want one line that it is gone", err, said)
 	}
-}
-
-func TestAFollowerGivesUpInTheEnd(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var said words
-		f := follower{say: &said}
-		away := fmt.Errorf("ask: %w", syscall.ECONNREFUSED)
-		if err := f.again(t.Context(), away); !errors.Is(err, syscall.ECONNREFUSED) || said.String() != "" {
-			t.Errorf("an agent that never was: got %v, %q", err, said.String())
-		}
-		f.met()
-		if err := f.again(t.Context(), errors.New("no such module")); err == nil || isAway(err) {
-			t.Errorf("an agent that says no: got %v", err)
-		}
-		began := time.Now()
-		var err error
-		for err == nil {
-			err = f.again(t.Context(), away)
-		}
-		if waited := time.Since(began); waited < awayMost || waited > awayMost+time.Second || said.String() != awaySaid {
-			t.Errorf("got %v after %s, %q", err, waited, said.String())
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		f.met()
-		time.AfterFunc(10*time.Millisecond, cancel)
-		if err := f.again(ctx, away); !errors.Is(err, context.Canceled) {
-			t.Errorf("interrupted: got %v", err)
-		}
-	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -128,28 +129,35 @@ func (s *shared) halWatchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "watch NAME", Short: "Print each edge of a line, or each frame of a CAN interface, until interrupted", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := s.hal().open(cmd.Context(), http.MethodGet, halPath(args[0], "/events"), nil)
-			if err != nil {
-				return err
+			left := count
+			for f := (console.Follower{Say: s.err}); ; {
+				body, err := s.hal().open(cmd.Context(), http.MethodGet, halPath(args[0], "/events"), nil)
+				if err == nil {
+					err = s.halEvents(body, &left)
+					body.Close()
+				}
+				if err == nil && count > 0 && left <= 0 {
+					return nil
+				}
+				if err := f.Again(cmd.Context(), err); err != nil {
+					return err
+				}
 			}
-			defer body.Close()
-			return s.halEvents(body, count)
 		},
 	}
 	c.Flags().IntVarP(&count, "count", "n", 0, "end after so many; 0 = never")
 	return s.withJSON(c)
 }
 
-// halEvents prints a stream of events, as it comes with --json.
-func (s *shared) halEvents(body io.Reader, count int) error {
+// halEvents prints a stream of events, as it comes with --json, until it ends or none are left of so many.
+func (s *shared) halEvents(body io.Reader, left *int) error {
 	dec := json.NewDecoder(body)
-	for n := 0; count == 0 || n < count; {
-		if !dec.More() { // the agent ended, or the user had enough
-			return nil
-		}
+	for {
 		var raw json.RawMessage
 		err := dec.Decode(&raw)
-		if err != nil {
+		if errors.Is(err, io.EOF) { // the agent ended
+			return nil
+		} else if err != nil {
 			return err
 		}
 		var e struct {
@@ -177,9 +185,10 @@ func (s *shared) halEvents(body io.Reader, count int) error {
 		if err != nil {
 			return err
 		}
-		n++
+		if *left--; *left == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 func (s *shared) halLogCommand() *cobra.Command {

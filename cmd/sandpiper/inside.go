@@ -71,9 +71,9 @@ func (s *shared) receiveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			enc := json.NewEncoder(s.out)
 			left := count
-			for f := (follower{say: s.err}); ; {
+			for f := (console.Follower{Say: s.err}); ; {
 				err := workload.Dial(socket).Receive(cmd.Context(), 0, func(in workload.Input) error {
-					f.met()
+					f.Met()
 					if count > 0 && left == 0 {
 						return errEnough
 					}
@@ -83,7 +83,7 @@ func (s *shared) receiveCommand() *cobra.Command {
 				if errors.Is(err, errEnough) {
 					return nil
 				}
-				if err := f.again(cmd.Context(), err); err != nil {
+				if err := f.Again(cmd.Context(), err); err != nil {
 					return err
 				}
 			}

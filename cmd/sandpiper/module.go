@@ -68,12 +68,12 @@ func (s *shared) logsCommand() *cobra.Command {
 			}
 			place := ""
 			want.Place = &place
-			for f := (follower{say: s.err}); ; {
+			for f := (console.Follower{Say: s.err}); ; {
 				err := s.client().Logs(cmd.Context(), args[0], want, out)
 				if err == nil && place == "" {
 					return nil // an agent of before, which cannot go on where it was
 				}
-				if err := f.again(cmd.Context(), err); err != nil {
+				if err := f.Again(cmd.Context(), err); err != nil {
 					return err
 				}
 			}

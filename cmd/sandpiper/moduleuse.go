@@ -39,11 +39,11 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 			if len(args) > 0 {
 				name = args[0]
 			}
-			f := follower{say: s.err}
+			f := console.Follower{Say: s.err}
 			for before := map[string]control.Usage{}; ; {
 				list, err := s.client().Stats(cmd.Context(), name)
 				if err != nil && watch {
-					if err := f.again(cmd.Context(), err); err != nil {
+					if err := f.Again(cmd.Context(), err); err != nil {
 						return err
 					}
 					continue
@@ -51,7 +51,7 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				f.met()
+				f.Met()
 				if s.json {
 					err = console.JSON(s.out, list)
 				} else {
@@ -63,7 +63,7 @@ func (s *shared) moduleStatsCommand() *cobra.Command {
 				for _, u := range list {
 					before[u.Module] = u
 				}
-				if err := pause(cmd.Context(), time.Second); err != nil {
+				if err := console.Pause(cmd.Context(), time.Second); err != nil {
 					return err
 				}
 			}

@@ -42,15 +42,15 @@ func (s *shared) watchStatus(ctx context.Context) error {
 	if console.IsTerminal(s.out) {
 		before, after = "\033[H\033[2J", ""
 	}
-	for f := (follower{say: s.err}); ; {
+	for f := (console.Follower{Say: s.err}); ; {
 		status, err := s.client().Status(ctx)
 		if err != nil {
-			if err := f.again(ctx, err); err != nil {
+			if err := f.Again(ctx, err); err != nil {
 				return err
 			}
 			continue
 		}
-		f.met()
+		f.Met()
 		if s.json {
 			err = console.JSON(s.out, status)
 		} else {
@@ -61,7 +61,7 @@ func (s *shared) watchStatus(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := console.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}
