@@ -116,9 +116,7 @@ type pinLast struct {
 // poll reads at a fixed pace: the phase comes from the names, so that pollers are spread, and a period that was missed is left out.
 func (m *pinModule) poll(ctx context.Context, p pinPublish) {
 	every := time.Duration(p.Every)
-	h := fnv.New64a()
-	_, _ = fmt.Fprint(h, m.name, p.Output, p.Read) // a hash takes everything
-	next := time.Now().Truncate(every).Add(time.Duration(h.Sum64() % uint64(every)))
+	next := firstPoll(time.Now(), every, fmt.Sprint(m.name, p.Output, p.Read))
 	last := make(map[string]pinLast, len(p.Read))
 	box := m.outbox(p.Output)
 	timer := time.NewTimer(0)
@@ -143,6 +141,19 @@ func (m *pinModule) poll(ctx context.Context, p pinPublish) {
 			box.flush(ctx)
 		}
 	}
+}
+
+// firstPoll is the moment in the period after now that the names say. It is of the steady clock: a device whose clock is set back by a
+// year does not poll a year later.
+func firstPoll(now time.Time, every time.Duration, names string) time.Time {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(names)) // a hash takes everything
+	phase := time.Duration(h.Sum64() % uint64(every))
+	wait := now.Truncate(every).Add(phase).Sub(now.Round(0))
+	if wait < 0 {
+		wait += every
+	}
+	return now.Add(wait)
 }
 
 // sample reads one value and says whether it is to be published.

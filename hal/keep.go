@@ -176,7 +176,7 @@ func (s *Server) Heard(lapsed bool) {
 		s.mu.Lock()
 		for _, t := range s.things {
 			if t.lease != nil {
-				s.endLocked(t, "agent was missing")
+				s.endLocked(t, AgentMissing)
 			}
 		}
 		s.mu.Unlock()

@@ -180,6 +180,12 @@ const released = "lease released"
 // Replaced is the reason of [Server.Gone] for an instance that makes room for the next one.
 const Replaced = "instance replaced"
 
+// The reasons that [Count] has of an output whose lease ended though nobody did wrong: whoever drove it may drive it again.
+const (
+	Unplugged    = "unplugged"
+	AgentMissing = "agent was missing"
+)
+
 // handoverTime is how long a level is kept for the next instance.
 const handoverTime = 30 * time.Second
 

@@ -142,7 +142,7 @@ func (s *Server) giveUp(t *thing) {
 	}
 	defer s.locked()()
 	if t.lease != nil {
-		s.endLocked(t, "unplugged")
+		s.endLocked(t, Unplugged)
 	}
 }
 
