@@ -173,6 +173,7 @@ func TestWhatIsPublishedIsCheckedBeforeAnythingStops(t *testing.T) {
 		"what is not asked": {`[{"read":["door"],"every":"1s","output":"o"}]`, `"door" is not in the list`},
 		"write only":        {`[{"read":["pump"],"every":"1s","output":"o"}]`, `"pump" is not in the list`},
 		"a word of no use":  {`[{"read":["level"],"evry":"1s","output":"o"}]`, "evry"},
+		"another form":      {`[{"read":["level"],"every":"1s","output":"o","encoding":"cbor"}]`, "want json, senml+json, senml+cbor"},
 		"a huge batch":      {`[{"read":["level"],"every":"1s","batch":100000,"output":"o"}]`, "batch"},
 	} {
 		if _, err := parsePublish(json.RawMessage(c.text), grants); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -20,8 +20,8 @@ type pinOutbox struct {
 	ill    bool
 }
 
-func (m *pinModule) outbox(output string) *pinOutbox {
-	send := func(ctx context.Context, list []pinSample) error { return m.send(ctx, output, list) }
+func (m *pinModule) outbox(p pinPublish) *pinOutbox {
+	send := func(ctx context.Context, list []pinSample) error { return m.send(ctx, p.Output, p.Encoding, list) }
 	return &pinOutbox{module: m.name, send: send, log: m.a.log}
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"hash/fnv"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/iothub"
@@ -26,7 +28,8 @@ type pinPublish struct {
 	Watch       string       `json:"watch"`
 	MinInterval hal.Duration `json:"min_interval"` // of Watch: edges closer together go as one, the newest
 
-	Output string `json:"output"`
+	Output   string `json:"output"`
+	Encoding string `json:"encoding"` // json (default), senml+json, senml+cbor: the body, and its content type
 }
 
 const (
@@ -57,6 +60,8 @@ func parsePublish(raw json.RawMessage, grants []hal.Grant) ([]pinPublish, error)
 			return bad("output is missing")
 		case len(p.Read) > 0 && time.Duration(p.Every) < leastEvery:
 			return bad("every is %v; want at least %v", p.Every, leastEvery)
+		case !slices.Contains(pinEncodings, cmp.Or(p.Encoding, pinJSON)):
+			return bad("encoding %.32q; want %s", p.Encoding, strings.Join(pinEncodings, ", "))
 		case p.Batch < 0 || p.Batch > maxPinBatch || p.Deadband < 0 || len(p.Read) > hal.MaxGrants:
 			return bad("batch is at most %d, deadband not below 0", maxPinBatch)
 		}
@@ -69,37 +74,26 @@ func parsePublish(raw json.RawMessage, grants []hal.Grant) ([]pinPublish, error)
 				return bad("%.40q is not in the list hal with the right to read", name)
 			}
 		}
-		if list[i].Batch == 0 {
-			list[i].Batch = 1
-		}
+		list[i].Batch = cmp.Or(p.Batch, 1)
+		list[i].Encoding = cmp.Or(p.Encoding, pinJSON)
 	}
 	return list, nil
-}
-
-// pinSample is one value in a message: name, unit, value and time, in the letters of SenML. A value that is none has the reason instead.
-type pinSample struct {
-	N      string   `json:"n"`
-	U      string   `json:"u,omitempty"`
-	V      *float64 `json:"v,omitempty"`
-	T      float64  `json:"t"` // seconds since 1970
-	Bad    string   `json:"bad,omitempty"`
-	Seq    uint64   `json:"seq,omitempty"`  // of an edge
-	Lost   uint64   `json:"lost,omitempty"` // samples that are gone before this one
-	Merged uint64   `json:"merged,omitempty"`
 }
 
 func (m *pinModule) id() iothub.ID { return iothub.ID{Device: m.a.dev.id, Module: m.name} }
 
 // send stores samples as one message. Its creation time is the last sample's.
-func (m *pinModule) send(ctx context.Context, output string, list []pinSample) error {
-	body, err := json.Marshal(list)
+func (m *pinModule) send(ctx context.Context, output, encoding string, list []pinSample) error {
+	body, err := encodePins(encoding, list)
 	if err != nil {
 		return err
 	}
 	made := time.UnixMilli(int64(list[len(list)-1].T * 1000)).UTC()
 	bag := iothub.Bag{
-		{Key: iothub.PropContentType, Value: "application/json"}, {Key: iothub.PropContentEncoding, Value: "utf-8"},
-		{Key: iothub.PropCreated, Value: made.Format("2006-01-02T15:04:05.000Z")},
+		{Key: iothub.PropContentType, Value: "application/" + encoding}, {Key: iothub.PropCreated, Value: made.Format("2006-01-02T15:04:05.000Z")},
+	}
+	if encoding != pinCBOR {
+		bag = append(bag, iothub.Property{Key: iothub.PropContentEncoding, Value: "utf-8"})
 	}
 	_, err = m.a.broker.Publish(ctx, m.id(), output, bag, body)
 	return err
@@ -118,7 +112,7 @@ func (m *pinModule) poll(ctx context.Context, p pinPublish) {
 	every := time.Duration(p.Every)
 	next := firstPoll(time.Now(), every, fmt.Sprint(m.name, p.Output, p.Read))
 	last := make(map[string]pinLast, len(p.Read))
-	box := m.outbox(p.Output)
+	box := m.outbox(p)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for periods := 0; ; {
@@ -167,12 +161,12 @@ func (m *pinModule) sample(ctx context.Context, p pinPublish, name string, last 
 	switch {
 	case err != nil:
 		now.bad = string(hal.CodeOf(err))
-	case v.Quality == hal.Bad:
+	case v.Quality == hal.Bad || v.Num-v.Num != 0: // no form of a message has what is not finite
 		now.bad = "invalid"
 	default:
 		s.V = &v.Num
 	}
-	s.Bad = now.bad
+	s.VS = now.bad
 	stale := p.AtLeast > 0 && now.at.Sub(was.at) >= time.Duration(p.AtLeast)
 	moved := now.bad == "" && math.Abs(now.value-was.value) >= p.Deadband
 	if was.known && was.bad == now.bad && !stale && !moved {
@@ -184,7 +178,7 @@ func (m *pinModule) sample(ctx context.Context, p pinPublish, name string, last 
 
 // watch publishes each edge, or with a least interval the newest of those that came in it.
 func (m *pinModule) watch(ctx context.Context, p pinPublish) {
-	box := m.outbox(p.Output)
+	box := m.outbox(p)
 	for ctx.Err() == nil {
 		w, err := m.a.hal.Watch(ctx, m.name, p.Watch, 0)
 		if err == nil {
