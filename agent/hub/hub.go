@@ -95,9 +95,10 @@ func New(ctx context.Context, cfg Config) (h *Hub, err error) {
 	if h.state, err = state.Open(ctx, state.Config{Hub: name, Dir: filepath.Join(cfg.Dir, "state"), Logger: cfg.Logger}); err != nil {
 		return nil, err
 	}
+	made := h
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, h.close())
+			err = errors.Join(err, made.close())
 		}
 	}()
 	certificate, err := loadCertificate(cfg.Dir, []string{cfg.Host, "localhost", "127.0.0.1", "::1"})

@@ -40,6 +40,10 @@ func Exit(code int) error { return exit{code} }
 // OneLine is the text of err with every run of white space made one space.
 func OneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
+// codes is what a script needs to know of every verb.
+const codes = `Errors are one line on standard error. Exit codes: 0 done, 1 failed, 2 typed wrong, 130 and 143 ended by SIGINT and SIGTERM.
+--json prints documents, and nothing else, on standard output; lists are never null.`
+
 // signalled is the signal that ended a command.
 type signalled syscall.Signal
 
@@ -77,6 +81,11 @@ func unread(err error) bool {
 // Execute runs the command with the arguments as typed, prints what went wrong as one line on stderr and returns the exit code.
 func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.Writer) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Long = root.Short + ".\n\n" + codes
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil && c != root {
+		holdsOthers(c)
+	}
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
@@ -95,7 +104,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.
 	}
 	path := strings.TrimPrefix(c.CommandPath(), root.Name())
 	if !errors.As(err, &typed) {
-		words := mistyped(path, c.Use, err)
+		words := mistyped(path, c, err)
 		if words == nil {
 			fmt.Fprintf(stderr, "%s: %s\n", root.Name(), OneLine(err))
 			return 1
@@ -107,11 +116,14 @@ func Execute(ctx context.Context, root *cobra.Command, args []string, stderr io.
 }
 
 // mistyped tells the mistakes that cobra finds and gives no type, and says which arguments are wanted where it only counts them. nil: it is none.
-func mistyped(path, use string, err error) error {
+func mistyped(path string, c *cobra.Command, err error) error {
 	text := err.Error()
+	if strings.HasPrefix(text, "unknown command") && !c.HasSubCommands() {
+		return fmt.Errorf("%s: want no argument", strings.TrimSpace(path))
+	}
 	for _, prefix := range []string{"accepts ", "requires at least"} {
 		if strings.HasPrefix(text, prefix) {
-			_, want, _ := strings.Cut(use, " ")
+			_, want, _ := strings.Cut(c.Use, " ")
 			return fmt.Errorf("%s: want %s", strings.TrimSpace(path), want)
 		}
 	}
@@ -126,7 +138,16 @@ func mistyped(path, use string, err error) error {
 // Group is a command that only holds others. Without one of them, or with a word that is none, it is [Usage] and not help with exit code 0,
 // so that a script does not take a verb that it misspelt for done.
 func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(c *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: use, Short: short}
+	holdsOthers(c)
+	c.AddCommand(verbs...)
+	return c
+}
+
+// holdsOthers has a command refuse what is none of the others.
+func holdsOthers(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(c *cobra.Command, args []string) error {
 		var names []string
 		for _, verb := range c.Commands() {
 			if verb.IsAvailableCommand() {
@@ -138,7 +159,5 @@ func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 			return Usagef("%s: a verb is missing, one of %s", c.Name(), what)
 		}
 		return Usagef("%s: unknown verb %q, want one of %s", c.Name(), args[0], what)
-	}}
-	c.AddCommand(verbs...)
-	return c
+	}
 }

@@ -52,6 +52,11 @@ func IsTerminal(w io.Writer) bool {
 // Working shows that a verb is under way, once it has taken longer than a second and somebody watches the terminal.
 // The returned func ends it and wipes the line.
 func Working(w io.Writer, what string) (done func()) {
+	return Progress(w, func() string { return what })
+}
+
+// Progress is [Working] of a verb of which it can be told how far it is; what is asked each second.
+func Progress(w io.Writer, what func() string) (done func()) {
 	if !IsTerminal(w) {
 		return func() {}
 	}
@@ -64,7 +69,11 @@ func Working(w io.Writer, what string) (done func()) {
 		for {
 			select {
 			case <-tick.C:
-				fmt.Fprintf(w, "\r%s … %ds", what, int(time.Since(start).Seconds()))
+				text := []rune(fmt.Sprintf("%s … %ds", what(), int(time.Since(start).Seconds())))
+				if width, _, err := term.GetSize(int(w.(*os.File).Fd())); err == nil { // it is a terminal: a file
+					text = text[:min(len(text), max(width-1, 0))] // what is wrapped cannot be wiped
+				}
+				fmt.Fprintf(w, "\r%s\033[K", string(text))
 			case <-stop:
 				fmt.Fprint(w, "\r\033[K")
 				return

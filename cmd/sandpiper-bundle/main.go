@@ -14,10 +14,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetOut(stdout)
-	root.AddCommand(keygenCommand(), buildCommand(), signCommand(), verifyCommand(), inspectCommand(), deltaCommand(), extractCommand(), versionCommand())
+	root.AddCommand(keygenCommand(), buildCommand(), signCommand(), verifyCommand(), inspectCommand(), deltaCommand(), extractCommand(), console.Version(stdout, "sandpiper-bundle", version))
 	return console.Execute(ctx, root, args, stderr)
 }
 
@@ -56,15 +54,5 @@ func files(n int, what string) cobra.PositionalArgs {
 			return console.Usagef("%d arguments, want %s", len(args), what)
 		}
 		return nil
-	}
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Version of this tool", Args: files(0, "none"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "sandpiper-bundle %s %s/%s %s\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return err
-		},
 	}
 }

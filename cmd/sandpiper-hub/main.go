@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +44,7 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.PersistentFlags().StringVar(&s.dir, "dir", "hub", "the hub's directory: its state, and how to reach it")
-	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand(), s.importCommand(), s.versionCommand())
+	root.AddCommand(s.serveCommand(), s.deviceCommand(), s.moduleCommand(), s.twinCommand(), s.methodCommand(), s.deployCommand(), s.eventsCommand(), s.importCommand(), console.Version(s.out, "sandpiper-hub", version))
 	return root
 }
 
@@ -53,16 +52,6 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 func (s *shared) withJSON(c *cobra.Command) *cobra.Command {
 	c.Flags().BoolVar(&s.json, "json", false, "print JSON")
 	return c
-}
-
-func (s *shared) versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Version of this hub", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(s.out, "sandpiper-hub %s %s/%s %s\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return err
-		},
-	}
 }
 
 func (s *shared) serveCommand() *cobra.Command {

@@ -63,6 +63,8 @@ func TestAnOperatorsDay(t *testing.T) {
 		{"events, none", "", []string{"events", "--json"}, 0, ""},
 		{"all events", "", []string{"events", "--all", "--since", "1h", "--json"}, 0, `"kind":"lifeCycle"`},
 		{"its version", "", []string{"version"}, 0, "sandpiper-hub dev linux/"},
+		{"its version as JSON", "", []string{"version", "--json"}, 0, `"version": "dev"`},
+		{"a shell that is none", "", []string{"completion", "tcsh"}, 2, "tcsh"},
 		{"a verb is missing", "", []string{"device"}, 2, "verb"},
 		{"a verb is wrong", "", []string{"device", "explode"}, 2, "explode"},
 		{"a flag is wrong", "", []string{"events", "--now"}, 2, "--now"},
@@ -88,6 +90,16 @@ func TestNoHubIsSaidInOneLineWithTheRemedy(t *testing.T) {
 	code, _, errs := typed(t, t.TempDir(), "", "device", "list")
 	if code != 1 || !strings.Contains(errs, "sandpiper-hub serve") || strings.Count(errs, "\n") != 1 {
 		t.Errorf("got %d %q, want one line that says to start one", code, errs)
+	}
+}
+
+func TestAnAddressThatIsNoneIsSaidInOneLine(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--mqtt", "--https"} {
+		code, _, errs := typed(t, t.TempDir(), "", "serve", "--mqtt", "127.0.0.1:0", "--https", "127.0.0.1:0", flag, "nowhere")
+		if code != 1 || !strings.Contains(errs, "choose another with "+flag) {
+			t.Errorf("%s: got %d %q, want one line that names the flag", flag, code, errs)
+		}
 	}
 }
 

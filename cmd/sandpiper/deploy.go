@@ -29,7 +29,12 @@ func (s *shared) deployCommand() *cobra.Command {
 		Use: "apply FILE", Short: "Make a manifest the deployment of a standalone device (FILE - is standard input)", Args: cobra.ExactArgs(1),
 		Long: "Store the manifest as the deployment of this device, print the steps to it and wait until they are done. When it returns the manifest is\n" +
 			"stored, whatever became of it: what fails is tried again. The exit code is 1 when the deployment is not applied.",
-		RunE: func(cmd *cobra.Command, args []string) error { return s.apply(cmd.Context(), args[0], patience) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if patience < 0 {
+				return console.Usagef("--wait %s: want 0 or more", patience)
+			}
+			return s.apply(cmd.Context(), args[0], patience)
+		},
 	}
 	apply.Flags().DurationVar(&patience, "wait", 10*time.Minute, "how long to wait until it is applied; 0 = not at all")
 	show := &cobra.Command{
@@ -88,7 +93,7 @@ func (s *shared) apply(ctx context.Context, file string, patience time.Duration)
 	}
 	var became control.Deployment
 	if patience > 0 {
-		done := console.Working(s.err, "applying "+file)
+		done := console.Progress(s.err, s.arriving(ctx, "applying "+file))
 		became, err = s.applied(ctx, plan.Version, patience)
 		done()
 		if err != nil {

@@ -129,6 +129,9 @@ func (s *shared) halWatchCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "watch NAME", Short: "Print each edge of a line, or each frame of a CAN interface, until interrupted", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if count < 0 {
+				return console.Usagef("--count %d: want 0 or more", count)
+			}
 			left := count
 			for f := (console.Follower{Say: s.err}); ; {
 				body, err := s.hal().open(cmd.Context(), http.MethodGet, halPath(args[0], "/events"), nil)

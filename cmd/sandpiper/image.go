@@ -35,7 +35,7 @@ func (s *shared) imageCommand() *cobra.Command {
 	pull := &cobra.Command{
 		Use: "pull REFERENCE", Short: "Bring an image here: an OCI reference, or the URL of a bundle", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			done := console.Working(s.err, "pulling "+args[0])
+			done := console.Progress(s.err, s.arriving(cmd.Context(), "pulling "+args[0]))
 			i, err := s.client().Pull(cmd.Context(), args[0])
 			done()
 			return s.printImage(i, err)
@@ -77,7 +77,7 @@ func imageUse(i control.Image) string {
 func (s *shared) imageVerify() *cobra.Command {
 	var repair bool
 	c := &cobra.Command{
-		Use: "verify [IMAGE...]", Short: "Read images whole and compare them with what was signed; all of them when none is named",
+		Use: "verify [IMAGE...]", ValidArgsFunction: s.imageNames, Short: "Read images whole and compare them with what was signed; all of them when none is named",
 		Long: "Reads images from the disk and compares them with what was signed. An image is named as `image list` shows it,\n" +
 			"or by the first digits of its digest. --repair fetches what is damaged from where it came.",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -161,7 +161,7 @@ func (s *shared) imagePin(verb string, pinned bool) *cobra.Command {
 		short = "Leave an image that was pinned, pulled or loaded to `image gc` again"
 	}
 	return s.withJSON(&cobra.Command{
-		Use: verb + " IMAGE", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " IMAGE", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: s.imageNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := s.client().PinImage(cmd.Context(), args[0], pinned)
 			return s.printImage(i, err)
@@ -182,6 +182,19 @@ func (s *shared) printImage(i control.Image, err error) error {
 	}
 	_, err = fmt.Fprintf(s.out, "%s %s, %s\n", name, i.Digest, console.Size(i.Size))
 	return err
+}
+
+// imageNames completes how an image is named from what is installed.
+func (s *shared) imageNames(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	images, err := s.client().Images(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, i := range images {
+		names = append(names, cobra.CompletionWithDesc(shortDigest(i.Digest), strings.TrimSpace(i.Name+" "+i.Version)))
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // shortDigest is enough of a digest to tell images apart.

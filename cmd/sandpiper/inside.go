@@ -69,6 +69,9 @@ func (s *shared) receiveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "receive", Short: "Inside a module: print each message to an input as a line of JSON and acknowledge it", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if count < 0 {
+				return console.Usagef("--count %d: want 0 or more", count)
+			}
 			enc := json.NewEncoder(s.out)
 			left := count
 			for f := (console.Follower{Say: s.err}); ; {
@@ -99,6 +102,9 @@ var errEnough = errors.New("enough")
 // ownTwin is `sandpiper twin` inside a module.
 func (s *shared) ownTwin(ctx context.Context, socket, report string, desired bool) error {
 	client := workload.Dial(socket)
+	if report != "" && !json.Valid([]byte(report)) {
+		return console.Usagef("--report: what was given is not JSON")
+	}
 	if report != "" {
 		_, err := client.Report(ctx, json.RawMessage(report))
 		return err

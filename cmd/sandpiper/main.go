@@ -17,6 +17,9 @@ import (
 	"github.com/sandpiper-edge/sandpiper/sandbox/container"
 )
 
+// version is set by the linker (-X main.version=…), so that a tarball builds the same bytes as a checkout.
+var version = "dev"
+
 // init is the sandbox's hook: it must run before any other work of a re-executed process, and never returns there.
 func init() { container.Init() }
 
@@ -49,7 +52,7 @@ func command(stdin io.Reader, stdout, stderr io.Writer) *cobra.Command {
 	root.SetOut(stdout)
 	root.PersistentFlags().StringVar(&s.runDir, "run-dir", "/run/sandpiper", "runtime directory of the agent to talk to")
 	root.AddCommand(
-		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.imageCommand(), s.checkCommand(), s.halCommand(), s.metricsCommand(), s.versionCommand(),
+		s.agentCommand(), s.statusCommand(), s.moduleCommand(), s.twinCommand(), s.deployCommand(), s.queueCommand(), s.imageCommand(), s.checkCommand(), s.halCommand(), s.metricsCommand(), console.Version(s.out, "sandpiper", version),
 	)
 	root.AddCommand(s.insideCommands()...)
 	return root

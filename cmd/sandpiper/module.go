@@ -54,6 +54,9 @@ func (s *shared) logsCommand() *cobra.Command {
 			if since < 0 || cmd.Flags().Changed("tail") && want.Tail < 0 {
 				return console.Usagef("--tail and --since take what is not below zero")
 			}
+			if want.Stream != "" && want.Stream != "stdout" && want.Stream != "stderr" {
+				return console.Usagef("--stream %s: want stdout or stderr", want.Stream)
+			}
 			if since > 0 {
 				want.Since = time.Now().Add(-since)
 			}

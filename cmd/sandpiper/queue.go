@@ -59,6 +59,9 @@ func (s *shared) queuePeekCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "peek QUEUE", Short: "The first messages of a queue; nothing is taken", Args: cobra.ExactArgs(1), ValidArgsFunction: s.queueNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if n < 1 || n > control.MaxPeek {
+				return console.Usagef("--count %d: want 1 to %d", n, control.MaxPeek)
+			}
 			items, err := s.client().Peek(cmd.Context(), args[0], n)
 			if err != nil {
 				return err

@@ -31,7 +31,7 @@ func TestTheVerbsOfTheStoreOnARunningDevice(t *testing.T) {
 		{"metrics", 0, "sandpiper_store_records_total "},
 		{"queue list", 0, "no queues"},
 		{"queue peek upstream/none", 1, `queue "upstream/none" is not there`},
-		{"queue peek upstream/none -n 0", 1, "want 1 to 1000"},
+		{"queue peek upstream/none -n 0", 2, "want 1 to 1000"},
 		{"queue purge upstream/none", 2, "--yes"},
 		{"queue purge upstream/none --yes", 1, "is not there"},
 		{"queue export " + d.path("stick.spx"), 1, "belongs to no hub"},

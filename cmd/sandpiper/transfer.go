@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -8,6 +9,16 @@ import (
 	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
+
+// arriving says what is under way, and how far the image is that arrives for it.
+func (s *shared) arriving(ctx context.Context, what string) func() string {
+	return func() string {
+		if status, err := s.client().Status(ctx); err == nil && status.Transfer != nil {
+			return what + ": " + transferLine(*status.Transfer)
+		}
+		return what
+	}
+}
 
 // transferLine is an image on its way, in one line.
 func transferLine(t control.Transfer) string {

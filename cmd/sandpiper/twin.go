@@ -18,7 +18,13 @@ func (s *shared) twinCommand() *cobra.Command {
 	c.Flags().BoolVar(&desired, "desired", false, "print only the desired properties")
 	withSocket(c, &socket)
 	get := &cobra.Command{
-		Use: "get MODULE", Short: "Desired and reported properties as the module sees them", Args: cobra.ExactArgs(1), ValidArgsFunction: s.moduleNames,
+		Use: "get MODULE", Short: "Desired and reported properties as the module sees them", Args: cobra.ExactArgs(1), ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+			names, directive := s.moduleNames(cmd, args, part)
+			if len(args) == 0 {
+				names = append(names, "$edgeAgent", "$edgeHub")
+			}
+			return names, directive
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			twin, err := s.client().Twin(cmd.Context(), args[0])
 			if err != nil {

@@ -1,17 +1,13 @@
-package main
+package console
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
-
-	"github.com/sandpiper-edge/sandpiper/cmd/console"
 )
-
-// version is set by the linker (-X main.version=…), so that a tarball builds the same bytes as a checkout.
-var version = "dev"
 
 // build is what `version --json` prints.
 type build struct {
@@ -22,12 +18,14 @@ type build struct {
 	Modules map[string]string `json:"modules"` // every module linked in, with its version
 }
 
-func (s *shared) versionCommand() *cobra.Command {
+// Version is the verb that prints the version of a command, and with --json everything linked into it.
+func Version(out io.Writer, name, version string) *cobra.Command {
+	var asJSON bool
 	c := &cobra.Command{
 		Use: "version", Short: "Version of this binary; with --json everything linked into it", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if !s.json {
-				_, err := fmt.Fprintf(s.out, "sandpiper %s %s/%s %s\n", version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			if !asJSON {
+				_, err := fmt.Fprintf(out, "%s %s %s/%s %s\n", name, version, runtime.GOOS, runtime.GOARCH, runtime.Version())
 				return err
 			}
 			b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Modules: map[string]string{}}
@@ -36,8 +34,9 @@ func (s *shared) versionCommand() *cobra.Command {
 					b.Modules[m.Path] = m.Version
 				}
 			}
-			return console.JSON(s.out, b)
+			return JSON(out, b)
 		},
 	}
-	return s.withJSON(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
