@@ -16,6 +16,8 @@ func TestAPinThatIsWronglyConfiguredIsNamedWithItsLine(t *testing.T) {
 		"a release of none":     {relay + "safe = 0\nsim = {release = \"float\"}\n", `config.toml:10: hal.line.0.sim: "float"; want input, keep, pull`},
 		"a replay of the board": {"[hal]\nreplay = \"x\"\n[[hal.line]]\nname = \"a\"\nchip = \"c\"\noffset = 1\ndirection = \"in\"\n", `hal.replay: a recording is played on a simulated board`},
 		"an unknown key":        {relay + "safe = 0\ncolour = 1\n", `unknown key "hal.line.colour"; known here: active_low, allow`},
+		"a node in disguise":    {"[[hal.device]]\nname = \"a\"\npath = \"/dev//mem\"\n", "hal.device.0.path: \"/dev//mem\"; want a node below /dev, written plainly"},
+		"a raw memory node":     {"[[hal.device]]\nname = \"a\"\npath = \"/dev/mem\"\n", "hal.device.0.path: /dev/mem is never granted"},
 		"a reserved i2c id":     {"[[hal.i2c]]\nadapter = \"i2c@1\"\ndevice = [{name=\"a\", addr=0x78}]\n", "hal.i2c.0.device.0.addr: 0x78; want 0x08 to 0x77"},
 	} {
 		t.Run(name, func(t *testing.T) {

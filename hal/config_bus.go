@@ -3,6 +3,7 @@ package hal
 import (
 	"fmt"
 	"net"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -91,8 +92,8 @@ func (b *build) buses(c *Config) {
 	}
 	for i, d := range c.Device {
 		at := "device." + strconv.Itoa(i)
-		if !strings.HasPrefix(d.Path, "/dev/") || strings.Contains(d.Path, "..") {
-			b.fail(at+".path", "%.64q; want a node below /dev", d.Path)
+		if !strings.HasPrefix(d.Path, "/dev/") || path.Clean(d.Path) != d.Path {
+			b.fail(at+".path", "%.64q; want a node below /dev, written plainly", d.Path)
 		}
 		for _, never := range [...]string{"/dev/watchdog", "/dev/rtc", "/dev/mem", "/dev/kmem", "/dev/port"} {
 			if strings.HasPrefix(d.Path, never) {
