@@ -118,11 +118,13 @@ type SafeAction struct {
 }
 
 // Keeper holds descriptors for an agent that may die; the warden is one. Keep copies fd and replaces what the key had; with fd < 0 it
-// replaces action and state alone. Drop does the action before it lets go.
+// replaces action and state alone. Drop does the action before it lets go. Awake calls lapsed, before it returns, when the keeper took
+// this process for missing (a stopped one is) and did its actions.
 type Keeper interface {
 	Keep(key string, fd int, safe SafeAction, state []byte) error // key <= 64 bytes, state <= 512
 	Drop(key string) error
 	List() ([]Kept, error) // descriptors are copies that the caller owns
+	Awake(lapsed func())
 }
 
 // Kept is one entry of a Keeper.

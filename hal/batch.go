@@ -138,6 +138,7 @@ func (s *Server) run(ctx context.Context, who string, one *step, into *Result, n
 
 // drive writes a value under a lease that may have ended while the write waited for its turn; only its worker calls it.
 func (s *Server) drive(ctx context.Context, g *granted, l *lease, v float64, pulse time.Duration, now time.Time) error {
+	s.awake()
 	s.mu.Lock()
 	lost, tell := g.thing.lease != l, false
 	if !lost {
@@ -192,6 +193,7 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, ops []Op)
 // that time, whatever becomes of the module. fence 0 = whichever lease the module has.
 func (s *Server) Write(ctx context.Context, who, name string, v float64, pulse time.Duration, fence uint64) (uint64, error) {
 	s.ready()
+	s.awake()
 	now := time.Now()
 	s.mu.Lock()
 	g, err := s.rightLocked(who, name)

@@ -170,7 +170,7 @@ func (s *Server) unclaimed() {
 }
 
 // Heard tells that the keeper answers. What it could not be given before is given now. lapsed: it took this agent for missing and made
-// its outputs safe, and whoever drove one is told so by its fence.
+// its outputs safe; their leases end before Heard returns, and whoever drove one is told so by its fence.
 func (s *Server) Heard(lapsed bool) {
 	if lapsed {
 		s.mu.Lock()
@@ -180,6 +180,7 @@ func (s *Server) Heard(lapsed bool) {
 			}
 		}
 		s.mu.Unlock()
+		return
 	}
 	for _, t := range s.things {
 		again := func(context.Context) error {
@@ -189,6 +190,14 @@ func (s *Server) Heard(lapsed bool) {
 			return nil
 		}
 		_ = t.worker.do(context.Background(), "", ClassPoll, time.Now().Add(opTime), again) // a bus that is busy is asked with the next beat
+	}
+}
+
+// awake is asked before anything is driven: a process that was stopped goes on in the middle of a write, whose output was made safe
+// meanwhile.
+func (s *Server) awake() {
+	if s.cfg.Keeper != nil {
+		s.cfg.Keeper.Awake(func() { s.Heard(true) })
 	}
 }
 

@@ -146,7 +146,10 @@ func stateOf(s *hal.Server, name string) string {
 }
 
 // shelf is a keeper that forgets nothing.
-type shelf struct{ kept map[string]hal.Kept }
+type shelf struct {
+	kept   map[string]hal.Kept
+	missed bool // it takes the agent for missing
+}
 
 func (k *shelf) Keep(key string, fd int, _ hal.SafeAction, state []byte) error {
 	was := k.kept[key]
@@ -155,6 +158,13 @@ func (k *shelf) Keep(key string, fd int, _ hal.SafeAction, state []byte) error {
 	}
 	k.kept[key] = hal.Kept{Key: key, FD: was.FD, State: slices.Clone(state)}
 	return nil
+}
+
+func (k *shelf) Awake(lapsed func()) {
+	if k.missed {
+		k.missed = false
+		lapsed()
+	}
 }
 
 func (k *shelf) Drop(key string) error { delete(k.kept, key); return nil }
@@ -256,5 +266,34 @@ func TestASafeValueThatAnAgentOwedIsPaidByItsSuccessor(t *testing.T) {
 		if st := stateOf(s, "relay"); st != "ok" {
 			t.Errorf("got state %q, want ok", st)
 		}
+	})
+}
+
+func TestAWriteOfBeforeTheAgentWasMissingDoesNotReachTheOutput(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sim, keeper := hal.NewSim(), &shelf{kept: map[string]hal.Kept{}}
+		s, err := hal.New(hal.ServerConfig{Resources: board(), Backend: held{sim}, Keeper: keeper})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Grant("a", everything()); err != nil {
+			t.Fatal(err)
+		}
+		defer run(t, s)()
+		fence, err := s.Write(t.Context(), "a", "relay", 1, 0, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keeper.missed = true
+		_, err = s.Write(t.Context(), "a", "relay", 1, 0, fence)
+		wantCode(t, err, hal.LeaseLost)
+		synctest.Wait()
+		wantTrace(t, sim, 0, 1, 0)
+		keeper.missed = true
+		_, err = s.Batch(t.Context(), "a", []hal.Step{{Name: "relay", Value: new(1.0)}}, 0)
+		wantCode(t, err, hal.LeaseLost)
+		synctest.Wait()
+		wantTrace(t, sim, 0, 1, 0)
 	})
 }

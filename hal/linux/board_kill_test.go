@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 			run = beWarden
 		case "agent":
 			run = beAgent
+		case "module":
+			run = beModule
 		}
 		if err := run(mode); err != nil {
 			fmt.Fprintln(os.Stderr, err)

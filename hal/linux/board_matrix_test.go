@@ -6,7 +6,7 @@ import (
 )
 
 // linePin is a line of gpio-sim, whose history the kernel traces: every direction and level that reached the controller.
-func linePin(t *testing.T, _ string) matrixPin {
+func linePin(t *testing.T) matrixPin {
 	t.Helper()
 	s := newSimChip(t, "matrix", "RELAY")
 	trace := s.trace(t)
@@ -14,20 +14,29 @@ func linePin(t *testing.T, _ string) matrixPin {
 		low: func() bool { return !s.level(t, 0) }}
 }
 
+// boardPin is the line, or a channel of the lab's PWM controller.
+func boardPin(t *testing.T, column string) matrixPin {
+	t.Helper()
+	if column == pwmOn {
+		return boardPWM(t)
+	}
+	return linePin(t)
+}
+
 func TestBoardKillMatrixOfModuleAgentAndWarden(t *testing.T) {
-	lines := map[string]string{"relay high": columns["relay high"], "pulse running": columns["pulse running"]}
-	matrix(t, lines, linePin, func(*testing.T) {})
+	onBoard(t)
+	matrix(t, boardPin, func(*testing.T) {})
 }
 
 func TestBoardPulseOfAKilledAgentIsEndedByTheNext(t *testing.T) {
-	newHousehold(t, linePin(t, "")).pulse()
+	newHousehold(t, linePin(t)).pulse()
 }
 
 // pwmTrace is where the lab's controller tells what its first channel put out.
 const pwmTrace = "/sys/module/lab_pwm/parameters/trace"
 
 // boardPWM is channel 0 of the lab's controller, which remembers each time that its output began and ended.
-func boardPWM(t *testing.T, _ string) matrixPin {
+func boardPWM(t *testing.T) matrixPin {
 	t.Helper()
 	onBoard(t, "lab_pwm")
 	c, err := host{}.findPWM("", "lab-pwm")
@@ -60,13 +69,9 @@ func boardPWM(t *testing.T, _ string) matrixPin {
 	}}
 }
 
-func TestBoardKillMatrixOfAPWMChannel(t *testing.T) {
-	matrix(t, map[string]string{"PWM on": columns["PWM on"]}, boardPWM, func(*testing.T) {})
-}
-
 // The whole of it: a server that adopts what the agent before held, 200 times over, and the pin never moves.
 func TestBoardKilledAgentsNeverMoveARelayThatIsHigh(t *testing.T) {
-	h := newHousehold(t, linePin(t, ""))
-	h.begin(columns["relay high"])
+	h := newHousehold(t, linePin(t))
+	h.begin(columns[0].begin)
 	h.kill(killsOr(200))
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,7 +67,8 @@ func matrixResources() []hal.Resource {
 	return []hal.Resource{{Name: "relay", Kind: hal.KindLED, Bus: "led", Safe: &low, Allow: all, LED: &hal.LEDPart{Name: "relay"}}, heater}
 }
 
-// beAgent serves the outputs and does what comes in, a line each: "write NAME VALUE PULSE", "again NAME", "gone".
+// beAgent serves the outputs and does what comes in, a line each: "write NAME VALUE PULSE", "again NAME", "gone",
+// "module NAME".
 func beAgent(string) error {
 	k, err := NewKeeper(3, matrixHold)
 	if err != nil {
@@ -95,7 +97,7 @@ func beAgent(string) error {
 		return err
 	}
 	fmt.Println("ready", os.Getpid())
-	fence := uint64(0)
+	var fence atomic.Uint64
 	var buf [256]byte
 	for {
 		n, err := os.Stdin.Read(buf[:]) // one line a write: nothing of the next agent's is taken
@@ -103,20 +105,74 @@ func beAgent(string) error {
 			return err
 		}
 		words := strings.Fields(string(buf[:n]))
+		pid := 0
 		switch words[0] {
 		case "write":
 			value, _ := strconv.ParseFloat(words[2], 64)
 			pulse, _ := time.ParseDuration(words[3])
 			var got uint64
 			if got, err = s.Write(ctx, "m", words[1], value, pulse, 0); err == nil {
-				fence = got
+				fence.Store(got)
 			}
 		case "again": // under the fence of before
-			_, err = s.Write(ctx, "m", words[1], 1, 0, fence)
+			_, err = s.Write(ctx, "m", words[1], 1, 0, fence.Load())
 		case "gone":
 			s.Gone("m", "module ended")
+		case "module":
+			pid, err = startModule(s, words[1])
 		}
-		fmt.Println("done", err)
+		fmt.Println("done", pid, err)
+	}
+}
+
+// startModule starts the process of a module. What it says, a byte at a time, renews its lease where that has an end; its own end is its
+// lease's. It returns when the module has been heard a few times.
+func startModule(s *hal.Server, name string) (pid int, err error) {
+	var lease hal.Lease
+	if ttl := deadmanOf(); ttl > 0 {
+		if lease, err = s.Acquire("m", []string{name}, ttl); err != nil {
+			return 0, err
+		}
+	}
+	cmd := exec.Command(os.Args[0]) //nolint:noctx // it ends with its parent
+	cmd.Env = append(os.Environ(), holderVar+"=module")
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	says, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	hear := func() error {
+		var b [1]byte
+		if _, err := says.Read(b[:]); err != nil || lease.ID == "" {
+			return err
+		}
+		_, err := s.Renew("m", lease.ID)
+		return err
+	}
+	for range 3 {
+		if err := hear(); err != nil {
+			return 0, err
+		}
+	}
+	go func() { // ends with the module
+		for hear() == nil {
+		}
+		_ = cmd.Wait() // killed
+		s.Gone("m", "module ended")
+	}()
+	return cmd.Process.Pid, nil
+}
+
+// beModule is alive for as long as it says so.
+func beModule(string) error {
+	for {
+		if _, err := os.Stdout.WriteString("."); err != nil {
+			return err
+		}
+		<-time.After(100 * time.Millisecond)
 	}
 }
 
@@ -241,14 +297,22 @@ func (h *household) begin(words string) {
 	h.wants(h.pin.on)
 }
 
-// lost waits until the module is told that its lease ended.
+// module starts a module and has it drive the output: its pid.
+func (h *household) module(begin string) int {
+	h.t.Helper()
+	words := strings.Fields(h.do("module " + h.pin.name))
+	pid, err := strconv.Atoi(words[0])
+	if err != nil || pid == 0 {
+		h.t.Fatalf("start a module: got %v", words)
+	}
+	h.begin(begin)
+	return pid
+}
+
+// lost is what the module is told that writes on: its lease ended.
 func (h *household) lost() {
 	h.t.Helper()
-	for range 200 {
-		if strings.Contains(h.do("again "+h.pin.name), "lease_lost") {
-			return
-		}
-		<-time.After(50 * time.Millisecond)
+	if got := h.do("again " + h.pin.name); !strings.Contains(got, "lease_lost") {
+		h.t.Errorf("the module writes on: got %s, want lease_lost", got)
 	}
-	h.t.Error("the module was never told that its lease ended")
 }

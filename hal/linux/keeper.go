@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +17,18 @@ import (
 
 // Keeper is the agent's end of a [Vault]: hal.Keeper over the socket that the agent inherited. One request is under way at a time.
 type Keeper struct {
-	hold time.Duration
+	hold  time.Duration
+	began time.Time
 
-	mu   sync.Mutex
-	conn *os.File
-	seq  uint64
-	rest time.Time // it is not asked before
-	buf  [vaultPacket]byte
+	beat  sync.Mutex   // one beat, with what follows from it, at a time
+	heard atomic.Int64 // when the last beat that was answered was sent, since began
+
+	mu     sync.Mutex
+	conn   *os.File
+	seq    uint64
+	rest   time.Time // it is not asked before
+	lapsed bool      // said in an answer that nobody waited for any more
+	buf    [vaultPacket]byte
 }
 
 // KeeperVar names the inherited descriptor in the environment of an agent.
@@ -47,7 +53,7 @@ func NewKeeper(fd int, hold time.Duration) (*Keeper, error) {
 	if hold <= 0 {
 		hold = defaultHold
 	}
-	return &Keeper{hold: hold, conn: os.NewFile(uintptr(fd), "keeper")}, nil
+	return &Keeper{hold: hold, began: time.Now(), conn: os.NewFile(uintptr(fd), "keeper")}, nil
 }
 
 // ask sends a request and calls each for every answer before the last.
@@ -57,20 +63,23 @@ func (k *Keeper) ask(req vaultRequest, fd int, each func(vaultAnswer, int)) (vau
 	if time.Now().Before(k.rest) {
 		return vaultAnswer{}, errors.New("the warden does not answer")
 	}
-	a, err := k.exchange(req, fd, each)
+	limit, began := keeperTime, time.Now()
+	if req.Op == "list" {
+		limit = listTime
+	}
+	a, err := k.exchange(req, fd, limit, each)
+	if errors.Is(err, os.ErrDeadlineExceeded) && time.Since(began) > 2*limit { // it was this process that was stopped
+		a, err = k.exchange(req, fd, limit, each)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		k.rest = time.Now().Add(keeperRest)
 	}
 	return a, err
 }
 
-func (k *Keeper) exchange(req vaultRequest, fd int, each func(vaultAnswer, int)) (vaultAnswer, error) {
+func (k *Keeper) exchange(req vaultRequest, fd int, limit time.Duration, each func(vaultAnswer, int)) (vaultAnswer, error) {
 	k.seq++
 	req.Seq, req.Hold = k.seq, k.hold
-	limit := keeperTime
-	if req.Op == "list" {
-		limit = listTime
-	}
 	_ = k.conn.SetDeadline(time.Now().Add(limit)) // it fails where the call below does, too
 	if err := sendPacket(k.conn, req, fd); err != nil {
 		return vaultAnswer{}, fmt.Errorf("ask the warden: %w", err)
@@ -92,8 +101,11 @@ func (k *Keeper) exchange(req vaultRequest, fd int, each func(vaultAnswer, int))
 			closeFD(got)
 		}
 		if a.Seq != req.Seq { // to one that was given up
+			k.lapsed = k.lapsed || a.Lapsed
 			continue
 		}
+		a.Lapsed = a.Lapsed || k.lapsed
+		k.lapsed = false
 		if a.Err != "" {
 			return a, errors.New("the warden: " + a.Err)
 		}
@@ -122,8 +134,32 @@ func (k *Keeper) List() ([]hal.Kept, error) {
 	return list, err
 }
 
-// Run tells the vault again and again that this process lives, until ctx ends. heard is called with each answer; lapsed means that the
-// vault had taken it for missing and made its outputs safe.
+// Awake makes sure that the vault has not taken this process for missing: without a word for most of the time that a vault waits, it is
+// asked. lapsed is called before Awake returns when outputs were made safe; what drives one now must not be of before that. A warden that
+// does not answer has made nothing safe.
+func (k *Keeper) Awake(lapsed func()) {
+	if time.Since(k.began)-time.Duration(k.heard.Load()) >= k.hold*3/4 {
+		_ = k.tell(lapsed)
+	}
+}
+
+func (k *Keeper) tell(lapsed func()) error {
+	k.beat.Lock()
+	defer k.beat.Unlock()
+	sent := time.Since(k.began)
+	a, err := k.ask(vaultRequest{Op: "beat"}, -1, nil)
+	if err != nil {
+		return err
+	}
+	if a.Lapsed {
+		lapsed()
+	}
+	k.heard.Store(int64(sent))
+	return nil
+}
+
+// Run tells the vault again and again that this process lives, until ctx ends. heard is called with each answer, and with true before
+// that when the vault had taken it for missing and made its outputs safe.
 func (k *Keeper) Run(ctx context.Context, heard func(lapsed bool)) {
 	tick := time.NewTicker(k.hold / 4)
 	defer tick.Stop()
@@ -133,8 +169,8 @@ func (k *Keeper) Run(ctx context.Context, heard func(lapsed bool)) {
 			return
 		case <-tick.C:
 		}
-		if a, err := k.ask(vaultRequest{Op: "beat"}, -1, nil); err == nil { // a warden that does not answer may do so later
-			heard(a.Lapsed)
+		if k.tell(func() { heard(true) }) == nil { // a warden that does not answer may do so later
+			heard(false)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -12,28 +13,27 @@ import (
 )
 
 // The kill matrix: {module, agent, warden} x {killed, stopped} x {relay high, pulse running, PWM on}, with real processes, and a pin whose
-// whole history is known. The pin is a line of gpio-sim on a board (board_matrix_test.go), or a file in a made /sys, which is what an LED
+// whole history is known. The module is a process too. The pin is a line of gpio-sim on a board (board_matrix_test.go), or a file in a made /sys, which is what an LED
 // and a PWM channel are to a process; so that every cell but the line's release is shown on any host.
 
-// cell is one cell of the matrix: what a module does with the output first is its column.
-type cell struct {
-	deadman string
-	test    func(h *household, begin string)
+// row is one row of the matrix: what happens to whom, who makes the output safe then, and what the pin must show.
+type row struct {
+	name, by, deadman string
+	test              func(h *household, begin string)
 }
 
-// cells are the rows of the table; begin drives the output as the column says, for an hour where that is a pulse.
-var cells = map[string]cell{
-	"module killed": {"", func(h *household, begin string) {
-		h.begin(begin)
-		h.do("gone") // the runtime's word; that it comes is the supervisor's test
+// rows are the rows of the table; begin drives the output as the column says, for an hour where that is a pulse.
+var rows = [...]row{
+	{"module killed", "the agent", "", func(h *household, begin string) {
+		h.signal(h.module(begin), unix.SIGKILL)
 		h.wants(h.pin.on, h.pin.off)
 	}},
-	"module stopped": {"1s", func(h *household, begin string) {
-		h.begin(begin)
+	{"module stopped", "the agent, as the lease is not renewed", "4s", func(h *household, begin string) {
+		h.signal(h.module(begin), unix.SIGSTOP)
 		h.wants(h.pin.on, h.pin.off)
 		h.lost()
 	}},
-	"agent killed": {"", func(h *household, begin string) {
+	{"agent killed", "nobody: the next agent adopts it until its module ends", "", func(h *household, begin string) {
 		h.begin(begin)
 		h.signal(h.agent, unix.SIGKILL)
 		h.ready()
@@ -41,21 +41,17 @@ var cells = map[string]cell{
 		h.do("gone") // the adopted lease is the module's
 		h.wants(h.pin.on, h.pin.off)
 	}},
-	"agent stopped": {"", func(h *household, begin string) {
+	{"agent stopped", "the warden, after its hold", "", func(h *household, begin string) {
 		h.begin(begin)
 		h.signal(h.agent, unix.SIGSTOP)
-		h.wants(h.pin.on, h.pin.off) // by the warden, after its hold
+		h.wants(h.pin.on, h.pin.off)
 		h.signal(h.agent, unix.SIGCONT)
 		h.lost()
+		if got, want := slices.Compact(h.pin.of()), append(slices.Clone(h.pin.start), h.pin.on, h.pin.off); !slices.Equal(got, want) {
+			h.t.Errorf("after the agent went on: got %v, want %v: what the module writes on does not reach the pin", got, want)
+		}
 	}},
-	"warden stopped": {"", func(h *household, begin string) {
-		h.begin(begin)
-		h.signal(h.warden.Process.Pid, unix.SIGSTOP)
-		h.do("gone")
-		h.wants(h.pin.on, h.pin.off)
-		h.signal(h.warden.Process.Pid, unix.SIGCONT)
-	}},
-	"warden killed": {"", func(h *household, begin string) {
+	{"warden killed", "the controller's choice, and the next agent", "", func(h *household, begin string) {
 		h.begin(begin)
 		h.signal(h.warden.Process.Pid, unix.SIGKILL)
 		_ = h.warden.Wait()
@@ -73,25 +69,57 @@ var cells = map[string]cell{
 		next.pin.start = append(slices.Clone(h.pin.start), h.pin.on)
 		next.wants(h.pin.off)
 	}},
+	{"warden stopped", "the agent, when the module ends", "", func(h *household, begin string) {
+		pid := h.module(begin)
+		h.signal(h.warden.Process.Pid, unix.SIGSTOP)
+		h.signal(pid, unix.SIGKILL)
+		h.wants(h.pin.on, h.pin.off)
+		h.signal(h.warden.Process.Pid, unix.SIGCONT)
+	}},
 }
 
-// matrix runs every cell of some columns, each with a household and a pin of its own.
-func matrix(t *testing.T, columns map[string]string, pin func(t *testing.T, column string) matrixPin, side func(*testing.T)) {
-	for row, c := range cells {
-		for column, begin := range columns {
-			t.Run(row+", "+column, func(t *testing.T) {
+// columns are what the output does when the signal comes, and the words that have a module do it.
+var columns = [...]struct{ name, begin string }{{relayHigh, "write relay 1 0s"}, {pulseRunning, "write relay 1 1h"}, {pwmOn, "write heater 0.5 0s"}}
+
+const relayHigh, pulseRunning, pwmOn = "relay high", "pulse running", "PWM on"
+
+// matrix runs every cell, each with a household and a pin of its own, and prints what each pin did.
+func matrix(t *testing.T, pin func(t *testing.T, column string) matrixPin, side func(*testing.T)) {
+	t.Helper()
+	var mu sync.Mutex
+	seen := map[[2]string]string{}
+	t.Cleanup(func() { // when the last cell has ended
+		text := fmt.Sprintf("what the pin did, in %d of %d cells:", len(seen), len(rows)*len(columns))
+		put := func(words ...string) {
+			text += fmt.Sprintf("\n%-14s | %-14s | %-14s | %-14s | %s", words[0], words[1], words[2], words[3], words[4])
+		}
+		put("", relayHigh, pulseRunning, pwmOn, "who makes it safe")
+		for _, r := range rows {
+			put(r.name, seen[[2]string{r.name, relayHigh}], seen[[2]string{r.name, pulseRunning}], seen[[2]string{r.name, pwmOn}], r.by)
+		}
+		t.Log(text)
+	})
+	for _, r := range rows {
+		for _, c := range columns {
+			t.Run(r.name+", "+c.name, func(t *testing.T) {
 				side(t)
 				var env []string
-				if c.deadman != "" {
-					env = append(env, "SANDPIPER_TEST_DEADMAN="+c.deadman)
+				if r.deadman != "" {
+					env = append(env, "SANDPIPER_TEST_DEADMAN="+r.deadman)
 				}
-				c.test(newHousehold(t, pin(t, column), env...), begin)
+				h := newHousehold(t, pin(t, c.name), env...)
+				r.test(h, c.begin)
+				did := strings.Join(h.pin.of()[len(h.pin.start):], ", ")
+				if t.Failed() {
+					did = "WRONG: " + did
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				seen[[2]string{r.name, c.name}] = did
 			})
 		}
 	}
 }
-
-var columns = map[string]string{"relay high": "write relay 1 0s", "pulse running": "write relay 1 1h", "PWM on": "write heater 0.5 0s"}
 
 // filePin is an LED or a PWM channel in a made /sys: every write to its file is seen, in order.
 func filePin(t *testing.T, column string) matrixPin {
@@ -103,7 +131,7 @@ func filePin(t *testing.T, column string) matrixPin {
 	}, map[string]string{"sys/class/pwm/pwmchip0/device": "sys/devices/platform/3f20c000.pwm", "sys/devices/platform/3f20c000.pwm/subsystem": "sys/bus/platform"})
 	p := matrixPin{name: "relay", folder: h.root, start: []string{"off"}, on: "on", off: "off", keeps: true}
 	path := h.path("sys/class/leds/relay/brightness")
-	if column == "PWM on" {
+	if column == pwmOn {
 		p.name, path = "heater", h.path("sys/class/pwm/pwmchip0/pwm0/duty_cycle")
 	}
 	p.of = writesTo(t, path)
@@ -155,7 +183,7 @@ func writesTo(t *testing.T, path string) func() []string {
 
 func TestKillMatrixOfModuleAgentAndWarden(t *testing.T) {
 	t.Parallel()
-	matrix(t, columns, filePin, (*testing.T).Parallel)
+	matrix(t, filePin, (*testing.T).Parallel)
 }
 
 // A pulse that is shorter than its agent's absence is ended by the next agent.
@@ -169,13 +197,13 @@ func (h *household) pulse() {
 
 func TestPulseOfAKilledAgentIsEndedByTheNext(t *testing.T) {
 	t.Parallel()
-	newHousehold(t, filePin(t, "pulse running")).pulse()
+	newHousehold(t, filePin(t, pulseRunning)).pulse()
 }
 
 func TestKilledAgentsNeverWriteToAnOutputThatIsOn(t *testing.T) {
 	t.Parallel()
-	h := newHousehold(t, filePin(t, "relay high"))
-	h.begin(columns["relay high"])
+	h := newHousehold(t, filePin(t, relayHigh))
+	h.begin(columns[0].begin)
 	h.kill(killsOr(20))
 }
 
