@@ -32,6 +32,7 @@ type wire struct {
 	wrote atomic.Int64 // unix nanoseconds when the network last took something
 	wake  chan struct{}
 	ended chan struct{} // closed when the writing goroutine is over
+	comes packetLengths // the reader's alone
 
 	mu      sync.Mutex
 	out     []byte // to be written
@@ -64,9 +65,13 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Read reads from the network; after Close it gives errClosedHere, after a write that failed that write's error.
+// Read reads from the network; after Close it gives errClosedHere, after a write that failed that write's error, and for a packet that is too long
+// what that would be.
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	if long := w.comes.pass(p[:n]); long != nil {
+		return 0, long // the library has not seen the length
+	}
 	if err == nil {
 		return n, nil
 	}
