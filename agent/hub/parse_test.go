@@ -197,3 +197,18 @@ func FuzzIdentityBody(f *testing.F) {
 		}
 	})
 }
+
+func FuzzQuery(f *testing.F) {
+	f.Add("SELECT * FROM devices")
+	f.Add(" select *\tfrom Devices.Modules ")
+	f.Add("SELECT * FROM devices WHERE tags.a = 1")
+	f.Fuzz(func(t *testing.T, text string) {
+		modules, err := parseQuery(text)
+		switch {
+		case err != nil && len(err.Error()) > 512:
+			t.Errorf("an error of %d bytes: %.100q", len(err.Error()), err)
+		case err == nil && modules != strings.Contains(strings.ToLower(text), "modules"):
+			t.Errorf("%q: modules is %v", text, modules)
+		}
+	})
+}

@@ -116,7 +116,7 @@ func NewError(code int, message string, now time.Time) *Error {
 
 // ParseError reads the body of an answer with the given status (3 digits), in the form of [Error.Body] or of
 // [Error.RESTBody]. It always finds an error: where the body holds none, a code made from the status and the body's
-// text, cut short, tell what is known.
+// text, cut short, tell what is known. Its texts are of one line.
 func ParseError(status int, body []byte) *Error {
 	if len(body) <= MaxErrorBody {
 		var e Error
@@ -124,14 +124,25 @@ func ParseError(status int, body []byte) *Error {
 			if e.Code <= 0 || e.Code > maxCode {
 				e.Code = codeOfREST(status, e.Message)
 			}
+			e.Message, e.TrackingID = plain(clip(e.Message)), plain(e.TrackingID[:min(len(e.TrackingID), shown)])
 			return &e
 		}
 	}
 	e := &Error{Code: status * codesPerStatus, Message: "no reason given"}
 	if len(body) > 0 {
-		e.Message = cut(string(body[:min(len(body), shown+1)]))
+		e.Message = plain(cut(string(body[:min(len(body), shown+1)])))
 	}
 	return e
+}
+
+// plain has spaces for what would end a line or speak to a terminal: it is shown to people as it is.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // Error prints code, message and tracking id in one line.

@@ -54,6 +54,7 @@ func TestErrorsAreFoundInBodies(t *testing.T) {
 		"a code that is none":          {400, `{"errorCode":-5,"message":"m"}`, 400000, "m"},
 		"a page is cut":                {502, strings.Repeat("x", 100000), 502000, strings.Repeat("x", shown) + "…"},
 		"a code beyond every status":   {400, `{"errorCode":1000000,"message":"m"}`, 400000, "m"},
+		"a message of two lines":       {400, `{"errorCode":400004,"message":"m\n\u001b[2Jn"}`, 400004, "m  [2Jn"},
 		"an error without its message": {404, `{"errorCode":404103}`, 404103, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,4 +82,16 @@ func TestEveryCodeHasAName(t *testing.T) {
 	if got := CodeName(418007); got != "Status418" {
 		t.Errorf("got %q, want Status418", got)
 	}
+}
+
+func FuzzErrorBody(f *testing.F) {
+	f.Add(400, []byte(`{"errorCode":400004,"trackingId":"x","message":"m","timestampUtc":"2022-10-20T18:13:38Z"}`))
+	f.Add(404, []byte(`{"Message":"ErrorCode:ModuleNotFound;no such module"}`))
+	f.Add(502, []byte("<html>\n\x1b[2J</html>"))
+	f.Fuzz(func(t *testing.T, status int, body []byte) {
+		e := ParseError(status, body)
+		if text := e.Error(); strings.ContainsAny(text, "\r\n\x1b\x00") || len(text) > 3*(maxErrorMessage+shown)+100 {
+			t.Errorf("got %d bytes, want one line: %.200q", len(text), text)
+		}
+	})
 }

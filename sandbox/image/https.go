@@ -143,12 +143,9 @@ func (h *httpsSource) judge(resp *http.Response, offset int64, ranged bool) (fro
 	return false, bundle.Reject(bundle.ErrTransfer, "the server answers %s: correct the URL, or put the bundle there", resp.Status)
 }
 
-// startsAt reads "bytes 100-199/200".
+// startsAt is whether "bytes 100-199/200" begins at offset.
 func startsAt(contentRange string, offset int64) bool {
-	rest, ok := strings.CutPrefix(contentRange, "bytes ")
-	first, _, dash := strings.Cut(rest, "-")
-	n, err := strconv.ParseInt(first, 10, 64)
-	return ok && dash && err == nil && n == offset
+	return strings.HasPrefix(contentRange, "bytes "+strconv.FormatInt(offset, 10)+"-")
 }
 
 // requestError sorts what may go away from what will not.

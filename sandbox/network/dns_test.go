@@ -134,3 +134,26 @@ func exchange(t *testing.T, network, addr string) []byte {
 	}
 	return buf[:n]
 }
+
+// What a module or a server says over TCP is as long as its two bytes say, within the bound, and an answer can be made of every question.
+func FuzzStream(f *testing.F) {
+	f.Add([]byte("\x00\x0c123456789012"))
+	f.Add([]byte("\x00\x0b12345678901"))
+	f.Add([]byte("\xff\xff12"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		message, err := readStream(bytes.NewReader(raw))
+		if err != nil {
+			return
+		}
+		if len(message) < smallestMessage || len(message) > maxStream || !bytes.Equal(message, raw[2:2+len(message)]) {
+			t.Fatalf("got %d bytes of %d", len(message), len(raw))
+		}
+		var again bytes.Buffer
+		if err := writeStream(&again, message); err != nil || !bytes.Equal(again.Bytes(), raw[:again.Len()]) {
+			t.Errorf("got %x, %v, want %x", again.Bytes(), err, raw)
+		}
+		if answer := unavailable(message); answer[2]&0x80 == 0 || answer[3]&0x0f != 2 || !bytes.Equal(answer[:2], message[:2]) {
+			t.Errorf("got %x for %x", answer[:4], message[:4])
+		}
+	})
+}

@@ -116,3 +116,33 @@ func TestPrivateKeysDoNotPrint(t *testing.T) {
 		}
 	}
 }
+
+// A text that is a key prints back to one that is the same key.
+func FuzzKeyFile(f *testing.F) {
+	key := bundletest.Key(f, 1)
+	public, err := key.Public().Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	private, err := key.Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(public)
+	f.Add(private)
+	f.Add([]byte("-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if k, err := bundle.ParsePublicKey(text); err == nil {
+			again, err := k.Marshal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if same, err := bundle.ParsePublicKey(again); err != nil || same.ID() != k.ID() {
+				t.Errorf("got %v, %v, want %v", same.ID(), err, k.ID())
+			}
+		}
+		if k, err := bundle.ParsePrivateKey(text); err == nil && k.Public().IsZero() {
+			t.Error("a private key without its public half")
+		}
+	})
+}
