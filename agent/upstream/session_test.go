@@ -13,15 +13,16 @@ import (
 
 func TestAHubThatDoesNotAnswerIsLeft(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(*bed){
-		"twin requests": func(b *bed) { b.hub.deaf = true },
-		"messages":      func(b *bed) { b.hub.hold = true },
+	tests := map[string]func(*bed, *Config){
+		"twin requests":                    func(b *bed, _ *Config) { b.hub.deaf = true },
+		"messages":                         func(b *bed, _ *Config) { b.hub.hold = true },
+		"messages, but pings all the time": func(b *bed, c *Config) { b.hub.hold, c.KeepAlive = true, 20*time.Second },
 	}
 	for name, script := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				b := start(t, func(b *bed, _ *Config) { script(b) }, filter)
+				b := start(t, script, filter)
 				defer b.stop(t)
 				b.put(t, filter, 0, 1)
 				settle(50 * time.Second)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
 )
 
 const (
@@ -29,7 +31,7 @@ var errOutbox = errors.New("too much waits to be written to the hub")
 // once, so that the one goroutine of a session is never stuck behind a slow link.
 type wire struct {
 	net.Conn
-	wrote atomic.Int64 // unix nanoseconds when the network last took something
+	wrote atomic.Int64 // unix nanoseconds when the network last took something other than a ping
 	wake  chan struct{}
 	ended chan struct{} // closed when the writing goroutine is over
 	comes packetLengths // the reader's alone
@@ -104,7 +106,7 @@ func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 // SetDeadline bounds reading, which is what a handshake waits for.
 func (w *wire) SetDeadline(t time.Time) error { return w.SetReadDeadline(t) }
 
-// progress is when the network last took something of what is written.
+// progress is when the network last took something of what is written. A ping alone is none: it goes out at its own pace, whatever the hub does.
 func (w *wire) progress() time.Time { return time.Unix(0, w.wrote.Load()) }
 
 // flush is the writing goroutine.
@@ -128,7 +130,9 @@ func (w *wire) flush() {
 				w.mu.Unlock()
 				return
 			}
-			w.wrote.Store(time.Now().UnixNano())
+			if out[0] != packets.Pingreq<<4 || len(out) > 2 {
+				w.wrote.Store(time.Now().UnixNano())
+			}
 			rest = rest[n:]
 		}
 		w.give(out)
