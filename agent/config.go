@@ -225,6 +225,9 @@ func (c Config) problems() []problem {
 	if c.RunDir != "" && !filepath.IsAbs(c.RunDir) {
 		bad("run_dir", "%q is not an absolute path", c.RunDir)
 	}
+	if n := len(c.RunDir) + len("/control.sock"); n > maxSocketPath {
+		bad("run_dir", "the path of the control socket in it has %d bytes; a socket's has %d at most", n, maxSocketPath)
+	}
 	if key, why, wrong := c.halProblem(); wrong {
 		bad(key, "%s", why)
 	}

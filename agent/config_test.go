@@ -41,6 +41,7 @@ func TestAWrongConfigurationNamesFileLineKeyAndRemedy(t *testing.T) {
 		"an unknown log format":    {"[log]\nformat = \"xml\"\n", []string{"c.toml:2:", "format", "auto, text, json or journal"}},
 		"an unknown log level":     {"[log]\nlevel = \"loud\"\n", []string{"c.toml:2:", "level"}},
 		"broken syntax":            {"state_dir = \n", []string{"c.toml:1:"}},
+		"a deep run directory":     {"\nrun_dir = \"/" + strings.Repeat("r", 94) + "\"\n", []string{"c.toml:2:", "run_dir", "108 bytes", "107"}},
 		"a relative directory":     {"\nrun_dir = \"run\"\n", []string{"c.toml:2:", "run_dir", "absolute"}},
 		"two connection strings":   {"[device]\nconnection_string = \"a\"\nconnection_string_file = \"b\"\n", []string{"c.toml:3:", "keep one"}},
 		"a hub without a device":   {"[device]\nhub = \"h.example\"\n", []string{"c.toml:2:", "go together"}},

@@ -65,6 +65,9 @@ const (
 	caName     = "ca.pem"
 )
 
+// maxSocketPath is how long the path of a unix socket may be (unix(7): 108 bytes with the one that ends it).
+const maxSocketPath = 107
+
 // serve opens the doors of one instance, closing those of an earlier one of the same module, and returns when all are open.
 // They stay open until shut or until ctx ends. An agent that restarts opens them again at the same places.
 func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32, resolves bool) (err error) {
@@ -82,6 +85,9 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 		}
 	}()
 	path := filepath.Join(dir, socketName)
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("module socket %s: a path of %d bytes, and a socket's has %d at most; choose a shorter run_dir", path, len(path), maxSocketPath)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -13,10 +13,21 @@ import (
 	"testing"
 )
 
+// shortDir is a temporary directory whose name does not grow with the test's.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ctl") //nolint:usetesting // t.TempDir is too long a path for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // serve runs a server of cfg on a socket of its own and returns a client of it.
 func serve(t *testing.T, cfg Config) *Client {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "control.sock")
+	path := filepath.Join(shortDir(t), "control.sock")
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +127,7 @@ func second(_ Plan, err error) error { return err }
 
 func TestNoAgentIsSaidWithWhatToDo(t *testing.T) {
 	t.Parallel()
-	_, err := Dial(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context())
+	_, err := Dial(filepath.Join(shortDir(t), "none.sock")).Status(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "start it with `sandpiper agent`") {
 		t.Errorf("got %v, want the remedy", err)
 	}
@@ -124,7 +135,7 @@ func TestNoAgentIsSaidWithWhatToDo(t *testing.T) {
 
 func TestTheSocketIsForItsOwnerOnly(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "control.sock")
+	path := filepath.Join(shortDir(t), "control.sock")
 	for range 2 { // the second takes the place of the first, as after a crash
 		l, err := Listen(path)
 		if err != nil {

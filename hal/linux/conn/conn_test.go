@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -92,8 +93,13 @@ func dial(t *testing.T) (*Board, *fake) {
 	t.Helper()
 	f := &fake{edges: make(chan string, 8)}
 	f.regs[0xd0] = 0x58
-	f.regs[0x89] = 0x6b // some calibration: T1
-	socket := filepath.Join(t.TempDir(), "s")
+	f.regs[0x89] = 0x6b                  // some calibration: T1
+	dir, err := os.MkdirTemp("", "conn") //nolint:usetesting // t.TempDir is too long a path for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
