@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -249,6 +250,31 @@ func TestPackageDocsSayWhatTheRoomIs(t *testing.T) {
 		}
 		if len(r.GoFiles) > 0 && !strings.HasPrefix(r.Doc, "Package "+r.Name+" ") {
 			t.Errorf("%s: got doc %q, want one that begins with \"Package %s \"", r.short(), r.Doc, r.Name)
+		}
+	}
+}
+
+// The map names every room of the product, and none that is gone.
+func TestTheMapNamesEveryRoom(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(raw), "## Rooms\n\n```\n")
+	list, _, ok := strings.Cut(after, "```")
+	if !ok {
+		t.Fatal("ARCHITECTURE.md has no list of rooms")
+	}
+	there := map[string]bool{}
+	for _, r := range rooms(t) {
+		if there[r.short()] = true; r.short() != "" && !r.testOnly() && !strings.HasPrefix(r.short(), "scripts/") && !regexp.MustCompile(`(^|[\s(])`+r.short()+`[\s)]`).MatchString(list) {
+			t.Errorf("the list of rooms does not name %s", r.short())
+		}
+	}
+	for line := range strings.Lines(list) {
+		if room := strings.Fields(line)[0]; !there[room] {
+			t.Errorf("the list names %s, which is not there", room)
 		}
 	}
 }
