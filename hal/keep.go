@@ -90,14 +90,15 @@ func (s *Server) safeOfLocked(t *thing, l *lease) float64 {
 	return 0
 }
 
-// takeKept asks the keeper what the agent before left.
-func (s *Server) takeKept() map[string]Kept {
-	if s.cfg.Keeper == nil {
-		return nil
+// takeKept asks the keeper what the agent before left, until it answers: nobody else can open what the keeper holds.
+func (s *Server) takeKept() {
+	if s.cfg.Keeper == nil || s.kept != nil {
+		return
 	}
 	list, err := s.cfg.Keeper.List()
 	if err != nil {
-		s.log.Warn("outputs of the agent before are not adopted", "err", err)
+		s.log.Warn("outputs of the agent before are not adopted, tried again", "err", err)
+		return
 	}
 	kept := map[string]Kept{}
 	for _, k := range list {
@@ -108,7 +109,9 @@ func (s *Server) takeKept() map[string]Kept {
 		}
 		kept[k.Key] = k
 	}
-	return kept
+	s.mu.Lock()
+	s.kept = kept
+	s.mu.Unlock()
 }
 
 func (s *Server) drop(key string) {

@@ -40,6 +40,7 @@ func (s *Server) follow(ctx context.Context) {
 
 // openAll opens what is not.
 func (s *Server) openAll(ctx context.Context) {
+	s.takeKept()
 	for _, name := range s.order {
 		t := s.things[name]
 		s.mu.Lock()

@@ -3,6 +3,7 @@ package hal_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -145,9 +146,10 @@ func stateOf(s *hal.Server, name string) string {
 	return list[slices.IndexFunc(list, func(st hal.Status) bool { return st.Name == name })].State
 }
 
-// shelf is a keeper that forgets nothing.
+// shelf is a keeper that forgets nothing, and does not answer when it is asked for all while it is slow.
 type shelf struct {
 	kept   map[string]hal.Kept
+	slow   int
 	missed bool // it takes the agent for missing
 }
 
@@ -169,16 +171,32 @@ func (k *shelf) Awake(lapsed func()) {
 
 func (k *shelf) Drop(key string) error { delete(k.kept, key); return nil }
 
-func (k *shelf) List() ([]hal.Kept, error) { return slices.Collect(maps.Values(k.kept)), nil }
+func (k *shelf) List() ([]hal.Kept, error) {
+	if k.slow > 0 {
+		k.slow--
+		return nil, errors.New("no answer")
+	}
+	return slices.Collect(maps.Values(k.kept)), nil
+}
 
-// held is a simulated board whose relay outlives its agent.
-type held struct{ *hal.Sim }
+// held is a simulated board whose relay outlives its agent: whoever opens what the shelf holds finds it busy.
+type held struct {
+	*hal.Sim
+	shelf *shelf
+}
 
 type heldLine struct{ hal.Line }
 
 func (heldLine) FD(float64) (int, hal.SafeAction) { return 1 << 20, hal.SafeAction{} } // no descriptor of this process
 
 func (h held) Open(ctx context.Context, r hal.Resource) (hal.Device, error) {
+	if _, taken := h.shelf.kept[r.Name]; taken {
+		return nil, &hal.Error{Code: hal.Busy, Name: r.Name}
+	}
+	return h.open(ctx, r)
+}
+
+func (h held) open(ctx context.Context, r hal.Resource) (hal.Device, error) {
 	dev, err := h.Sim.Open(ctx, r)
 	if line, ok := dev.(hal.Line); ok && r.Output() {
 		return heldLine{line}, err
@@ -188,7 +206,7 @@ func (h held) Open(ctx context.Context, r hal.Resource) (hal.Device, error) {
 
 func (h held) Adopt(ctx context.Context, r hal.Resource, _ int) (hal.Device, error) {
 	r.Line.Initial = "keep"
-	return h.Open(ctx, r)
+	return h.open(ctx, r)
 }
 
 // relayed runs first on a server, which leaves for a successor, and then second on that, with what the first one's keeper held.
@@ -197,7 +215,7 @@ func relayed(t *testing.T, first func(t *testing.T, s *hal.Server, sim *hal.Sim)
 	synctest.Test(t, func(t *testing.T) {
 		sim, keeper := hal.NewSim(), &shelf{kept: map[string]hal.Kept{}}
 		for i, life := range []func(*testing.T, *hal.Server, *hal.Sim){first, second} {
-			s, err := hal.New(hal.ServerConfig{Resources: tenSeconds(), Backend: held{sim}, Keeper: keeper})
+			s, err := hal.New(hal.ServerConfig{Resources: tenSeconds(), Backend: held{sim, keeper}, Keeper: keeper})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -252,6 +270,17 @@ func TestTheTimeAnOutputIsOnGoesOnOverTheAgentsSuccessor(t *testing.T) {
 	}
 }
 
+func TestAWardenThatDoesNotAnswerAtOnceIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	relayed(t, func(t *testing.T, s *hal.Server, _ *hal.Sim) {
+		on(t, s, "a", 0)
+	}, func(_ *testing.T, k *shelf) { k.slow = 2 }, func(t *testing.T, s *hal.Server, sim *hal.Sim) {
+		<-time.After(5 * time.Second)
+		on(t, s, "a", 0)
+		wantTrace(t, sim, 0, 1)
+	})
+}
+
 func TestASafeValueThatAnAgentOwedIsPaidByItsSuccessor(t *testing.T) {
 	t.Parallel()
 	relayed(t, func(t *testing.T, s *hal.Server, sim *hal.Sim) {
@@ -273,7 +302,7 @@ func TestAWriteOfBeforeTheAgentWasMissingDoesNotReachTheOutput(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sim, keeper := hal.NewSim(), &shelf{kept: map[string]hal.Kept{}}
-		s, err := hal.New(hal.ServerConfig{Resources: board(), Backend: held{sim}, Keeper: keeper})
+		s, err := hal.New(hal.ServerConfig{Resources: board(), Backend: held{sim, keeper}, Keeper: keeper})
 		if err != nil {
 			t.Fatal(err)
 		}

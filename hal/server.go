@@ -28,7 +28,7 @@ type ServerConfig struct {
 type Server struct {
 	cfg     ServerConfig
 	log     *slog.Logger
-	kept    map[string]Kept    // of the agent before; used up while Run opens
+	kept    map[string]Kept    // of the agent before, used up as it is opened; nil = the keeper did not say yet; under mu
 	workers map[string]*worker // by bus; fixed after New
 	things  map[string]*thing  // by name; fixed after New
 	order   []string           // their names, ascending; fixed after New
@@ -147,7 +147,6 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, w := range s.workers {
 		workers.Go(func() { w.run(life) })
 	}
-	s.kept = s.takeKept()
 	s.openAll(ctx)
 	close(s.opened)
 	claim := time.AfterFunc(cmp.Or(s.cfg.Hold, 10*time.Second), s.unclaimed)
