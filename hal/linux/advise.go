@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
@@ -87,7 +85,7 @@ func (c chip) idle(l *lineInfo) (high, known bool, err error) {
 		return false, false, nil
 	}
 	r, err := c.requestLine(l, &lineConfig{consumer: "sp:check", asIs: true})
-	if errors.Is(err, unix.EBUSY) { // meanwhile
+	if errors.Is(err, CodeBusy) { // meanwhile
 		return false, false, nil
 	}
 	if err != nil {

@@ -51,7 +51,7 @@ func (b *Board) Open(_ context.Context, r hal.Resource) (hal.Device, error) {
 		return nil, e
 	}
 	if err != nil {
-		return nil, &Error{Code: codeOfAny(r.Kind, err), Name: r.Name, Err: err}
+		return nil, &Error{Code: codeOf(r.Kind, err), Name: r.Name, Err: err}
 	}
 	return dev, nil
 }
@@ -71,7 +71,7 @@ func (b *Board) open(r *hal.Resource) (hal.Device, error) {
 	case KindModbus:
 		return b.openModbus(r.Modbus)
 	case KindCAN:
-		return b.openCAN(r.CAN)
+		return openCAN(r.CAN)
 	case KindSensor:
 		return b.openSensor(r)
 	case hal.KindNode: // nothing of it is opened here
@@ -223,7 +223,7 @@ func (b *Board) absent(r *hal.Resource) bool {
 		}
 	case hal.KindNode:
 	}
-	return err != nil && codeOfAny(r.Kind, err) == CodeGone
+	return err != nil && codeOf(r.Kind, err) == CodeGone
 }
 
 func (b *Board) noPort(p *hal.SerialPart) error {
@@ -247,14 +247,9 @@ func (b *Board) dropGone() {
 	}
 }
 
-// fdOf is a file's descriptor without changing how it waits, as Fd would.
-func fdOf(f *os.File) (int, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	n := -1
-	err = raw.Control(func(fd uintptr) { n = int(fd) })
+// fdOf is a file's descriptor: for a copy, or to look at.
+func fdOf(f *os.File) (n int, err error) {
+	err = onFD(f, func(fd int) error { n = fd; return nil })
 	return n, err
 }
 

@@ -43,7 +43,7 @@ func TestBoardI2CCombinedTransferReadsWhatWasWritten(t *testing.T) {
 	if err := b.do(0x50, []piece{{w: []byte{0x10}, r: got}}); err != nil || !bytes.Equal(got, []byte{1, 2, 3}) {
 		t.Errorf("got %v, %v, want 1 2 3", got, err)
 	}
-	if err := b.do(0x33, []piece{{w: []byte{0}}}); !isNAK(errnoOf(err)) {
+	if err := b.do(0x33, []piece{{w: []byte{0}}}); !isNAK(err) {
 		t.Errorf("nobody there: got %v, want a NAK", err)
 	}
 	put(t, "/sys/module/lab_i2c/parameters/err", "110")
@@ -93,7 +93,7 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 	if err := b.do(0x51, []piece{{w: []byte{1, 2}, r: make([]byte, 1)}}); !errors.Is(err, errShape) {
 		t.Errorf("two address bytes: got %v, want an unsupported shape", err)
 	}
-	if err := b.do(0x52, []piece{{w: []byte{1}, r: make([]byte, 1)}}); !isNAK(errnoOf(err)) {
+	if err := b.do(0x52, []piece{{w: []byte{1}, r: make([]byte, 1)}}); !isNAK(err) {
 		t.Errorf("nobody there: got %v", err)
 	}
 }
@@ -104,8 +104,7 @@ func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.n)
 	put(t, bus+"/new_device", "lm75 0x48")
 	t.Cleanup(func() { put(t, bus+"/delete_device", "0x48") })
-	var busy *busyError
-	if err := b.free(0x48); !errors.As(err, &busy) || !strings.Contains(busy.holder, "lm75") {
+	if err := b.free(0x48); !errors.Is(err, CodeBusy) || !strings.Contains(err.Error(), "driver lm75") {
 		t.Errorf("got %v, want the driver's name", err)
 	}
 	if err := b.free(0x50); err != nil {
@@ -151,7 +150,7 @@ func TestBoardSPILoopbackReturnsWhatIsSent(t *testing.T) {
 		t.Errorf("too long: got %v", err)
 	}
 	put(t, "/sys/module/lab_spi/parameters/fail", "1")
-	if err := p.do([]piece{{w: w}}); errnoOf(err) == 0 {
+	if err := p.do([]piece{{w: w}}); err == nil {
 		t.Errorf("fault: got %v", err)
 	}
 }
@@ -165,43 +164,43 @@ func TestBoardCANFiltersAndCountsWhatIsLost(t *testing.T) {
 	if out, err := command(t, "ip", "link", "set", "vcan7", "up"); err != nil {
 		t.Fatal(out)
 	}
-	rx, err := openCAN("vcan7", []canFilter{{id: 0x100, mask: 0x700}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rx.Close()
-	tx, err := openCAN("vcan7", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Close()
-	for _, f := range []canFrame{{id: 0x123, data: []byte{1}}, {id: 0x321, data: []byte{2}}, {id: 0x1ff, data: []byte{3}}} {
-		if err := tx.send(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, want := range []uint32{0x123, 0x1ff} {
-		f, err := rx.receive()
-		if err != nil || f.id != want || time.Since(time.Unix(0, f.wall)) > time.Minute {
-			t.Errorf("got %+v, %v, want id %#x with its time", f, err, want)
-		}
-	}
-	for range 20000 {
-		_ = tx.send(canFrame{id: 0x101, data: []byte("12345678")})
-	}
-	for {
-		f, err := rx.receive()
+	open := func(rx ...hal.IDMask) *canUnit {
+		d, err := openCAN(&hal.CANPart{Interface: "vcan7", RX: rx})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f.lost > 0 {
-			break
-		}
-		if err := tx.send(canFrame{id: 0x102}); err != nil && errnoOf(err) != unix.ENOBUFS {
+		t.Cleanup(func() { d.Close() })
+		return d.(*canUnit)
+	}
+	rx, tx := open(hal.IDMask{ID: 0x100, Mask: 0x700}), open()
+	send := func(id uint32, data string) error { return tx.Do(t.Context(), []hal.Op{{ID: id, Write: []byte(data)}}) }
+	for _, id := range []uint32{0x123, 0x321, 0x1ff} {
+		if err := send(id, "1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := openCAN("can9", nil); !errors.Is(err, unix.ENODEV) {
+	heard, err := rx.Frames(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got [1]hal.Event
+	for _, want := range []uint32{0x123, 0x1ff} {
+		if _, err := heard.Read(t.Context(), got[:]); err != nil || got[0].ID != want || time.Since(got[0].Time) > time.Minute {
+			t.Errorf("got %+v, %v, want id %#x with its time", got[0], err, want)
+		}
+	}
+	for range 20000 {
+		_ = send(0x101, "12345678")
+	}
+	for got[0].Lost == 0 {
+		if _, err := heard.Read(t.Context(), got[:]); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(0x102, ""); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := openCAN(&hal.CANPart{Interface: "can9"}); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("no interface: got %v", err)
 	}
 }

@@ -19,10 +19,10 @@ func TestBoardLinesAreFoundByNameAndNeverGuessed(t *testing.T) {
 	if l, err := c.findLine("DOOR", 0); err != nil || l.offset != 0 {
 		t.Errorf("DOOR: got %+v, %v, want offset 0", l, err)
 	}
-	if _, err := c.findLine("TWIN", 0); !errors.Is(err, errAmbiguous) || !strings.Contains(err.Error(), "offset 1, offset 2") {
+	if _, err := c.findLine("TWIN", 0); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "offset 1, offset 2") {
 		t.Errorf("TWIN: got %v, want both offsets", err)
 	}
-	if _, err := c.findLine("", 4); !errors.Is(err, errNoLine) {
+	if _, err := c.findLine("", 4); !errors.Is(err, unix.ERANGE) {
 		t.Errorf("offset 4 of 4: got %v", err)
 	}
 	if _, err := c.findLine("ALARM", 0); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "DOOR") {
@@ -54,8 +54,7 @@ func TestBoardOutputKeepsItsLevelWhileItIsRead(t *testing.T) {
 	if on, err := inv.get(); !on || err != nil {
 		t.Errorf("active low: got %v, %v, want on", on, err)
 	}
-	var busy *busyError
-	if _, err := s.tryRequest(0, lineConfig{}); !errors.As(err, &busy) || busy.holder != "sp:pump:relay-1" || !errors.Is(err, unix.EBUSY) {
+	if _, err := s.tryRequest(0, lineConfig{}); !errors.Is(err, CodeBusy) || !strings.Contains(err.Error(), `"sp:pump:relay-1"`) {
 		t.Errorf("second request: got %v, want busy by sp:pump:relay-1", err)
 	}
 }
@@ -165,7 +164,7 @@ func TestBoardCopyOfADescriptorKeepsTheLineWhenTheFirstIsClosed(t *testing.T) {
 	s := newSimChip(t, "handover", "")
 	cfg := lineConfig{consumer: "sp:relay", out: true, value: true}
 	r := s.request(t, 0, cfg)
-	fd, err := r.fd()
+	fd, err := fdOf(r.file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,18 @@
 package linux
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // A raw CAN socket (linux/can.h, linux/can/raw.h). Only the network namespace keeps a program off the bus, so a
@@ -22,197 +27,162 @@ const (
 	canERR = 0x20000000
 )
 
-// canFrame is a classic or FD frame. Identifiers carry no flag bits.
-type canFrame struct {
-	id       uint32
-	extended bool
-	remote   bool
-	fd       bool
-	data     []byte // ≤ 8, ≤ 64 with fd
-}
-
-// canFilter lets frames pass whose identifier equals id under mask, both with the kernel's flag bits.
-type canFilter struct{ id, mask uint32 }
-
-type canSocket struct {
+// canUnit sends and receives frames of an interface. Identifiers have the kernel's flag bits.
+type canUnit struct {
 	_    apart
 	file *os.File
 	name string
 	lost uint32 // the kernel's counter of frames dropped for a full queue
-	fd   bool
 	buf  [canFDFrameSize]byte
 	oob  [64]byte
 }
 
-// openCAN opens a raw socket on an interface; without filters it receives nothing.
-func openCAN(name string, filters []canFilter) (*canSocket, error) {
-	index, err := interfaceIndex(name)
+// openCAN opens a raw socket on an interface; without identifiers to receive it hears nothing.
+func openCAN(p *hal.CANPart) (hal.Device, error) {
+	index, err := interfaceIndex(p.Interface)
 	if err != nil {
-		return nil, fmt.Errorf("CAN interface %s: %w", name, err)
+		return nil, fmt.Errorf("CAN interface %s: %w", p.Interface, err)
 	}
 	fd, err := unix.Socket(unix.AF_CAN, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.CAN_RAW)
 	if err != nil {
 		return nil, fmt.Errorf("CAN socket: %w", err)
 	}
-	c := &canSocket{name: name}
-	if err := c.setup(fd, index, filters); err != nil {
-		return nil, errors.Join(fmt.Errorf("CAN interface %s: %w", name, err), unix.Close(fd))
+	u := &canUnit{name: p.Interface, file: os.NewFile(uintptr(fd), "can:"+p.Interface)}
+	if err := setupCAN(fd, index, p.RX); err != nil {
+		u.file.Close()
+		return nil, fmt.Errorf("CAN interface %s: %w", p.Interface, err)
 	}
-	c.file = os.NewFile(uintptr(fd), "can:"+name)
-	return c, nil
+	return u, nil
 }
 
-func (c *canSocket) setup(fd, index int, filters []canFilter) error {
-	list := make([]unix.CanFilter, len(filters))
-	for i, f := range filters {
-		list[i] = unix.CanFilter{Id: f.id, Mask: f.mask}
+func setupCAN(fd, index int, rx []hal.IDMask) error {
+	filters := make([]unix.CanFilter, len(rx))
+	for i, m := range rx {
+		filters[i] = unix.CanFilter{Id: m.ID, Mask: m.Mask | canEFF | canRTR} // extended ones are told apart from standard ones
 	}
-	if err := setCANFilters(fd, list); err != nil {
-		return err
+	if err := unix.SetsockoptCanRawFilter(fd, unix.SOL_CAN_RAW, unix.CAN_RAW_FILTER, filters); err != nil {
+		return fmt.Errorf("%d filters: %w", len(filters), err)
 	}
-	// An interface without FD refuses FD frames at the write, not here.
-	c.fd = unix.SetsockoptInt(fd, unix.SOL_CAN_RAW, unix.CAN_RAW_FD_FRAMES, 1) == nil
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		return err
+	_ = unix.SetsockoptInt(fd, unix.SOL_CAN_RAW, unix.CAN_RAW_FD_FRAMES, 1) // an old kernel gives classic frames only
+	for _, opt := range [...]int{unix.SO_RXQ_OVFL, unix.SO_TIMESTAMPNS} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 1); err != nil {
+			return err
+		}
 	}
 	return unix.Bind(fd, &unix.SockaddrCAN{Ifindex: index})
 }
 
-func setCANFilters(fd int, list []unix.CanFilter) error {
-	if len(list) > unix.CAN_RAW_FILTER_MAX {
-		return fmt.Errorf("%d filters, the kernel takes %d", len(list), unix.CAN_RAW_FILTER_MAX)
+// encodeCAN is a classic frame as the kernel wants it.
+func encodeCAN(id uint32, data []byte) ([]byte, error) {
+	if len(data) > 8 || id&canERR != 0 || id&canEFF == 0 && id&^canRTR > 0x7ff {
+		return nil, fmt.Errorf("identifier %#x with %d bytes: %w", id, len(data), unix.ERANGE)
 	}
-	if len(list) == 0 {
-		// A length of zero drops all frames.
-		_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_CAN_RAW, unix.CAN_RAW_FILTER, 0, 0, 0)
-		if errno != 0 {
-			return errno
+	b := make([]byte, canFrameSize)
+	binary.NativeEndian.PutUint32(b, id)
+	b[4] = byte(len(data))
+	copy(b[8:], data)
+	return b, nil
+}
+
+// decodeCAN is the way back, of an FD frame too; error frames are none.
+func decodeCAN(b []byte) (id uint32, data []byte, ok bool) {
+	if len(b) != canFrameSize && len(b) != canFDFrameSize {
+		return 0, nil, false
+	}
+	id, n := binary.NativeEndian.Uint32(b), int(b[4])
+	if id&canERR != 0 || n > len(b)-8 {
+		return 0, nil, false
+	}
+	if id&canEFF == 0 {
+		id &= canRTR | 0x7ff
+	}
+	return id, bytes.Clone(b[8 : 8+n]), true
+}
+
+// Do sends one frame an operation.
+func (u *canUnit) Do(ctx context.Context, ops []hal.Op) error {
+	for i := range ops {
+		b, err := encodeCAN(ops[i].ID, ops[i].Write)
+		if err == nil {
+			err = ctx.Err()
 		}
-		return nil
-	}
-	size := uintptr(len(list)) * unsafe.Sizeof(list[0])
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_CAN_RAW, unix.CAN_RAW_FILTER, uintptr(unsafe.Pointer(&list[0])), size, 0)
-	if errno != 0 {
-		return errno
+		if err == nil {
+			_, err = u.file.Write(b)
+		}
+		if err != nil {
+			return coded(KindCAN, fmt.Errorf("send on %s: %w", u.name, err))
+		}
 	}
 	return nil
 }
 
-// encode is a frame as the kernel wants it.
-func (f canFrame) encode(b []byte) ([]byte, error) {
-	limit, size := 8, canFrameSize
-	if f.fd {
-		limit, size = 64, canFDFrameSize
+// Close leaves the bus.
+func (u *canUnit) Close() error { return u.file.Close() }
+
+// Frames gives what the interface hears of the resource's identifiers.
+func (u *canUnit) Frames(context.Context) (hal.EdgeReader, error) {
+	if err := u.file.SetReadDeadline(time.Time{}); err != nil { // after an earlier reader's end
+		return nil, coded(KindCAN, err)
 	}
-	switch {
-	case len(f.data) > limit:
-		return nil, fmt.Errorf("%d bytes in a frame of %d: %w", len(f.data), limit, unix.ERANGE)
-	case f.extended && f.id > 0x1fffffff, !f.extended && f.id > 0x7ff:
-		return nil, fmt.Errorf("identifier %#x: %w", f.id, unix.ERANGE)
-	case f.fd && f.remote:
-		return nil, fmt.Errorf("remote frame with FD: %w", unix.ERANGE)
-	}
-	id := f.id
-	if f.extended {
-		id |= canEFF
-	}
-	if f.remote {
-		id |= canRTR
-	}
-	b = append(b[:0], make([]byte, size)...)
-	binary.NativeEndian.PutUint32(b, id)
-	b[4] = byte(len(f.data))
-	copy(b[8:], f.data)
-	return b, nil
+	return &frames{unit: u}, nil
 }
 
-// decodeCAN is the way back; error frames are none.
-func decodeCAN(b []byte) (canFrame, bool) {
-	if len(b) != canFrameSize && len(b) != canFDFrameSize {
-		return canFrame{}, false
+// receive waits for a frame, and notes the kernel's count of lost ones.
+func (u *canUnit) receive() (hal.Event, error) {
+	for {
+		n, oobn, err := receive(u.file, u.buf[:], u.oob[:], nil, 0)
+		if err != nil {
+			return hal.Event{}, err
+		}
+		e := hal.Event{Mono: monotonic()}
+		beside, err := unix.ParseSocketControlMessage(u.oob[:oobn])
+		if err != nil {
+			return e, err
+		}
+		for _, m := range beside {
+			switch size := len(m.Data); {
+			case m.Header.Type == unix.SO_RXQ_OVFL && size >= 4:
+				u.lost = binary.NativeEndian.Uint32(m.Data)
+			case m.Header.Type == unix.SO_TIMESTAMPNS && size >= int(unsafe.Sizeof(unix.Timespec{})):
+				e.Time = time.Unix((*unix.Timespec)(unsafe.Pointer(&m.Data[0])).Unix())
+			}
+		}
+		var ok bool
+		if e.ID, e.Data, ok = decodeCAN(u.buf[:n]); ok {
+			return e, nil
+		}
 	}
-	id, n := binary.NativeEndian.Uint32(b), int(b[4])
-	if id&canERR != 0 || n > len(b)-8 {
-		return canFrame{}, false
-	}
-	f := canFrame{extended: id&canEFF != 0, remote: id&canRTR != 0, fd: len(b) == canFDFrameSize, data: append([]byte(nil), b[8:8+n]...)}
-	f.id = id & 0x7ff
-	if f.extended {
-		f.id = id & 0x1fffffff
-	}
-	return f, true
 }
 
-func (c *canSocket) send(f canFrame) error {
-	var room [canFDFrameSize]byte
-	b, err := f.encode(room[:0])
-	if err != nil {
-		return err
-	}
-	_, err = c.file.Write(b)
-	return err
-}
-
-// canReceived is a frame with the kernel's time and the socket's count of lost ones so far.
-type canReceived struct {
-	canFrame
-	wall int64 // ns since 1970
+// frames counts what one reader missed.
+type frames struct {
+	_    apart
+	unit *canUnit
+	seq  uint64
 	lost uint32
 }
 
-// receive waits for a frame. It ends with os.ErrClosed after Close.
-func (c *canSocket) receive() (canReceived, error) {
-	raw, err := c.file.SyscallConn()
-	if err != nil {
-		return canReceived{}, err
+// Read waits for a frame.
+func (f *frames) Read(ctx context.Context, into []hal.Event) (int, error) {
+	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
+	e, err := f.unit.receive()
+	stop()
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case errors.Is(err, os.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, &Error{Code: CodeGone, Err: err}
+	default:
+		return 0, coded(KindCAN, fmt.Errorf("receive on %s: %w", f.unit.name, err))
 	}
-	for {
-		var n, oobn int
-		var inner error
-		err := raw.Read(func(fd uintptr) bool {
-			n, oobn, inner = receive(fd, c.buf[:], c.oob[:], nil, 0)
-			return !again(inner)
-		})
-		if err != nil {
-			return canReceived{}, err
-		}
-		if inner != nil {
-			return canReceived{}, inner
-		}
-		wall := c.control(c.oob[:oobn])
-		if f, ok := decodeCAN(c.buf[:n]); ok {
-			return canReceived{canFrame: f, wall: wall, lost: c.lost}, nil
-		}
-	}
+	e.Lost = uint64(f.unit.lost - f.lost)
+	f.lost = f.unit.lost
+	f.seq += 1 + e.Lost
+	e.Seq = f.seq
+	into[0] = e
+	return 1, nil
 }
 
-// control reads the time and the loss counter beside a frame.
-func (c *canSocket) control(oob []byte) (wall int64) {
-	const head = int(unsafe.Sizeof(unix.Cmsghdr{}))
-	for len(oob) >= head {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(unsafe.SliceData(oob)))
-		n := int(h.Len)
-		if n < head || n > len(oob) {
-			return wall
-		}
-		data := oob[head:n]
-		switch {
-		case h.Level != unix.SOL_SOCKET:
-		case h.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
-			c.lost = binary.NativeEndian.Uint32(data)
-		case h.Type == unix.SO_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
-			if unsafe.Sizeof(unix.Timespec{}) == 16 {
-				wall = int64(binary.NativeEndian.Uint64(data))*1e9 + int64(binary.NativeEndian.Uint64(data[8:]))
-			} else {
-				wall = int64(int32(binary.NativeEndian.Uint32(data)))*1e9 + int64(binary.NativeEndian.Uint32(data[4:]))
-			}
-		}
-		oob = oob[min(unix.CmsgSpace(n-head), len(oob)):]
-	}
-	return wall
-}
-
-func (c *canSocket) Close() error { return c.file.Close() }
+// Close makes a waiting Read end.
+func (f *frames) Close() error { return f.unit.file.SetReadDeadline(pastTime) }

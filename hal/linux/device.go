@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -86,19 +85,12 @@ func only(what, want string, fit, known []string) error {
 	case len(fit) == 1:
 		return nil
 	case len(fit) > 1:
-		return fmt.Errorf("%s %q: %w: %s", what, want, errAmbiguous, strings.Join(fit, ", "))
+		return fmt.Errorf("%s %q: %w: %s", what, want, ErrAmbiguous, strings.Join(fit, ", "))
 	case len(known) == 0:
 		return fmt.Errorf("%s %q: %w: this board has no %s", what, want, fs.ErrNotExist, what)
 	}
 	return fmt.Errorf("%s %q: %w; there are: %s", what, want, fs.ErrNotExist, strings.Join(known[:min(len(known), 60)], ", "))
 }
-
-var (
-	// errSettings is one device that two entries of the configuration set up differently.
-	errSettings = errors.New("different settings for one device")
-	// errAmbiguous is a name that fits several things of the board.
-	errAmbiguous = errors.New("ambiguous")
-)
 
 // busName joins a device's bus and name with a dash, as udev's by-path names are; "" without a device.
 func busName(dir string) string {

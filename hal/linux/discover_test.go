@@ -104,7 +104,7 @@ func TestSerialAdaptersOfOneKindAreToldApartByPortAndNumber(t *testing.T) {
 			t.Errorf("%s: got %s, %v, want %s", name, d.node, err, c.want)
 		}
 	}
-	if _, err := h.findTTY(hal.Port{Path: "", USBPort: "1-1.3", USBSerial: ""}); !errors.Is(err, errAmbiguous) || !strings.Contains(err.Error(), "1-1.3:1.0, 1-1.3:1.1") {
+	if _, err := h.findTTY(hal.Port{Path: "", USBPort: "1-1.3", USBSerial: ""}); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "1-1.3:1.0, 1-1.3:1.1") {
 		t.Errorf("an adapter with two ports: got %v, want both interfaces", err)
 	}
 	if _, err := h.findTTY(hal.Port{Path: "", USBPort: "", USBSerial: "C3"}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `"C3"`) {

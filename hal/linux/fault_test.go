@@ -38,7 +38,7 @@ func TestEachNumberOfTheKernelHasItsCodeForItsKindOfResource(t *testing.T) {
 		"a full queue of an interface":   {KindCAN, unix.ENOBUFS, hal.Busy},
 		"a sensor without a value yet":   {KindSensor, unix.EAGAIN, hal.Busy},
 		"a sensor that has none":         {KindSensor, unix.ENODATA, hal.Busy},
-		"an exception of a Modbus unit":  {KindModbus, &modbusException{}, hal.Nack},
+		"an exception of a Modbus unit":  {KindModbus, errRefused, hal.Nack},
 		"a frame of nonsense":            {KindModbus, unix.EPROTO, hal.Nack},
 		"a port that nobody listens on":  {KindModbus, unix.ECONNREFUSED, hal.Absent},
 		"more than fits":                 {KindSPI, unix.EMSGSIZE, hal.OutOfRange},
@@ -46,7 +46,7 @@ func TestEachNumberOfTheKernelHasItsCodeForItsKindOfResource(t *testing.T) {
 		"an agent that may not":          {KindPWM, unix.EACCES, hal.Denied},
 		"a deadline of ours":             {KindSerial, os.ErrDeadlineExceeded, hal.TimedOut},
 		"a deadline of the caller":       {KindModbus, context.DeadlineExceeded, hal.TimedOut},
-		"a name that fits several":       {KindLine, errAmbiguous, hal.Absent},
+		"a name that fits several":       {KindLine, ErrAmbiguous, hal.Absent},
 		"what has its code already":      {KindLine, &Error{Code: hal.LeaseLost}, hal.LeaseLost},
 		"a number that nobody has named": {KindSPI, unix.EXFULL, hal.Nack},
 	} {

@@ -94,7 +94,7 @@ func lineAt(fd int, offset uint32) (*lineInfo, error) {
 // gives to two lines is refused: the owner says the offset then.
 func (c chip) findLine(name string, offset int) (*lineInfo, error) {
 	if name == "" && (offset < 0 || offset >= c.n) {
-		return nil, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, errNoLine, c.n-1)
+		return nil, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, unix.ERANGE, c.n-1)
 	}
 	lines, err := c.listLines()
 	if err != nil {
@@ -116,5 +116,3 @@ func (c chip) findLine(name string, offset int) (*lineInfo, error) {
 	}
 	return got, only("line of "+c.key(), name, fit, known)
 }
-
-var errNoLine = errors.New("no such line")

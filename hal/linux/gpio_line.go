@@ -133,19 +133,6 @@ func holdLine(fd int, where string, offset uint32, cfg *lineConfig) (*requested,
 	return &requested{file: os.NewFile(uintptr(fd), where), where: where, offset: offset, config: *cfg}, nil
 }
 
-// busyError is a resource that a driver or another program holds.
-type busyError struct {
-	_            apart
-	what, holder string
-	err          error
-}
-
-func (e *busyError) Error() string {
-	return fmt.Sprintf("%s is in use by %q: stop that, or grant what it offers instead", e.what, e.holder)
-}
-
-func (e *busyError) Unwrap() error { return e.err }
-
 func busyLine(fd int, l *lineInfo, where string, err error) error {
 	if !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("request %s: %w", where, err)
@@ -154,24 +141,12 @@ func busyLine(fd int, l *lineInfo, where string, err error) error {
 	if now, infoErr := lineAt(fd, l.offset); infoErr == nil && now.consumer != "" {
 		holder = now.consumer
 	}
-	return &busyError{what: where, holder: holder, err: err}
-}
-
-func (r *requested) control(f func(fd int) error) error {
-	raw, err := r.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	if raw.Control(func(fd uintptr) { inner = f(int(fd)) }) != nil {
-		return os.ErrClosed
-	}
-	return inner
+	return inUse(where, holder)
 }
 
 // get reads the logical level, of an output too, and changes nothing.
 func (r *requested) get() (on bool, err error) {
-	err = r.control(func(fd int) error {
+	err = onFD(r.file, func(fd int) error {
 		on, err = getValue(fd)
 		return err
 	})
@@ -179,14 +154,7 @@ func (r *requested) get() (on bool, err error) {
 }
 
 func (r *requested) set(on bool) error {
-	return r.control(func(fd int) error { return setValue(fd, on) })
-}
-
-// fd is the descriptor itself: for a copy to the warden while the line is held here.
-func (r *requested) fd() (int, error) {
-	n := -1
-	err := r.control(func(fd int) error { n = fd; return nil })
-	return n, err
+	return onFD(r.file, func(fd int) error { return setValue(fd, on) })
 }
 
 func (r *requested) Close() error { return r.file.Close() }

@@ -81,7 +81,7 @@ func (b *i2cBus) free(addr uint16) error {
 	if d == "" {
 		return nil
 	}
-	return &busyError{what: fmt.Sprintf("address %#02x on %s", addr, b), holder: "driver " + d, err: unix.EBUSY}
+	return inUse(fmt.Sprintf("address %#02x on %s", addr, b), "driver "+d)
 }
 
 // do performs the pieces as one transfer: with I2C_RDWR nothing comes between them, with an SMBus-only adapter
@@ -191,15 +191,15 @@ func (b *i2cBus) probe(addr uint16) (bool, error) {
 		t = smbusTransfer{readWrite: smbusRead, size: smbusByte, data: unsafe.Pointer(&data)}
 	}
 	err := ioctl(b.fd, i2cSMBus, unsafe.Pointer(&t))
-	if isNAK(errnoOf(err)) {
+	if isNAK(err) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
 // isNAK reports an address or byte that no chip acknowledged: each adapter driver has its own number for it.
-func isNAK(e unix.Errno) bool {
-	return e == unix.ENXIO || e == unix.EREMOTEIO || e == unix.EIO || e == unix.ENODEV
+func isNAK(err error) bool {
+	return errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EREMOTEIO) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENODEV)
 }
 
 func (b *i2cBus) Close() error { return unix.Close(b.fd) }

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"unsafe"
 )
 
@@ -76,7 +77,7 @@ type smbusData [maxSMBus + 2]byte
 // A read fills r.
 type piece struct{ w, r []byte }
 
-var errShape = errors.New("the adapter knows SMBus only and has no call of this shape")
+var errShape = fmt.Errorf("the adapter knows SMBus only and has no call of this shape: %w", errors.ErrUnsupported)
 
 // call is one SMBus transaction.
 type call struct {

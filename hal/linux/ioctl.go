@@ -1,7 +1,7 @@
 package linux
 
 import (
-	"errors"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,10 +33,16 @@ func ioctlInt(fd int, request uint, arg uintptr) error {
 	}
 }
 
-// errnoOf is the kernel's number inside an error, 0 when there is none.
-func errnoOf(err error) unix.Errno {
-	errno, _ := errors.AsType[unix.Errno](err)
-	return errno
+// onFD calls f with a file's descriptor, which nobody closes meanwhile; a file's own Fd would have its reads hold a thread.
+func onFD(file *os.File, f func(fd int) error) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if raw.Control(func(fd uintptr) { err = f(int(fd)) }) != nil {
+		return os.ErrClosed
+	}
+	return err
 }
 
 // ctext is the text of a C array up to its end mark.

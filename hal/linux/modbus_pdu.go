@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 // Modbus application protocol V1.1b3: requests and answers as bytes, without the frame of the line.
@@ -31,25 +33,11 @@ type modbusRequest struct {
 	data  []byte // writes
 }
 
-var (
-	errModbusRange  = errors.New("range that no Modbus frame can hold")
-	errModbusAnswer = errors.New("not the answer to this request")
-)
+// refusals are the exceptions that a unit answers with, by their codes.
+var refusals = [...]string{1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 5: "acknowledged, not done", 6: "busy", 8: "memory parity", 10: "gateway has no path", 11: "gateway target does not answer"}
 
-// modbusException is the refusal of a unit.
-type modbusException struct {
-	fn   modbusFn
-	code byte
-}
-
-func (e *modbusException) Error() string {
-	s := [...]string{1: "illegal function", 2: "illegal address", 3: "illegal value", 4: "device failure", 5: "acknowledged, not done", 6: "busy", 8: "memory parity", 10: "gateway has no path", 11: "gateway target does not answer"}
-	text := "unknown"
-	if int(e.code) < len(s) && s[e.code] != "" {
-		text = s[e.code]
-	}
-	return fmt.Sprintf("unit refuses function %d: exception %d, %s", e.fn, e.code, text)
-}
+// errRefused is the refusal of a unit.
+var errRefused = errors.New("the unit refuses")
 
 // encode is the request's PDU; ranges that wrap or do not fit are refused before anything is sent.
 func (r modbusRequest) encode() ([]byte, error) {
@@ -67,7 +55,7 @@ func (r modbusRequest) encode() ([]byte, error) {
 	case writeRegister, writeRegisters:
 		count, limit = len(r.data)/2, 123
 		if len(r.data)%2 != 0 {
-			return nil, fmt.Errorf("%d bytes for registers of 2: %w", len(r.data), errModbusRange)
+			return nil, fmt.Errorf("%d bytes for registers of 2: %w", len(r.data), unix.ERANGE)
 		}
 	default:
 		return nil, fmt.Errorf("function %d: %w", r.fn, errors.ErrUnsupported)
@@ -76,7 +64,7 @@ func (r modbusRequest) encode() ([]byte, error) {
 		limit = 1
 	}
 	if count < 1 || count > limit || int(r.addr)+count > 1<<16 {
-		return nil, fmt.Errorf("%d from %d, function %d takes 1 to %d: %w", count, r.addr, r.fn, limit, errModbusRange)
+		return nil, fmt.Errorf("%d from %d, function %d takes 1 to %d: %w", count, r.addr, r.fn, limit, unix.ERANGE)
 	}
 	switch r.fn {
 	case writeCoil:
@@ -109,18 +97,22 @@ func (r modbusRequest) encode() ([]byte, error) {
 // decode checks that a PDU answers the request and returns what was read: registers as they came, coils as bytes.
 func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 	if len(pdu) < 2 {
-		return nil, fmt.Errorf("%d bytes: %w", len(pdu), errModbusAnswer)
+		return nil, fmt.Errorf("%d bytes: %w", len(pdu), unix.EPROTO)
 	}
 	if pdu[0] == byte(r.fn)|0x80 {
-		return nil, &modbusException{fn: r.fn, code: pdu[1]}
+		text := ""
+		if int(pdu[1]) < len(refusals) {
+			text = refusals[pdu[1]]
+		}
+		return nil, fmt.Errorf("function %d: exception %d %s: %w", r.fn, pdu[1], text, errRefused)
 	}
 	if pdu[0] != byte(r.fn) {
-		return nil, fmt.Errorf("function %d for %d: %w", pdu[0], r.fn, errModbusAnswer)
+		return nil, fmt.Errorf("function %d for %d: %w", pdu[0], r.fn, unix.EPROTO)
 	}
 	switch {
 	case r.fn == readCoils || r.fn == readDiscrete:
 		if want := (r.count + 7) / 8; int(pdu[1]) != want || len(pdu) != 2+want {
-			return nil, fmt.Errorf("byte count %d in %d bytes for %d coils: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
+			return nil, fmt.Errorf("byte count %d in %d bytes for %d coils: %w", pdu[1], len(pdu), r.count, unix.EPROTO)
 		}
 		out := make([]byte, r.count)
 		for i := range out {
@@ -129,7 +121,7 @@ func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 		return out, nil
 	case r.fn == readHolding || r.fn == readInput:
 		if want := 2 * r.count; int(pdu[1]) != want || len(pdu) != 2+want {
-			return nil, fmt.Errorf("byte count %d in %d bytes for %d registers: %w", pdu[1], len(pdu), r.count, errModbusAnswer)
+			return nil, fmt.Errorf("byte count %d in %d bytes for %d registers: %w", pdu[1], len(pdu), r.count, unix.EPROTO)
 		}
 		return append([]byte(nil), pdu[2:]...), nil
 	}
@@ -138,7 +130,7 @@ func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 		return nil, err
 	}
 	if len(pdu) != 5 || string(pdu) != string(sent[:5]) {
-		return nil, fmt.Errorf("echo differs from the write: %w", errModbusAnswer)
+		return nil, fmt.Errorf("echo differs from the write: %w", unix.EPROTO)
 	}
 	return nil, nil
 }

@@ -41,7 +41,7 @@ func (m *modbusRTU) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 		return nil, err
 	}
 	if unit == 0 && r.fn < writeCoil {
-		return nil, fmt.Errorf("read from unit 0: %w", errModbusRange)
+		return nil, fmt.Errorf("read from unit 0: %w", unix.ERANGE)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -120,7 +120,7 @@ func (m *modbusRTU) check(unit byte, r modbusRequest, frame []byte) ([]byte, err
 		return nil, fmt.Errorf("check sum of the answer: %w", unix.EPROTO)
 	}
 	if body[0] != unit {
-		return nil, fmt.Errorf("unit %d for unit %d: %w", body[0], unit, errModbusAnswer)
+		return nil, fmt.Errorf("unit %d for unit %d: %w", body[0], unit, unix.EPROTO)
 	}
 	return r.decode(body[1:])
 }

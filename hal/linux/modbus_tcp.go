@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // modbusTCP is the one connection to an address: many devices take only one. It is dialled at the first request
@@ -43,7 +45,7 @@ func (m *modbusTCP) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 		}
 	}
 	answer, err := m.exchange(ctx, unit, r, pdu)
-	if _, refused := errors.AsType[*modbusException](err); err != nil && !refused {
+	if err != nil && !errors.Is(err, errRefused) {
 		err = joinClose(err, m.conn)
 		m.conn = nil
 	}
@@ -69,11 +71,11 @@ func (m *modbusTCP) exchange(ctx context.Context, unit byte, r modbusRequest, pd
 			continue
 		}
 		if from != unit {
-			return nil, fmt.Errorf("unit %d for unit %d: %w", from, unit, errModbusAnswer)
+			return nil, fmt.Errorf("unit %d for unit %d: %w", from, unit, unix.EPROTO)
 		}
 		return r.decode(got)
 	}
-	return nil, fmt.Errorf("answers to other requests only: %w", errModbusAnswer)
+	return nil, fmt.Errorf("answers to other requests only: %w", unix.EPROTO)
 }
 
 func appendMBAP(b []byte, id uint16, unit byte, pdu []byte) []byte {
@@ -90,7 +92,7 @@ func readMBAP(r io.Reader, buf []byte) (id uint16, unit byte, pdu []byte, err er
 	}
 	length := int(binary.BigEndian.Uint16(buf[4:]))
 	if binary.BigEndian.Uint16(buf[2:]) != 0 || length < 2 || length > 1+maxPDU {
-		return 0, 0, nil, fmt.Errorf("header %x: %w", buf[:7], errModbusAnswer)
+		return 0, 0, nil, fmt.Errorf("header %x: %w", buf[:7], unix.EPROTO)
 	}
 	id, unit = binary.BigEndian.Uint16(buf), buf[6]
 	pdu = buf[7 : 6+length]

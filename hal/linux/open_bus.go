@@ -119,7 +119,7 @@ func i2cError(s *share, addr uint16, err error) error {
 	}
 	bus := busOf(s)
 	err = fmt.Errorf("address %#02x on %s: %w", addr, bus, err)
-	if errnoOf(err) != unix.ENODEV {
+	if !errors.Is(err, unix.ENODEV) {
 		return coded(KindI2C, err)
 	}
 	if exists(bus.h.path("sys/class/i2c-dev", baseName(bus.node))) {
@@ -272,7 +272,7 @@ func (u *modbusUnit) Do(ctx context.Context, ops []hal.Op) error {
 		}
 		if err != nil {
 			err = portError("unit "+strconv.Itoa(int(u.unit))+" on "+u.where, err)
-			if !u.tcp && codeOfAny(KindSerial, err) == CodeGone {
+			if !u.tcp && codeOf(KindSerial, err) == CodeGone {
 				u.share.forget()
 			}
 			return err

@@ -110,7 +110,7 @@ func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
 		return nil, err
 	}
 	if d := l.differs(cfg); d != "" {
-		return nil, &busyError{what: c.where(l), holder: "the agent before, wired otherwise: " + d, err: unix.EBUSY}
+		return nil, inUse(c.where(l), "the agent before, wired otherwise: "+d)
 	}
 	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -177,7 +177,7 @@ func (l *lineResource) FD(safe float64) (int, hal.SafeAction) {
 	if !l.req.config.out {
 		s = hal.SafeAction{} // an input is kept for its events and has nothing to make safe
 	}
-	fd, err := l.req.fd()
+	fd, err := fdOf(l.req.file)
 	if err != nil {
 		return -1, hal.SafeAction{}
 	}

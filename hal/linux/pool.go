@@ -26,7 +26,7 @@ func (p *pool) get(key, set string, f func() (io.Closer, error)) (*share, error)
 	defer p.mu.Unlock()
 	e := p.open[key]
 	if e != nil && e.set != set {
-		return nil, &busyError{what: key, holder: "another entry of the configuration, as " + e.set, err: errSettings}
+		return nil, inUse(key, "another entry of the configuration, as "+e.set)
 	}
 	if e == nil {
 		it, err := f()

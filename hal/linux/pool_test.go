@@ -23,7 +23,7 @@ func TestOneDeviceIsOpenedOnceAndClosedByItsLastUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.get("/dev/ttyS1", "19200-8N1", open); !errors.Is(err, errSettings) {
+	if _, err := p.get("/dev/ttyS1", "19200-8N1", open); !errors.Is(err, CodeBusy) {
 		t.Errorf("another mode: got %v, want a refusal", err)
 	}
 	for range 2 {

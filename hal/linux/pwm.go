@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -55,8 +56,8 @@ func (c pwmChip) openPWM(channel int, period time.Duration, inverted bool) (*pwm
 	dir := filepath.Join(c.dir, "pwm"+strconv.Itoa(channel))
 	if !exists(dir) {
 		if err := setAttr(strconv.Itoa(channel), c.dir, "export"); err != nil {
-			if errnoOf(err) == unix.EBUSY {
-				return nil, &busyError{what: fmt.Sprintf("channel %d of %s", channel, c), holder: "a kernel driver", err: err}
+			if errors.Is(err, unix.EBUSY) {
+				return nil, inUse(fmt.Sprintf("channel %d of %s", channel, c), "a kernel driver")
 			}
 			return nil, fmt.Errorf("export channel %d of %s: %w", channel, c, err)
 		}

@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -139,7 +140,7 @@ func (s *scanner) probe(ctx context.Context, b *i2cBus, match []string) {
 	silent := 0
 	for addr := uint16(0x08); addr <= 0x77 && ctx.Err() == nil; addr++ {
 		there, err := b.probe(addr)
-		if e := errnoOf(err); e != unix.ETIMEDOUT && e != unix.EAGAIN {
+		if !errors.Is(err, unix.ETIMEDOUT) && !errors.Is(err, unix.EAGAIN) {
 			silent = 0
 		} else if silent++; silent == maxSilent {
 			s.add("i2c", "stuck: the bus does not answer", match...)

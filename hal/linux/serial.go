@@ -92,7 +92,7 @@ func (h host) openTTY(d *device, mode *hal.SerialPart) (*tty, error) {
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if err == unix.EBUSY {
-			return nil, &busyError{what: d.String(), holder: "another program", err: err}
+			return nil, inUse(d.String(), "another program")
 		}
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
@@ -104,7 +104,7 @@ func (h host) openTTY(d *device, mode *hal.SerialPart) (*tty, error) {
 
 func setupTTY(fd int, d *device, mode *hal.SerialPart) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return &busyError{what: d.String(), holder: "another program that locks it", err: unix.EBUSY}
+		return inUse(d.String(), "another program that locks it")
 	}
 	if err := ioctlInt(fd, unix.TIOCEXCL, 0); err != nil {
 		return fmt.Errorf("take %s for one user: %w", d, err)
@@ -207,13 +207,7 @@ func (t *tty) exchange(ctx context.Context, w []byte, until, n int) ([]byte, err
 
 // discard throws away what came in unasked.
 func (t *tty) discard() error {
-	raw, err := t.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	err = raw.Control(func(fd uintptr) { inner = ioctlInt(int(fd), unix.TCFLSH, unix.TCIFLUSH) })
-	return errors.Join(err, inner)
+	return onFD(t.file, func(fd int) error { return ioctlInt(fd, unix.TCFLSH, unix.TCIFLUSH) })
 }
 
 func (t *tty) Close() error { return t.file.Close() }

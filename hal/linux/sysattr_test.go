@@ -45,7 +45,7 @@ func board(t *testing.T) host {
 func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 	t.Parallel()
 	h := board(t)
-	if _, err := h.findClass(hwmonClass, "lm75", ""); !errors.Is(err, errAmbiguous) || !strings.Contains(err.Error(), "lm75 (i2c-1-0049)") {
+	if _, err := h.findClass(hwmonClass, "lm75", ""); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "lm75 (i2c-1-0049)") {
 		t.Errorf("got %v, want an ambiguity that names both", err)
 	}
 	d, err := h.findClass(hwmonClass, "lm75", "i2c-1-0048")

@@ -77,26 +77,14 @@ var errMissed = errors.New("uevents were lost")
 
 // read waits for the kernel's next message. It ends with os.ErrClosed after Close.
 func (s *ueventSocket) read() (uevent, error) {
-	raw, err := s.file.SyscallConn()
-	if err != nil {
-		return uevent{}, err
-	}
 	for {
-		var n int
 		var from unix.RawSockaddrNetlink
-		var inner error
-		err := raw.Read(func(fd uintptr) bool {
-			n, _, inner = receive(fd, s.buf[:], nil, unsafe.Pointer(&from), unix.SizeofSockaddrNetlink)
-			return !again(inner)
-		})
-		if err != nil {
-			return uevent{}, err
-		}
-		if errors.Is(inner, unix.ENOBUFS) {
+		n, _, err := receive(s.file, s.buf[:], nil, unsafe.Pointer(&from), unix.SizeofSockaddrNetlink)
+		if errors.Is(err, unix.ENOBUFS) {
 			return uevent{}, errMissed
 		}
-		if inner != nil {
-			return uevent{}, inner
+		if err != nil {
+			return uevent{}, err
 		}
 		if from.Family != unix.AF_NETLINK || from.Pid != 0 {
 			continue
