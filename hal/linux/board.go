@@ -65,9 +65,9 @@ func (b *Board) open(r *hal.Resource) (hal.Device, error) {
 	case KindI2C:
 		return b.openI2CDevice(r.I2C)
 	case KindSPI:
-		return b.openSPIDevice(r.SPI)
+		return b.openSPI(r.SPI)
 	case KindSerial:
-		return b.openSerial(r.Serial)
+		return b.openTTY(r.Serial)
 	case KindModbus:
 		return b.openModbus(r.Modbus)
 	case KindCAN:

@@ -20,7 +20,7 @@ func boardI2C(t *testing.T, name string) *i2cBus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := host{}.openI2C(a)
+	b, err := host{}.openI2C(a, 50*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,29 +36,26 @@ const (
 func TestBoardI2CCombinedTransferReadsWhatWasWritten(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1")
 	b := boardI2C(t, labI2C)
-	if err := b.do(0x50, []piece{{w: []byte{0x10, 1, 2, 3}}}); err != nil {
+	if err := b.do(0x50, []hal.Op{{Write: []byte{0x10, 1, 2, 3}}}); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, 3)
-	if err := b.do(0x50, []piece{{w: []byte{0x10}, r: got}}); err != nil || !bytes.Equal(got, []byte{1, 2, 3}) {
+	if err := b.do(0x50, []hal.Op{{Write: []byte{0x10}, Data: got}}); err != nil || !bytes.Equal(got, []byte{1, 2, 3}) {
 		t.Errorf("got %v, %v, want 1 2 3", got, err)
 	}
-	if err := b.do(0x33, []piece{{w: []byte{0}}}); !isNAK(err) {
+	if err := b.do(0x33, []hal.Op{{Write: []byte{0}}}); !isNAK(err) {
 		t.Errorf("nobody there: got %v, want a NAK", err)
 	}
 	put(t, "/sys/module/lab_i2c/parameters/err", "110")
 	put(t, "/sys/module/lab_i2c/parameters/fail", "1")
-	if err := b.do(0x50, []piece{{w: []byte{0}}}); !errors.Is(err, unix.ETIMEDOUT) {
+	if err := b.do(0x50, []hal.Op{{Write: []byte{0}}}); !errors.Is(err, unix.ETIMEDOUT) {
 		t.Errorf("stuck: got %v, want ETIMEDOUT", err)
 	}
-	if err := b.do(0x50, []piece{{w: []byte{0}}}); err != nil {
+	if err := b.do(0x50, []hal.Op{{Write: []byte{0}}}); err != nil {
 		t.Errorf("healed: got %v", err)
 	}
-	if err := b.do(0x50, []piece{{r: make([]byte, maxI2CLength+1)}}); !errors.Is(err, unix.EMSGSIZE) {
+	if err := b.do(0x50, []hal.Op{{Data: make([]byte, maxI2CLength+1)}}); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("too long: got %v", err)
-	}
-	if err := b.setTimeout(50 * time.Millisecond); err != nil {
-		t.Error(err)
 	}
 	there, err := b.probe(0x50)
 	if err != nil || !there {
@@ -78,11 +75,11 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 	for _, n := range []int{1, 2, 8, 32} {
 		w := append([]byte{0x20}, bytes.Repeat([]byte{byte(n)}, n)...)
 		w[1] = 0xab
-		if err := b.do(0x51, []piece{{w: w}}); err != nil {
+		if err := b.do(0x51, []hal.Op{{Write: w}}); err != nil {
 			t.Fatalf("write %d: %v", n, err)
 		}
 		r := make([]byte, n)
-		if err := b.do(0x51, []piece{{w: w[:1], r: r}}); err != nil || (n != 2 && !bytes.Equal(r, w[1:])) {
+		if err := b.do(0x51, []hal.Op{{Write: w[:1], Data: r}}); err != nil || (n != 2 && !bytes.Equal(r, w[1:])) {
 			t.Errorf("read %d: got %x, %v, want %x", n, r, err, w[1:])
 		}
 		// The stub keeps a word register apart from its byte registers, so only the order within the word counts.
@@ -90,10 +87,10 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 			t.Errorf("word: got %x, want %x: the low byte is first on the wire", r, w[1:])
 		}
 	}
-	if err := b.do(0x51, []piece{{w: []byte{1, 2}, r: make([]byte, 1)}}); !errors.Is(err, errShape) {
+	if err := b.do(0x51, []hal.Op{{Write: []byte{1, 2}, Data: make([]byte, 1)}}); !errors.Is(err, errShape) {
 		t.Errorf("two address bytes: got %v, want an unsupported shape", err)
 	}
-	if err := b.do(0x52, []piece{{w: []byte{1}, r: make([]byte, 1)}}); !isNAK(err) {
+	if err := b.do(0x52, []hal.Op{{Write: []byte{1}, Data: make([]byte, 1)}}); !isNAK(err) {
 		t.Errorf("nobody there: got %v", err)
 	}
 }
@@ -130,27 +127,24 @@ func TestBoardSPILoopbackReturnsWhatIsSent(t *testing.T) {
 	if len(all) == 0 {
 		t.Fatal("no spidev")
 	}
-	d, err := host{}.findSPI(all[0].key(), "", all[0].n)
+	d, err := newBackend(t, "").openSPI(&hal.SPIPart{Controller: all[0].key(), CS: all[0].n, Mode: 1, Hz: 1_000_000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := host{}.openSPI(d, spiConfig{mode: 1, speed: 1_000_000})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := d.(*spiUnit)
 	defer p.Close()
 	w, r, apart := []byte{1, 2, 3}, make([]byte, 3), make([]byte, 2)
-	if err := p.do([]piece{{w: w, r: r}, {w: []byte{9}}, {r: apart}}); err != nil {
+	if err := p.do([]hal.Op{{Write: w, Data: r}, {Write: []byte{9}}, {Data: apart}}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(w, r) || !bytes.Equal(apart, []byte{0xff, 0xff}) {
 		t.Errorf("got %x and %x, want %x and ffff", r, apart, w)
 	}
-	if err := p.do([]piece{{w: make([]byte, p.bufSize+1)}}); !errors.Is(err, unix.EMSGSIZE) {
+	if err := p.do([]hal.Op{{Write: make([]byte, p.bufSize+1)}}); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("too long: got %v", err)
 	}
 	put(t, "/sys/module/lab_spi/parameters/fail", "1")
-	if err := p.do([]piece{{w: w}}); err == nil {
+	if err := p.do([]hal.Op{{Write: w}}); err == nil {
 		t.Errorf("fault: got %v", err)
 	}
 }

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // chipBus is one address of an adapter for a driver. After its time is over each transfer fails: a driver that waits for its
 // chip ends then.
 type chipBus struct {
-	do    func(addr uint16, pieces []piece) error
+	do    func(addr uint16, ops []hal.Op) error
 	addr  uint16
 	until time.Time // zero: no end
 }
@@ -31,7 +33,7 @@ func (b *chipBus) tx(w, r []byte) error {
 	if !b.until.IsZero() && time.Now().After(b.until) {
 		return context.DeadlineExceeded
 	}
-	return b.do(b.addr, []piece{{w: w, r: r}})
+	return b.do(b.addr, []hal.Op{{Write: w, Data: r}})
 }
 
 // wait asks a chip every 2 ms until done says that its conversion is over.

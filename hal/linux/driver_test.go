@@ -14,6 +14,8 @@ import (
 	"periph.io/x/conn/v3/physic"
 	"periph.io/x/devices/v3/bmxx80"
 	"periph.io/x/devices/v3/ina219"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // registers is a chip that is a row of registers: the first byte written is where the rest goes, or where a read
@@ -25,24 +27,24 @@ type registers struct {
 	moved int
 }
 
-func (r *registers) do(addr uint16, pieces []piece) error {
+func (r *registers) do(addr uint16, ops []hal.Op) error {
 	if r.fail != nil {
 		return r.fail
 	}
 	if addr != r.addr {
 		return unix.EREMOTEIO
 	}
-	for _, p := range pieces {
+	for _, p := range ops {
 		r.moved++
-		if len(p.w)%2 == 0 { // Bosch: pairs of a register and its value
-			for i := 0; i < len(p.w); i += 2 {
-				r.b[p.w[i]] = p.w[i+1]
+		if len(p.Write)%2 == 0 { // Bosch: pairs of a register and its value
+			for i := 0; i < len(p.Write); i += 2 {
+				r.b[p.Write[i]] = p.Write[i+1]
 			}
 		} else {
-			copy(r.b[p.w[0]:], p.w[1:])
+			copy(r.b[p.Write[0]:], p.Write[1:])
 		}
-		if len(p.r) > 0 {
-			copy(p.r, r.b[p.w[0]:])
+		if len(p.Data) > 0 {
+			copy(p.Data, r.b[p.Write[0]:])
 		}
 	}
 	return nil
@@ -126,7 +128,7 @@ type periphBus struct{ chip *registers }
 func (b periphBus) String() string                  { return "chip" }
 func (b periphBus) SetSpeed(physic.Frequency) error { return errors.ErrUnsupported }
 func (b periphBus) Tx(addr uint16, w, r []byte) error {
-	return b.chip.do(addr, []piece{{w: w, r: r}})
+	return b.chip.do(addr, []hal.Op{{Write: w, Data: r}})
 }
 
 func TestOurDriversAgreeWithPeriphsOnTheSameRegisters(t *testing.T) {
@@ -186,7 +188,7 @@ func TestOurDriversAgreeWithPeriphsOnTheSameRegisters(t *testing.T) {
 
 func TestDriversThatAreNotThereAndOptionsThatAreNone(t *testing.T) {
 	t.Parallel()
-	b := &chipBus{do: func(uint16, []piece) error { return nil }, addr: 0x76}
+	b := &chipBus{do: func(uint16, []hal.Op) error { return nil }, addr: 0x76}
 	if _, _, err := findDriver("lm75"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "bme280") {
 		t.Errorf("got %v, want the drivers that there are", err)
 	}

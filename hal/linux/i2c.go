@@ -1,8 +1,10 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // adapters lists the board's I2C buses; n is the kernel's number.
@@ -46,60 +50,50 @@ type i2cBus struct {
 	funcs uint32
 }
 
-func (h host) openI2C(a *device) (*i2cBus, error) {
+// openI2C opens an adapter; a timeout above 0 is how long its driver waits, for every user of the adapter: the kernel rounds to 10 ms.
+func (h host) openI2C(a *device, timeout time.Duration) (*i2cBus, error) {
 	fd, err := unix.Open(a.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: a.node, Err: err}
 	}
 	b := &i2cBus{device: a, h: h, fd: fd}
 	var funcs uintptr // unsigned long
-	if err := ioctl(fd, i2cFuncs, unsafe.Pointer(&funcs)); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("ask %s for its functions: %w", a, err)
+	err = ioctl(fd, i2cFuncs, unsafe.Pointer(&funcs))
+	if err == nil && timeout > 0 {
+		err = ioctlInt(fd, i2cTimeout, uintptr(max((timeout+9*time.Millisecond)/(10*time.Millisecond), 1)))
+	}
+	if err != nil {
+		closeFD(fd)
+		return nil, fmt.Errorf("set %s up: %w", a, err)
 	}
 	b.funcs = uint32(funcs)
 	return b, nil
 }
 
-// setTimeout sets how long the adapter's driver waits, for every user of the adapter; the kernel rounds to 10 ms.
-func (b *i2cBus) setTimeout(d time.Duration) error {
-	units := max((d+9*time.Millisecond)/(10*time.Millisecond), 1)
-	if err := ioctlInt(b.fd, i2cTimeout, uintptr(units)); err != nil {
-		return fmt.Errorf("set the time-out of %s: %w", b, err)
-	}
-	return nil
-}
-
-// boundDriver is the kernel driver that owns an address, "" when none does. RDWR itself checks nothing.
-func (b *i2cBus) boundDriver(addr uint16) string {
-	return driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.n, addr)))
-}
-
-// free refuses an address that a kernel driver owns, naming the driver and what it offers instead.
+// free refuses an address that a kernel driver owns, naming the driver: RDWR itself checks nothing.
 func (b *i2cBus) free(addr uint16) error {
-	d := b.boundDriver(addr)
+	d := driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.n, addr)))
 	if d == "" {
 		return nil
 	}
 	return inUse(fmt.Sprintf("address %#02x on %s", addr, b), "driver "+d)
 }
 
-// do performs the pieces as one transfer: with I2C_RDWR nothing comes between them, with an SMBus-only adapter
-// each piece is one transaction.
-func (b *i2cBus) do(addr uint16, pieces []piece) error {
+// do performs the operations as one transfer, each a write, a read into its Data, or both with a repeated start between: with I2C_RDWR nothing
+// comes between them, with an SMBus-only adapter each is one transaction.
+func (b *i2cBus) do(addr uint16, ops []hal.Op) error {
 	if b.funcs&funcI2C == 0 {
-		return b.smbus(addr, pieces)
+		return b.smbus(addr, ops)
 	}
-	msgs := make([]i2cMessage, 0, 2*len(pieces))
-	for _, p := range pieces {
-		if len(p.w) > maxI2CLength || len(p.r) > maxI2CLength {
-			return fmt.Errorf("%d bytes in one message, the kernel takes %d: %w", max(len(p.w), len(p.r)), maxI2CLength, unix.EMSGSIZE)
-		}
-		if len(p.w) > 0 {
-			msgs = append(msgs, i2cMessage{addr: addr, length: uint16(len(p.w)), buf: unsafe.Pointer(unsafe.SliceData(p.w))})
-		}
-		if len(p.r) > 0 {
-			msgs = append(msgs, i2cMessage{addr: addr, flags: msgRead, length: uint16(len(p.r)), buf: unsafe.Pointer(unsafe.SliceData(p.r))})
+	msgs := make([]i2cMessage, 0, 2*len(ops))
+	for i := range ops {
+		for flags, buf := range [...][]byte{ops[i].Write, msgRead: ops[i].Data} { // a flag of 0 is a write
+			if len(buf) > maxI2CLength {
+				return fmt.Errorf("%d bytes in one message, the kernel takes %d: %w", len(buf), maxI2CLength, unix.EMSGSIZE)
+			}
+			if len(buf) > 0 {
+				msgs = append(msgs, i2cMessage{addr: addr, flags: uint16(flags), length: uint16(len(buf)), buf: unsafe.Pointer(unsafe.SliceData(buf))})
+			}
 		}
 	}
 	if len(msgs) == 0 {
@@ -112,63 +106,54 @@ func (b *i2cBus) do(addr uint16, pieces []piece) error {
 	return ioctl(b.fd, i2cRDWR, unsafe.Pointer(&t))
 }
 
-func (b *i2cBus) smbus(addr uint16, pieces []piece) error {
-	calls := make([]call, len(pieces))
-	for i, p := range pieces { // all shapes first: no half-done transfer
-		c, err := smbusCall(b.funcs, p)
-		if err != nil {
-			return fmt.Errorf("write of %d and read of %d bytes on %s: %w", len(p.w), len(p.r), b, err)
+func (b *i2cBus) smbus(addr uint16, ops []hal.Op) error {
+	for i := range ops { // all shapes first: no half-done transfer
+		if w, r := len(ops[i].Write), len(ops[i].Data); smbusSize(b.funcs, w, r) == smbusNone {
+			return fmt.Errorf("write of %d and read of %d bytes on %s: %w", w, r, b, errShape)
 		}
-		calls[i] = c
 	}
 	// Never I2C_SLAVE_FORCE: a bound driver answers EBUSY here.
 	if err := ioctlInt(b.fd, i2cSlave, uintptr(addr)); err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			if busy := b.free(addr); busy != nil {
-				return busy
-			}
-		}
 		return fmt.Errorf("take address %#02x on %s: %w", addr, b, err)
 	}
-	for _, c := range calls {
-		if err := b.smbusOne(c); err != nil {
+	for i := range ops {
+		if err := b.smbusOne(ops[i].Write, ops[i].Data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *i2cBus) smbusOne(c call) error {
+// smbusOne writes w, or reads r at the command that w is.
+func (b *i2cBus) smbusOne(w, r []byte) error {
 	var data smbusData
-	t := smbusTransfer{command: c.command, size: c.size, readWrite: smbusRead, data: unsafe.Pointer(&data)}
+	t := smbusTransfer{size: smbusSize(b.funcs, len(w), len(r)), readWrite: smbusRead, data: unsafe.Pointer(&data)}
+	if len(w) > 0 {
+		t.command, w = w[0], w[1:]
+	}
 	payload := data[:]
-	if c.size == smbusI2CBlock {
-		data[0] = byte(len(c.data))
+	if t.size == smbusI2CBlock {
+		data[0] = byte(max(len(w), len(r)))
 		payload = data[1:]
 	}
-	if c.write {
+	copy(payload, w)
+	if len(r) == 0 {
 		t.readWrite = smbusWrite
-		copy(payload, c.data)
-		if c.size == smbusWordData { // the kernel's word is in its own byte order, the wire's is low byte first
-			putWord(payload, c.data)
+		if t.size == smbusWordData { // the kernel's word is in its own byte order, the wire's is low byte first
+			putWord(payload, w)
 		}
 	}
 	if err := ioctl(b.fd, i2cSMBus, unsafe.Pointer(&t)); err != nil {
 		return err
 	}
-	if c.write {
-		return nil
-	}
-	switch c.size {
-	case smbusWordData:
-		getWord(c.data, payload)
-	case smbusI2CBlock:
-		if int(data[0]) < len(c.data) {
-			return fmt.Errorf("block of %d bytes instead of %d: %w", data[0], len(c.data), unix.EIO)
-		}
-		copy(c.data, payload)
+	switch {
+	case len(r) == 0:
+	case t.size == smbusWordData:
+		getWord(r, payload)
+	case t.size == smbusI2CBlock && int(data[0]) < len(r):
+		return fmt.Errorf("block of %d bytes instead of %d: %w", data[0], len(r), unix.EIO)
 	default:
-		copy(c.data, payload)
+		copy(r, payload)
 	}
 	return nil
 }
@@ -203,3 +188,76 @@ func isNAK(err error) bool {
 }
 
 func (b *i2cBus) Close() error { return unix.Close(b.fd) }
+
+type i2cDevice struct {
+	_     apart
+	share *share
+	addr  uint16
+}
+
+// busOf is the adapter behind a share of one.
+func busOf(s *share) *i2cBus { return s.it().(*i2cBus) }
+
+// shareI2C takes a share of the adapter, on which no driver of the kernel has the address.
+func (b *Board) shareI2C(p *hal.I2CPart) (*share, error) {
+	a, err := b.findAdapter(p.Adapter, p.Path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.i2cs.get(a.node, "", func() (io.Closer, error) { return b.openI2C(a, p.Timeout) })
+	if err != nil {
+		return nil, err
+	}
+	if err := busOf(s).free(uint16(p.Addr)); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (b *Board) openI2CDevice(p *hal.I2CPart) (hal.Device, error) {
+	if p.Addr < 0x08 || p.Addr > 0x77 {
+		return nil, fmt.Errorf("address %#02x: want 0x08 to 0x77: %w", p.Addr, unix.ERANGE)
+	}
+	s, err := b.shareI2C(p)
+	if err != nil {
+		return nil, err
+	}
+	return &i2cDevice{share: s, addr: uint16(p.Addr)}, nil
+}
+
+func (d *i2cDevice) Do(ctx context.Context, ops []hal.Op) error {
+	if err := prepare(ctx, ops); err != nil {
+		return coded(KindI2C, err)
+	}
+	return i2cError(d.share, d.addr, busOf(d.share).guarded(d.addr, ops))
+}
+
+// guarded is do unless a driver of the kernel has come for the address meanwhile.
+func (b *i2cBus) guarded(addr uint16, ops []hal.Op) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.free(addr); err != nil {
+		return err
+	}
+	return b.do(addr, ops)
+}
+
+// i2cError tells a chip that does not answer from an adapter that is gone: some drivers say ENODEV for both.
+func i2cError(s *share, addr uint16, err error) error {
+	if err == nil {
+		return nil
+	}
+	bus := busOf(s)
+	err = fmt.Errorf("address %#02x on %s: %w", addr, bus, err)
+	if !errors.Is(err, unix.ENODEV) {
+		return coded(KindI2C, err)
+	}
+	if exists(bus.h.path("sys/class/i2c-dev", baseName(bus.node))) {
+		return &Error{Code: CodeNACK, Err: err}
+	}
+	s.forget()
+	return &Error{Code: CodeGone, Err: err}
+}
+
+func (d *i2cDevice) Close() error { return d.share.Close() }

@@ -47,6 +47,7 @@ const (
 	smbusByteData = 2
 	smbusWordData = 3
 	smbusI2CBlock = 8
+	smbusNone     = 99 // of this program
 
 	smbusRead  = 1
 	smbusWrite = 0
@@ -73,52 +74,28 @@ type smbusTransfer struct {
 // smbusData is union i2c_smbus_data: byte, word or a counted block.
 type smbusData [maxSMBus + 2]byte
 
-// piece is one step of a combined transfer: a write, a read, or a write and then a read after a repeated start.
-// A read fills r.
-type piece struct{ w, r []byte }
-
 var errShape = fmt.Errorf("the adapter knows SMBus only and has no call of this shape: %w", errors.ErrUnsupported)
 
-// call is one SMBus transaction.
-type call struct {
-	write   bool
-	size    uint32
-	command uint8
-	data    []byte // written, or to be filled
-	need    uint32 // function bit
+// smbusShapes are the transactions that put w bytes on the wire and then read r: which the adapter must have for it.
+var smbusShapes = [...]struct {
+	w, r int
+	size uint32
+	need uint32 // function bit
+}{
+	{0, 1, smbusByte, funcReadByte}, {1, 0, smbusByte, funcWriteByte},
+	{1, 1, smbusByteData, funcReadByteD}, {2, 0, smbusByteData, funcWriteByteD},
+	{1, 2, smbusWordData, funcReadWordD}, {3, 0, smbusWordData, funcWriteWordD},
 }
 
-// smbusCall maps a step to the one SMBus transaction that puts the same bytes on the wire, if the adapter has it.
-func smbusCall(funcs uint32, p piece) (call, error) {
-	var list []call
-	switch w, r := p.w, p.r; {
-	case len(w) == 0 && len(r) == 1:
-		list = []call{{size: smbusByte, data: r, need: funcReadByte}}
-	case len(w) == 1 && len(r) == 0:
-		list = []call{{write: true, size: smbusByte, command: w[0], need: funcWriteByte}}
-	case len(w) == 1 && len(r) == 1:
-		list = []call{{size: smbusByteData, command: w[0], data: r, need: funcReadByteD}}
-	case len(w) == 1 && len(r) == 2:
-		list = []call{
-			{size: smbusWordData, command: w[0], data: r, need: funcReadWordD},
-			{size: smbusI2CBlock, command: w[0], data: r, need: funcReadI2CBlk},
-		}
-	case len(w) == 1 && len(r) <= maxSMBus:
-		list = []call{{size: smbusI2CBlock, command: w[0], data: r, need: funcReadI2CBlk}}
-	case len(w) == 2 && len(r) == 0:
-		list = []call{{write: true, size: smbusByteData, command: w[0], data: w[1:], need: funcWriteByteD}}
-	case len(w) == 3 && len(r) == 0:
-		list = []call{
-			{write: true, size: smbusWordData, command: w[0], data: w[1:], need: funcWriteWordD},
-			{write: true, size: smbusI2CBlock, command: w[0], data: w[1:], need: funcWriteI2CBlk},
-		}
-	case len(w) > 3 && len(w) <= 1+maxSMBus && len(r) == 0:
-		list = []call{{write: true, size: smbusI2CBlock, command: w[0], data: w[1:], need: funcWriteI2CBlk}}
-	}
-	for _, c := range list {
-		if funcs&c.need != 0 {
-			return c, nil
+// smbusSize is the one SMBus transaction that writes w bytes and reads r; smbusNone = the adapter has none of this shape.
+func smbusSize(funcs uint32, w, r int) uint32 {
+	for _, s := range smbusShapes {
+		if s.w == w && s.r == r && funcs&s.need != 0 {
+			return s.size
 		}
 	}
-	return call{}, errShape
+	if w == 1 && r >= 2 && r <= maxSMBus && funcs&funcReadI2CBlk != 0 || r == 0 && w >= 3 && w <= 1+maxSMBus && funcs&funcWriteI2CBlk != 0 {
+		return smbusI2CBlock
+	}
+	return smbusNone
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // Modbus application protocol V1.1b3: requests and answers as bytes, without the frame of the line.
@@ -39,33 +41,56 @@ var refusals = [...]string{1: "illegal function", 2: "illegal address", 3: "ille
 // errRefused is the refusal of a unit.
 var errRefused = errors.New("the unit refuses")
 
+// modbusFns are the functions by their names, with how many coils or registers one call moves at most.
+var modbusFns = [...]struct {
+	name      hal.Function
+	one, many modbusFn
+	width     int // bytes of one in data; 0 = a read
+	most      int
+}{
+	{hal.ReadCoils, readCoils, readCoils, 0, 2000},
+	{hal.ReadDiscrete, readDiscrete, readDiscrete, 0, 2000},
+	{hal.ReadHolding, readHolding, readHolding, 0, 125},
+	{hal.ReadInput, readInput, readInput, 0, 125},
+	{hal.WriteCoils, writeCoil, writeCoils, 1, 1968},
+	{hal.WriteHoldings, writeRegister, writeRegisters, 2, 123},
+}
+
+// modbusCall begins the request of a function that writes so many bytes.
+func modbusCall(name hal.Function, size int) (modbusRequest, error) {
+	for _, f := range modbusFns {
+		switch {
+		case f.name != name:
+		case f.width == size:
+			return modbusRequest{fn: f.one}, nil
+		default:
+			return modbusRequest{fn: f.many}, nil
+		}
+	}
+	return modbusRequest{}, fmt.Errorf("modbus function %q: %w", clip(string(name)), errors.ErrUnsupported)
+}
+
 // encode is the request's PDU; ranges that wrap or do not fit are refused before anything is sent.
 func (r modbusRequest) encode() ([]byte, error) {
-	b := make([]byte, 0, 16)
-	b = append(b, byte(r.fn))
-	b = binary.BigEndian.AppendUint16(b, r.addr)
-	count, limit := r.count, 0
-	switch r.fn {
-	case readCoils, readDiscrete:
-		limit = 2000
-	case readHolding, readInput:
-		limit = 125
-	case writeCoil, writeCoils:
-		count, limit = len(r.data), 1968
-	case writeRegister, writeRegisters:
-		count, limit = len(r.data)/2, 123
-		if len(r.data)%2 != 0 {
-			return nil, fmt.Errorf("%d bytes for registers of 2: %w", len(r.data), unix.ERANGE)
+	count, most := r.count, 0
+	for _, f := range modbusFns {
+		if f.one != r.fn && f.many != r.fn {
+			continue
 		}
-	default:
-		return nil, fmt.Errorf("function %d: %w", r.fn, errors.ErrUnsupported)
+		if most = f.most; f.width > 0 {
+			count = len(r.data) / f.width
+		}
+		if f.one != f.many && f.one == r.fn {
+			most = 1
+		}
+		if f.width*count != len(r.data) {
+			most = 0
+		}
 	}
-	if r.fn == writeCoil || r.fn == writeRegister {
-		limit = 1
+	if count < 1 || count > most || int(r.addr)+count > 1<<16 {
+		return nil, fmt.Errorf("function %d of %d from %d with %d bytes, at most %d: %w", r.fn, count, r.addr, len(r.data), most, unix.ERANGE)
 	}
-	if count < 1 || count > limit || int(r.addr)+count > 1<<16 {
-		return nil, fmt.Errorf("%d from %d, function %d takes 1 to %d: %w", count, r.addr, r.fn, limit, unix.ERANGE)
-	}
+	b := binary.BigEndian.AppendUint16([]byte{byte(r.fn)}, r.addr)
 	switch r.fn {
 	case writeCoil:
 		v := uint16(0)

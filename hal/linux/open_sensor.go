@@ -139,7 +139,7 @@ func (b *Board) driverSensor(p *hal.SensorPart) (hal.Device, error) {
 	if p.Via == nil || p.Via.I2C == nil {
 		return nil, fmt.Errorf("driver %s without an i2c device: %w", d.name, unix.EINVAL)
 	}
-	bus, err := b.freeAddr(p.Via.I2C)
+	bus, err := b.shareI2C(p.Via.I2C)
 	if err != nil {
 		return nil, err
 	}

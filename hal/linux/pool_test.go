@@ -1,9 +1,13 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"io"
 	"testing"
+	"time"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 type closer struct{ closed *int }
@@ -51,11 +55,13 @@ func TestSerialExchangeReadsUpToItsEndMark(t *testing.T) {
 	t.Parallel()
 	port, far := ptyPair(t, "9600-8N1")
 	unit(t, far, func(got []byte) []byte { return []byte("21.5 C\nrest") })
-	got, err := port.exchange(t.Context(), []byte("T?\n"), '\n', 0)
-	if string(got) != "21.5 C\n" || err != nil {
-		t.Errorf("got %q, %v, want the line", got, err)
+	line, part := hal.Op{Write: []byte("T?\n"), Until: '\n'}, hal.Op{Write: []byte("T?\n"), Read: 4}
+	if err := port.exchange(t.Context(), &line); string(line.Data) != "21.5 C\n" || err != nil {
+		t.Errorf("got %q, %v, want the line", line.Data, err)
 	}
-	if got, err := port.exchange(t.Context(), []byte("T?\n"), 0, 4); string(got) != "21.5" || err != nil {
-		t.Errorf("got %q, %v, want four bytes", got, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := port.exchange(ctx, &part); string(part.Data) != "21.5" || err != nil {
+		t.Errorf("got %q, %v, want four bytes", part.Data, err)
 	}
 }

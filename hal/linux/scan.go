@@ -104,7 +104,7 @@ func (s *scanner) i2c(ctx context.Context, probe bool) error {
 	for _, a := range s.adapters() {
 		match := []string{"adapter", a.key()}
 		detail := a.name
-		b, err := s.openI2C(a)
+		b, err := s.openI2C(a, 0)
 		if err == nil {
 			detail += ", " + funcWords(b.funcs)
 		}

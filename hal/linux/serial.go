@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,38 +89,44 @@ type tty struct {
 	mode  *hal.SerialPart
 }
 
-func (h host) openTTY(d *device, mode *hal.SerialPart) (*tty, error) {
-	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+func (h host) openTTY(mode *hal.SerialPart) (*tty, error) {
+	d, err := h.findTTY(mode.Port)
 	if err != nil {
-		if err == unix.EBUSY {
-			return nil, inUse(d.String(), "another program")
-		}
+		return nil, err
+	}
+	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil, inUse(d.String(), "another program")
+	}
+	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
-	if err := setupTTY(fd, d, mode); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
+	t := &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}
+	if err := t.setup(fd); err != nil {
+		_ = t.Close()
+		return nil, err
 	}
-	return &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}, nil
+	return t, nil
 }
 
-func setupTTY(fd int, d *device, mode *hal.SerialPart) error {
+func (t *tty) setup(fd int) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return inUse(d.String(), "another program that locks it")
+		return inUse(t.where, "another program that locks it")
 	}
 	if err := ioctlInt(fd, unix.TIOCEXCL, 0); err != nil {
-		return fmt.Errorf("take %s for one user: %w", d, err)
+		return fmt.Errorf("take %s for one user: %w", t.where, err)
 	}
-	t := termios(mode)
-	if err := ioctl(fd, unix.TCSETS2, unsafe.Pointer(&t)); err != nil {
-		return fmt.Errorf("set %s to %d baud: %w", d, mode.Baud, err)
+	line := termios(t.mode)
+	if err := ioctl(fd, unix.TCSETS2, unsafe.Pointer(&line)); err != nil {
+		return fmt.Errorf("set %s to %d baud: %w", t.where, t.mode.Baud, err)
 	}
-	if mode.RS485 {
+	if t.mode.RS485 {
 		half := rs485{flags: rs485Enabled | rs485RTSAfterSend}
-		if mode.RTSOnSend {
+		if t.mode.RTSOnSend {
 			half.flags = rs485Enabled | rs485RTSOnSend
 		}
 		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(&half)); err != nil {
-			return fmt.Errorf("RS-485 on %s: %w: this driver cannot switch the direction", d, err)
+			return fmt.Errorf("RS-485 on %s: %w: this driver cannot switch the direction", t.where, err)
 		}
 	}
 	return ioctlInt(fd, unix.TCFLSH, unix.TCIOFLUSH)
@@ -161,48 +168,62 @@ func (t *tty) readSome(b []byte, until time.Time) (int, error) {
 	return t.file.Read(b)
 }
 
-// maxExchange bounds what one exchange reads.
-const maxExchange = 64 << 10
-
 // serialTime is how long an exchange may take when the caller sets no deadline of its own.
 const serialTime = time.Second
 
-// exchange writes w and then reads n bytes, or up to and with the byte until when that is not zero. What came before the
-// deadline is returned with it.
-func (t *tty) exchange(ctx context.Context, w []byte, until, n int) ([]byte, error) {
+// Do writes and reads each step; what came before a deadline is in Data beside the error.
+func (t *tty) Do(ctx context.Context, ops []hal.Op) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, serialTime)
 		defer cancel()
 	}
-	if len(w) > 0 {
+	for i := range ops {
+		if err := t.exchange(ctx, &ops[i]); err != nil {
+			return portError(t.where, err)
+		}
+	}
+	return nil
+}
+
+// portError is gone when the port hung up: a read at the end of a plugged-out port gives EOF.
+func portError(where string, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = unix.ENODEV
+	}
+	return coded(KindSerial, fmt.Errorf("%s: %w", where, err))
+}
+
+// exchange writes and then reads as many bytes as are wanted, or up to and with the byte that ends the answer.
+func (t *tty) exchange(ctx context.Context, o *hal.Op) error {
+	n := o.Read
+	if n < 0 || n > maxRead {
+		return fmt.Errorf("read of %d bytes: %w", n, unix.EMSGSIZE)
+	}
+	if len(o.Write) > 0 {
 		if err := t.discard(); err != nil {
-			return nil, err
+			return err
 		}
-		if err := t.write(ctx, w); err != nil {
-			return nil, err
-		}
-	}
-	if n <= 0 || n > maxExchange {
-		if n = maxExchange; until <= 0 {
-			return nil, nil
+		if err := t.write(ctx, o.Write); err != nil {
+			return err
 		}
 	}
-	var got []byte
+	if n == 0 && o.Until > 0 {
+		n = maxRead
+	}
 	buf := make([]byte, min(n, 512))
-	for len(got) < n {
-		k, err := t.readSome(buf[:min(len(buf), n-len(got))], deadlineOf(ctx))
-		got = append(got, buf[:k]...)
-		if err != nil {
-			return got, err
+	for len(o.Data) < n {
+		k, err := t.readSome(buf[:min(len(buf), n-len(o.Data))], deadlineOf(ctx))
+		o.Data = append(o.Data, buf[:k]...)
+		if at := bytes.IndexByte(o.Data, byte(o.Until)); o.Until > 0 && at >= 0 {
+			o.Data = o.Data[:at+1]
+			return nil
 		}
-		if until > 0 {
-			if at := bytes.IndexByte(got, byte(until)); at >= 0 {
-				return got[:at+1], nil
-			}
+		if err != nil {
+			return err
 		}
 	}
-	return got, nil
+	return nil
 }
 
 // discard throws away what came in unasked.

@@ -1,6 +1,8 @@
 package linux
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 // The SPI character device (linux/spi/spidev.h). Buffers are 64-bit numbers on every machine.
@@ -68,96 +72,89 @@ func (h host) findSPI(controller, path string, cs int) (*device, error) {
 	return h.find("SPI device", controller, path, h.spiDevices(), func(d *device) bool { return d.n == cs || d.node == h.under(path) })
 }
 
-// spiConfig is how a device is talked to. The kernel keeps it per device, so nothing else may open the node.
-type spiConfig struct {
-	_     apart
-	mode  uint32 // SPI_CPHA 1, SPI_CPOL 2, SPI_CS_HIGH 4, SPI_LSB_FIRST 8, SPI_3WIRE 16, SPI_NO_CS 64
-	bits  uint8  // per word; 0 is 8
-	speed uint32 // Hz, the highest
-}
-
-type spiPort struct {
-	*device
+// spiUnit is one chip select. The kernel keeps its settings per device, so nothing else may open the node.
+type spiUnit struct {
+	_       apart
+	where   string
 	fd      int
-	cfg     spiConfig
+	bits    uint8  // per word
+	speed   uint32 // Hz, the highest; 0 is the device's
 	bufSize int
 }
 
-func (h host) openSPI(d *device, cfg spiConfig) (*spiPort, error) {
+func (b *Board) openSPI(p *hal.SPIPart) (hal.Device, error) {
+	d, err := b.findSPI(p.Controller, p.Path, p.CS)
+	if err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(d.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
-	if cfg.bits == 0 {
-		cfg.bits = 8
+	u := &spiUnit{where: d.String(), fd: fd, bits: cmp.Or(p.Bits, 8), speed: p.Hz, bufSize: spiBufSize}
+	if n, err := strconv.Atoi(attrOr(b.path("sys/module/spidev/parameters/bufsiz"))); err == nil && n > 0 {
+		u.bufSize = n
 	}
-	p := &spiPort{device: d, fd: fd, cfg: cfg, bufSize: spiBufSize}
-	if n, err := strconv.Atoi(attrOr(h.path("sys/module/spidev/parameters/bufsiz"))); err == nil && n > 0 {
-		p.bufSize = n
+	mode := uint32(p.Mode)
+	err = ioctl(fd, spiSetMode32, unsafe.Pointer(&mode))
+	if err == nil {
+		err = ioctl(fd, spiSetBits, unsafe.Pointer(&u.bits))
 	}
-	if err := p.configure(); err != nil {
-		_ = unix.Close(fd)
-		return nil, err
+	if err == nil && u.speed != 0 {
+		err = ioctl(fd, spiSetSpeed, unsafe.Pointer(&u.speed))
 	}
-	return p, nil
+	if err != nil {
+		_ = u.Close()
+		return nil, fmt.Errorf("mode %d, %d bits a word, %d Hz on %s: %w", mode, u.bits, u.speed, d, err)
+	}
+	return u, nil
 }
 
-func (p *spiPort) configure() error {
-	if err := ioctl(p.fd, spiSetMode32, unsafe.Pointer(&p.cfg.mode)); err != nil {
-		return fmt.Errorf("mode %#x of %s: %w", p.cfg.mode, p, err)
+// Do performs the operations under one chip select. Write and Data of one length run at the same time; with different lengths the read
+// follows the write.
+func (u *spiUnit) Do(ctx context.Context, ops []hal.Op) error {
+	err := prepare(ctx, ops)
+	if err == nil {
+		err = u.do(ops)
 	}
-	if err := ioctl(p.fd, spiSetBits, unsafe.Pointer(&p.cfg.bits)); err != nil {
-		return fmt.Errorf("%d bits a word on %s: %w", p.cfg.bits, p, err)
-	}
-	if p.cfg.speed == 0 {
-		return nil
-	}
-	if err := ioctl(p.fd, spiSetSpeed, unsafe.Pointer(&p.cfg.speed)); err != nil {
-		return fmt.Errorf("%d Hz on %s: %w", p.cfg.speed, p, err)
+	if err != nil {
+		return coded(KindSPI, fmt.Errorf("%s: %w", u.where, err))
 	}
 	return nil
 }
 
-// do performs the pieces under one chip select. In a piece with both, w and r of one length run at the same time;
-// with different lengths the read follows the write.
-func (p *spiPort) do(pieces []piece) error {
+func (u *spiUnit) do(ops []hal.Op) error {
 	var pin runtime.Pinner
 	defer pin.Unpin()
-	list := make([]spiTransfer, 0, 2*len(pieces))
-	total := 0
-	add := func(w, r []byte) {
-		t := spiTransfer{length: uint32(max(len(w), len(r))), bits: p.cfg.bits, speed: p.cfg.speed}
-		if len(w) > 0 {
-			pin.Pin(&w[0])
-			t.tx = uint64(uintptr(unsafe.Pointer(&w[0])))
+	address := func(b []byte) uint64 {
+		if len(b) == 0 {
+			return 0
 		}
-		if len(r) > 0 {
-			pin.Pin(&r[0])
-			t.rx = uint64(uintptr(unsafe.Pointer(&r[0])))
-		}
-		total += int(t.length)
-		list = append(list, t)
+		pin.Pin(&b[0])
+		return uint64(uintptr(unsafe.Pointer(&b[0])))
 	}
-	for _, s := range pieces {
-		switch {
-		case len(s.w) == len(s.r) && len(s.w) > 0:
-			add(s.w, s.r)
-		default:
-			if len(s.w) > 0 {
-				add(s.w, nil)
-			}
-			if len(s.r) > 0 {
-				add(nil, s.r)
+	list := make([]spiTransfer, 0, 2*len(ops))
+	total := 0
+	for i := range ops {
+		steps := [...][2][]byte{{ops[i].Write, nil}, {nil, ops[i].Data}}
+		if len(ops[i].Write) == len(ops[i].Data) {
+			steps = [...][2][]byte{{ops[i].Write, ops[i].Data}, {}}
+		}
+		for _, s := range steps {
+			if n := max(len(s[0]), len(s[1])); n > 0 {
+				total += n
+				list = append(list, spiTransfer{tx: address(s[0]), rx: address(s[1]), length: uint32(n), bits: u.bits, speed: u.speed})
 			}
 		}
 	}
 	if len(list) == 0 {
 		return nil
 	}
-	if len(list) > maxSPISegments || total > p.bufSize {
-		return fmt.Errorf("%d segments of %d bytes, the device takes %d of %d: %w", len(list), total, maxSPISegments, p.bufSize, unix.EMSGSIZE)
+	if len(list) > maxSPISegments || total > u.bufSize {
+		return fmt.Errorf("%d segments of %d bytes, the device takes %d of %d: %w", len(list), total, maxSPISegments, u.bufSize, unix.EMSGSIZE)
 	}
-	return ioctl(p.fd, spiMessage|uint(len(list)*spiTransferSize)<<16, unsafe.Pointer(unsafe.SliceData(list)))
+	return ioctl(u.fd, spiMessage|uint(len(list)*spiTransferSize)<<16, unsafe.Pointer(unsafe.SliceData(list)))
 }
 
-func (p *spiPort) Close() error { return unix.Close(p.fd) }
+// Close lets go of the chip select.
+func (u *spiUnit) Close() error { return unix.Close(u.fd) }
