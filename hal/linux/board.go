@@ -239,9 +239,9 @@ func (b *Board) dropGone() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for l := range b.lines {
-		if _, err := l.req.get(); err != nil && codeOf(KindLine, err) == CodeGone {
+		if _, err := l.get(); err != nil && codeOf(KindLine, err) == CodeGone {
 			l.gone.Store(true)
-			_ = l.req.Close()
+			_ = l.file.Close()
 			delete(b.lines, l)
 		}
 	}

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func TestBoardLinesAreFoundByNameAndNeverGuessed(t *testing.T) {
@@ -44,7 +47,7 @@ func TestBoardOutputKeepsItsLevelWhileItIsRead(t *testing.T) {
 			t.Fatalf("got %v, %v, the pin %v, want high", on, err, s.level(t, 0))
 		}
 	}
-	if err := r.set(false); err != nil || s.level(t, 0) {
+	if err := r.Set(t.Context(), false); err != nil || s.level(t, 0) {
 		t.Errorf("set low: got %v, the pin %v", err, s.level(t, 0))
 	}
 	inv := s.request(t, 1, lineConfig{out: true, value: true, activeLow: true})
@@ -81,15 +84,17 @@ func TestBoardEdgesComeInOrderWithTimeAndSequence(t *testing.T) {
 	r := s.request(t, 0, lineConfig{edges: flagsEdges, fifo: 64})
 	before := monotonic()
 	const n = 20
-	reader := edgeReader{file: r.file}
-	var got []edge
-	if err := r.file.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	reader, err := r.Edges(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var got []hal.Event
 	for i := range n { // one at a time: faster ones merge while the interrupt's thread runs
 		s.pull(t, 0, i%2 == 0)
-		var buf [edgeBatch]edge
-		k, err := reader.read(buf[:])
+		var buf [8]hal.Event
+		k, err := reader.Read(ctx, buf[:])
 		if err != nil {
 			t.Fatalf("after %d edges: %v", len(got), err)
 		}
@@ -97,13 +102,10 @@ func TestBoardEdgesComeInOrderWithTimeAndSequence(t *testing.T) {
 	}
 	last := before
 	for i, e := range got {
-		if e.seq != uint32(i+1) || e.mono < last || e.rising != (i%2 == 0) {
+		if e.Seq != uint64(i+1) || e.Mono < last || (e.Edge == hal.Rising) != (i%2 == 0) || time.Since(e.Time) > time.Minute || time.Since(e.Time) < 0 {
 			t.Errorf("edge %d: got %+v after %d", i, e, last)
 		}
-		last = e.mono
-	}
-	if wall := wallOf(last); time.Since(wall) > time.Minute || time.Since(wall) < 0 {
-		t.Errorf("wall time %v of the last edge", wall)
+		last = e.Mono
 	}
 }
 
@@ -114,22 +116,28 @@ func TestBoardFullFIFOShowsAsAGapInTheSequence(t *testing.T) {
 		s.pull(t, 0, i%2 == 0)
 		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // the interrupt's thread shows nothing to wait for
 	}
-	reader := edgeReader{file: r.file}
-	var buf [edgeBatch]edge
-	k, err := reader.read(buf[:])
-	if err != nil || k > 16 || buf[0].seq <= 1 {
-		t.Errorf("got %d edges from %d on, %v: want at most 16, the oldest lost", k, buf[0].seq, err)
+	reader, err := r.Edges(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf [64]hal.Event
+	k, err := reader.Read(t.Context(), buf[:])
+	if err != nil || k > 16 || buf[0].Lost == 0 {
+		t.Errorf("got %d edges, %d lost before, %v: want at most 16, the oldest lost", k, buf[0].Lost, err)
 	}
 }
 
 func TestBoardUnpluggedChipSaysSo(t *testing.T) {
 	s := newSimChip(t, "unplug", "")
 	r := s.request(t, 0, lineConfig{edges: flagsEdges})
+	reader, err := r.Edges(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := make(chan error, 1)
 	go func() {
-		var buf [edgeBatch]edge
-		reader := edgeReader{file: r.file}
-		_, err := reader.read(buf[:])
+		var buf [8]hal.Event
+		_, err := reader.Read(t.Context(), buf[:])
 		got <- err
 	}()
 	u, err := openUevents()
@@ -189,7 +197,7 @@ func TestBoardCopyOfADescriptorKeepsTheLineWhenTheFirstIsClosed(t *testing.T) {
 	if l.differs(&other) == "" {
 		t.Error("another polarity is no difference")
 	}
-	back, err := holdLine(copied, "adopted", 0, &cfg)
+	back, err := c.holdLine(copied, l, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

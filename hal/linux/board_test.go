@@ -96,7 +96,7 @@ func (c simChip) level(t *testing.T, offset int) bool {
 	return line(t, c.file(offset, "value")) == "1"
 }
 
-func (c simChip) request(t *testing.T, offset int, cfg lineConfig) *requested {
+func (c simChip) request(t *testing.T, offset int, cfg lineConfig) *lineResource {
 	t.Helper()
 	r, err := c.tryRequest(offset, cfg)
 	if err != nil {
@@ -106,7 +106,7 @@ func (c simChip) request(t *testing.T, offset int, cfg lineConfig) *requested {
 	return r
 }
 
-func (c simChip) tryRequest(offset int, cfg lineConfig) (*requested, error) {
+func (c simChip) tryRequest(offset int, cfg lineConfig) (*lineResource, error) {
 	found, err := host{}.findChip(c.label, "")
 	if err != nil {
 		return nil, err

@@ -37,8 +37,9 @@ func FuzzEdges(f *testing.F) {
 	f.Add(make([]byte, 3*gpioEventSize), 2)
 	f.Add([]byte{1}, 0)
 	f.Fuzz(func(t *testing.T, b []byte, room int) {
-		out := make([]edge, min(max(room, 0), 64))
-		if n := decodeEdges(b, out); n < 0 || n > len(out) || n > len(b)/gpioEventSize {
+		out := make([]hal.Event, min(max(room, 0), 64))
+		e := lineEdges{line: &lineResource{}}
+		if n := e.decode(b, out); n < 0 || n > len(out) || n > len(b)/gpioEventSize {
 			t.Fatalf("got %d edges of %d bytes in room for %d", n, len(b), len(out))
 		}
 	})

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -44,18 +43,8 @@ func (c *lineConfig) flags() uint64 {
 	return f | flagInput | c.edges
 }
 
-// requested is a line whose request lives as long as its descriptor or any copy of it.
-type requested struct {
-	_      apart
-	file   *os.File
-	where  string // "GPIO17 of pinctrl-bcm2711": for messages
-	offset uint32
-	config lineConfig
-	prompt bool // its calls wait for nothing
-}
-
 // requestLine asks the kernel for one line of a chip.
-func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*requested, error) {
+func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*lineResource, error) {
 	where := c.where(l)
 	fd, err := openChip(c.node)
 	if err != nil {
@@ -84,15 +73,11 @@ func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*requested, error) {
 			err = ioctl(lfd, gpioSetConfig, unsafe.Pointer(&set))
 		}
 		if err != nil {
-			_ = unix.Close(lfd)
+			closeFD(lfd)
 			return nil, fmt.Errorf("keep the level of %s: %w", where, err)
 		}
 	}
-	r, err := holdLine(lfd, where, l.offset, cfg)
-	if err == nil {
-		r.prompt = c.prompt()
-	}
-	return r, err
+	return c.holdLine(lfd, l, cfg)
 }
 
 // prompt says that the controller is the processor's own: a platform device, but not one that asks a firmware by mail.
@@ -124,13 +109,14 @@ func fill(set *gpioConfig, cfg *lineConfig) {
 
 // holdLine wraps a line's descriptor, a fresh one or one that comes back from the warden. The runtime's poller
 // waits for the edges of all lines: one epoll for the whole process.
-func holdLine(fd int, where string, offset uint32, cfg *lineConfig) (*requested, error) {
+func (c chip) holdLine(fd int, l *lineInfo, cfg *lineConfig) (*lineResource, error) {
+	where := c.where(l)
 	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
+		closeFD(fd)
 		return nil, fmt.Errorf("%s: set its descriptor non-blocking: %w", where, err)
 	}
 	unix.CloseOnExec(fd)
-	return &requested{file: os.NewFile(uintptr(fd), where), where: where, offset: offset, config: *cfg}, nil
+	return &lineResource{file: os.NewFile(uintptr(fd), where), where: where, prompt: c.prompt(), out: cfg.out, edges: cfg.edges}, nil
 }
 
 func busyLine(fd int, l *lineInfo, where string, err error) error {
@@ -144,61 +130,7 @@ func busyLine(fd int, l *lineInfo, where string, err error) error {
 	return inUse(where, holder)
 }
 
-// get reads the logical level, of an output too, and changes nothing.
-func (r *requested) get() (on bool, err error) {
-	err = onFD(r.file, func(fd int) error {
-		on, err = getValue(fd)
-		return err
-	})
-	return on, err
-}
-
-func (r *requested) set(on bool) error {
-	return onFD(r.file, func(fd int) error { return setValue(fd, on) })
-}
-
-func (r *requested) Close() error { return r.file.Close() }
-
-// edge is one event of the kernel's FIFO.
-type edge struct {
-	mono   int64 // ns, CLOCK_MONOTONIC: when the kernel saw it
-	rising bool
-	seq    uint32 // of the line, from 1; wraps
-}
-
-// edgeBatch is how many events one read takes.
-const edgeBatch = 64
-
-// edgeReader reads the events of one line.
-type edgeReader struct {
-	file *os.File
-	buf  [edgeBatch * gpioEventSize]byte
-}
-
-// read waits for events and fills out with 1 to 64 of them. It ends with os.ErrClosed after Close, and with the
-// kernel's ENODEV when the chip is unplugged.
-func (r *edgeReader) read(out []edge) (int, error) {
-	n, err := r.file.Read(r.buf[:min(len(out), edgeBatch)*gpioEventSize])
-	if err != nil {
-		return 0, err
-	}
-	return decodeEdges(r.buf[:n], out), nil
-}
-
-func decodeEdges(b []byte, out []edge) int {
-	count := 0
-	for len(b) >= gpioEventSize && count < len(out) {
-		out[count] = edge{
-			mono:   int64(binary.NativeEndian.Uint64(b[unsafe.Offsetof(gpioEvent{}.time):])),
-			rising: binary.NativeEndian.Uint32(b[unsafe.Offsetof(gpioEvent{}.id):]) == edgeRising,
-			seq:    binary.NativeEndian.Uint32(b[unsafe.Offsetof(gpioEvent{}.lineSeq):]),
-		}
-		b, count = b[gpioEventSize:], count+1
-	}
-	return count
-}
-
-// matches reports what of a line that came back from the warden differs from how it would be requested now;
+// differs reports what of a line that came back from the warden differs from how it would be requested now;
 // "" when nothing does.
 func (l *lineInfo) differs(cfg *lineConfig) string {
 	const mask = flagActiveLow | flagInput | flagOutput | flagsEdges | flagsBias | flagsDrive
@@ -221,9 +153,4 @@ func monotonic() int64 {
 		return 0
 	}
 	return ts.Nano()
-}
-
-// wallOf is the wall clock's time of a monotonic stamp, as both clocks stand now.
-func wallOf(mono int64) time.Time {
-	return time.Now().Add(time.Duration(mono - monotonic())).Round(0)
 }

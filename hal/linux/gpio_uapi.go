@@ -94,7 +94,7 @@ type gpioLineInfo struct {
 type gpioValues struct{ bits, mask uint64 }
 
 type gpioEvent struct {
-	time    uint64 // ns, CLOCK_MONOTONIC
+	time    int64  // ns, CLOCK_MONOTONIC
 	id      uint32 // 1 rising, 2 falling
 	_       uint32 // offset
 	_       uint32 // sequence of the request

@@ -14,11 +14,15 @@ import (
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// lineResource is a requested line as the contract has it.
+// lineResource is a requested line: the request lives as long as its descriptor or any copy of it.
 type lineResource struct {
 	_       apart
-	b       *Board
-	req     *requested
+	b       *Board // that closes it when its chip is plugged out; nil = nobody does
+	file    *os.File
+	where   string // "GPIO17 of pinctrl-bcm2711": for messages
+	out     bool
+	edges   uint64 // those that the kernel tells
+	prompt  bool   // its calls wait for nothing
 	gone    atomic.Bool
 	reading atomic.Bool // somebody has its edges
 }
@@ -80,19 +84,20 @@ func (b *Board) openLine(r *hal.Resource) (hal.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := c.requestLine(l, cfg)
+	own, err := c.requestLine(l, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return b.keepLine(req), nil
+	b.watch(own)
+	return own, nil
 }
 
-func (b *Board) keepLine(req *requested) *lineResource {
-	l := &lineResource{b: b, req: req}
+// watch has the board close a line when its chip is plugged out.
+func (b *Board) watch(l *lineResource) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	l.b = b
 	b.lines[l] = struct{}{}
-	b.mu.Unlock()
-	return l
 }
 
 // adopt takes a line back whose descriptor was kept elsewhere: nothing reaches the pin. It refuses when the kernel's line is not wired as
@@ -116,13 +121,13 @@ func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := holdLine(copied, c.where(l), l.offset, cfg)
+	own, err := c.holdLine(copied, l, cfg)
 	if err != nil {
 		return nil, err
 	}
-	_ = unix.Close(fd)
-	req.prompt = c.prompt()
-	return b.keepLine(req), nil
+	closeFD(fd)
+	b.watch(own)
+	return own, nil
 }
 
 // sameLine asks the kernel whether a descriptor is a request for this line: /proc names chip and lines of it.
@@ -146,27 +151,35 @@ func sameLine(fd int, c chip, l *lineInfo, consumer string) error {
 
 func (l *lineResource) fail(err error) error {
 	if l.gone.Load() && errors.Is(err, os.ErrClosed) {
-		err = fmt.Errorf("%s was plugged out: %w", l.req.where, unix.ENODEV)
+		err = fmt.Errorf("%s was plugged out: %w", l.where, unix.ENODEV)
 	}
 	return coded(KindLine, err)
 }
 
 // Get reads the level; of an output too, which changes nothing.
 func (l *lineResource) Get(context.Context) (bool, error) {
-	on, err := l.req.get()
+	on, err := l.get()
 	return on, l.fail(err)
+}
+
+func (l *lineResource) get() (on bool, err error) {
+	err = onFD(l.file, func(fd int) error {
+		on, err = getValue(fd)
+		return err
+	})
+	return on, err
 }
 
 // Set drives an output.
 func (l *lineResource) Set(_ context.Context, on bool) error {
-	if !l.req.config.out {
-		return coded(KindLine, fmt.Errorf("%s is an input: %w", l.req.where, os.ErrPermission))
+	if !l.out {
+		return coded(KindLine, fmt.Errorf("%s is an input: %w", l.where, os.ErrPermission))
 	}
-	return l.fail(l.req.set(on))
+	return l.fail(onFD(l.file, func(fd int) error { return setValue(fd, on) }))
 }
 
 // Prompt is true of a controller in the processor's own memory; one behind I2C, SPI or USB makes its callers wait.
-func (l *lineResource) Prompt() bool { return l.req.prompt }
+func (l *lineResource) Prompt() bool { return l.prompt }
 
 // FD is what a keeper needs to hold the line and to make it safe.
 func (l *lineResource) FD(safe float64) (int, hal.SafeAction) {
@@ -174,10 +187,10 @@ func (l *lineResource) FD(safe float64) (int, hal.SafeAction) {
 	if safe != 0 {
 		s.Bits = 1
 	}
-	if !l.req.config.out {
+	if !l.out {
 		s = hal.SafeAction{} // an input is kept for its events and has nothing to make safe
 	}
-	fd, err := fdOf(l.req.file)
+	fd, err := fdOf(l.file)
 	if err != nil {
 		return -1, hal.SafeAction{}
 	}
@@ -186,10 +199,12 @@ func (l *lineResource) FD(safe float64) (int, hal.SafeAction) {
 
 // Close releases the line: what the pin does then is the controller's choice.
 func (l *lineResource) Close() error {
-	l.b.mu.Lock()
-	delete(l.b.lines, l)
-	l.b.mu.Unlock()
-	if err := l.req.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if l.b != nil {
+		l.b.mu.Lock()
+		delete(l.b.lines, l)
+		l.b.mu.Unlock()
+	}
+	if err := l.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return nil

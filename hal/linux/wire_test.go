@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func TestSMBusCallsPutTheSameBytesOnTheWire(t *testing.T) {
@@ -133,11 +135,12 @@ func TestEdgesAreDecodedFromWholeEventsOnly(t *testing.T) {
 	b := make([]byte, 2*gpioEventSize+10)
 	b[8], b[20] = edgeRising, 7
 	b[gpioEventSize+8], b[gpioEventSize+20] = edgeFalling, 8
-	var out [4]edge
-	if n := decodeEdges(b, out[:]); n != 2 || out[0] != (edge{rising: true, seq: 7}) || out[1] != (edge{seq: 8}) {
+	e := lineEdges{line: &lineResource{}}
+	var out [4]hal.Event
+	if n := e.decode(b, out[:]); n != 2 || out[0].Edge != hal.Rising || out[0].Lost != 6 || out[1].Edge != hal.Falling || out[1].Seq != 8 || out[1].Lost != 0 {
 		t.Errorf("got %d edges %+v, want a rising 7 and a falling 8", n, out)
 	}
-	if n := decodeEdges(b, out[:1]); n != 1 {
+	if n := e.decode(b, out[:1]); n != 1 {
 		t.Errorf("room for one: got %d", n)
 	}
 }
