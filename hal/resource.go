@@ -196,12 +196,11 @@ type CANPart struct {
 
 // PWMPart is one channel. Chip is the device path of its controller.
 type PWMPart struct {
-	_        apart
-	Chip     string
-	Channel  int
-	Period   time.Duration
-	MaxDuty  float64 // fraction; 0 = 1
-	Inverted bool
+	_       apart
+	Chip    string
+	Channel int
+	Period  time.Duration
+	MaxDuty float64 // fraction; 0 = 1
 }
 
 // LEDPart is one LED, by its name under /sys/class/leds.

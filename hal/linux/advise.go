@@ -92,5 +92,6 @@ func (c chip) idle(l *lineInfo) (high, known bool, err error) {
 		return false, false, err
 	}
 	on, err := r.get()
-	return on, err == nil, joinClose(err, r)
+	_ = r.Close()
+	return on, err == nil, err
 }

@@ -89,12 +89,13 @@ func (b *Board) Adopt(_ context.Context, r hal.Resource, fd int) (hal.Device, er
 		}
 		return l, nil
 	case KindPWM, KindLED:
-		l, err := b.openLevel(&r)
+		l, err := b.findLevel(&r)
 		if err != nil {
 			return nil, coded(r.Kind, err)
 		}
-		if !sameFile(fd, l.file) {
-			return nil, joinClose(&Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}, l)
+		if !sameFile(fd, l.value.file) {
+			_ = l.Close()
+			return nil, &Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}
 		}
 		_ = unix.Close(fd) // the fresh one is of the same file
 		return l, nil
@@ -200,7 +201,7 @@ func (b *Board) absent(r *hal.Resource) bool {
 	case KindLine:
 		_, err = b.findChip(r.Line.Chip, r.Line.Path)
 	case KindPWM:
-		_, err = b.findPWM(r.PWM.Chip, "")
+		_, err = b.findPWM(r.PWM.Chip)
 	case KindLED:
 		return !exists(b.path("sys/class/leds", r.LED.Name))
 	case KindI2C:

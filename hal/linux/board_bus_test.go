@@ -111,7 +111,7 @@ func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := openAttribute(d.dir + "/temp1_input")
+	a, err := openAttribute(d.dir+"/temp1_input", os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,11 +247,11 @@ func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
 	if _, err := level.Read(t.Context()); err != nil {
 		t.Errorf("one-shot after the buffer: got %v", err)
 	}
-	two, err := (host{}).findIIO("tank", "")
+	two, err := (host{}).find("IIO device", "tank", "", host{}.iioDevices(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	both, err := two.capture([]string{"voltage0", "accel_x"}, "", 16)
+	both, err := captureIIO(two, []string{"voltage0", "accel_x"}, "", 16)
 	if err != nil {
 		t.Fatal(err)
 	}

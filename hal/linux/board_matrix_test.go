@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -39,19 +40,19 @@ const pwmTrace = "/sys/module/lab_pwm/parameters/trace"
 func boardPWM(t *testing.T) matrixPin {
 	t.Helper()
 	onBoard(t, "lab_pwm")
-	c, err := host{}.findPWM("", "lab-pwm")
+	c, err := host{}.findPWM("lab-pwm")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := c.openPWM(0, time.Millisecond, false)
+	p, err := openPWM(c, 0, time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.set(0); err != nil {
+	if err := p.Set(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = p.set(0)
+		_ = p.Set(context.Background(), 0)
 		_ = p.Close()
 	})
 	put(t, pwmTrace, "-") // from here on

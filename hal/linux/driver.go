@@ -3,8 +3,10 @@ package linux
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,18 +38,21 @@ func (b *chipBus) tx(w, r []byte) error {
 	return b.do(b.addr, []hal.Op{{Write: w, Data: r}})
 }
 
-// wait asks a chip every 2 ms until done says that its conversion is over.
-func (b *chipBus) wait(reg byte, r []byte, done func() bool) error {
+// wait asks a chip every 2 ms until these bits of a register say that its conversion is over.
+func (b *chipBus) wait(reg byte, r []byte, mask, done byte) error {
 	for {
-		if err := b.read(reg, r); err != nil || done() {
+		if err := b.read(reg, r); err != nil || r[0]&mask == done {
 			return err
 		}
 		<-time.After(2 * time.Millisecond)
 	}
 }
 
-// sense reads a quantity of a chip, and what comes with it, each in its unit: Cel, Pa, %, A, W, and V for the rest.
-type sense func(quantity string) (map[string]float64, error)
+// sense reads one of a chip's quantities, and those that come with it, each in its unit: Cel, Pa, %, A, W, and V for the rest.
+type sense func(nth int, into *readings) error
+
+// readings are a chip's quantities in the order of its driver; NaN = not read.
+type readings [4]float64
 
 // chipDriver is a sensor driver that the agent brings along: for chips without a driver in the kernel at hand.
 type chipDriver struct {
@@ -68,16 +73,15 @@ var chipDrivers = [...]chipDriver{
 }
 
 // findDriver takes "bme280" or "ina219:0.1".
-func findDriver(word string) (chipDriver, string, error) {
+func findDriver(word string) (*chipDriver, string, error) {
 	name, option, _ := strings.Cut(word, ":")
-	known := make([]string, 0, len(chipDrivers))
-	for _, d := range chipDrivers {
-		if d.name == name {
-			return d, option, nil
+	known := make([]string, len(chipDrivers))
+	for i := range chipDrivers {
+		if known[i] = chipDrivers[i].name; known[i] == name {
+			return &chipDrivers[i], option, nil
 		}
-		known = append(known, d.name)
 	}
-	return chipDriver{}, "", fmt.Errorf("driver %q: %w; there are: %s", clip(name), fs.ErrNotExist, strings.Join(known, ", "))
+	return nil, "", fmt.Errorf("driver %q: %w; there are: %s", clip(name), fs.ErrNotExist, strings.Join(known, ", "))
 }
 
 // amount is an option that is a number within bounds; or is what it is when the owner gave none.
@@ -101,17 +105,18 @@ func startINA219(b *chipBus, option string) (sense, error) {
 	if err := b.write(0, 0x39, 0x9f); err != nil {
 		return nil, err
 	}
-	return func(string) (map[string]float64, error) {
+	return func(_ int, into *readings) error {
 		var shunt, bus [2]byte
 		if err := b.read(1, shunt[:]); err != nil {
-			return nil, err
+			return err
 		}
 		if err := b.read(2, bus[:]); err != nil {
-			return nil, err
+			return err
 		}
 		drop := float64(s16be(shunt[:])) * 10e-6
 		volts := float64(uint16(s16be(bus[:]))>>3) * 4e-3
-		return map[string]float64{"voltage": volts, "shunt": drop, "current": drop / ohm, "power": volts * drop / ohm}, nil
+		*into = readings{volts, drop / ohm, volts * drop / ohm, drop}
+		return nil
 	}, nil
 }
 
@@ -132,17 +137,17 @@ func startADS(b *chipBus, option string) (sense, error) {
 			gain = i // the smallest range that holds it
 		}
 	}
-	return func(quantity string) (map[string]float64, error) {
-		channel := quantity[len(quantity)-1] - '0'
-		if err := b.write(1, 0x81|(4+channel)<<4|byte(gain)<<1, 0x83); err != nil { // one conversion, comparator off
-			return nil, err
+	return func(nth int, into *readings) error {
+		if err := b.write(1, 0x81|byte(4+nth)<<4|byte(gain)<<1, 0x83); err != nil { // one conversion, comparator off
+			return err
 		}
 		var r [2]byte
-		if err := b.wait(1, r[:], func() bool { return r[0]&0x80 != 0 }); err != nil {
-			return nil, err
+		if err := b.wait(1, r[:], 0x80, 0x80); err != nil {
+			return err
 		}
 		err := b.read(0, r[:])
-		return map[string]float64{quantity: float64(s16be(r[:])) * adsRanges[gain] / 32768}, err
+		into[nth] = float64(s16be(r[:])) * adsRanges[gain] / 32768
+		return err
 	}, nil
 }
 
@@ -150,11 +155,11 @@ func startADS(b *chipBus, option string) (sense, error) {
 // read and again after an error, so that a chip that lost its supply comes back by itself.
 type chipSensor struct {
 	mu     sync.Mutex // held for a conversion
-	driver chipDriver
+	driver *chipDriver
 	option string
 	bus    *chipBus
 	read   sense
-	last   map[string]float64
+	last   readings
 	at     time.Time
 }
 
@@ -164,44 +169,93 @@ const chipFresh = 100 * time.Millisecond
 // chipTime bounds a conversion whose caller has no deadline.
 const chipTime = 2 * time.Second
 
-func (c *chipSensor) value(ctx context.Context, quantity string) (float64, error) {
+func (c *chipSensor) value(ctx context.Context, nth int) (float64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.last[quantity]; !ok || time.Since(c.at) > chipFresh {
+	if math.IsNaN(c.last[nth]) || time.Since(c.at) > chipFresh {
 		c.bus.until = deadlineOf(ctx)
 		if c.bus.until.IsZero() {
 			c.bus.until = time.Now().Add(chipTime)
 		}
-		if err := c.convert(quantity); err != nil {
-			c.read, c.last = nil, nil
+		if err := c.convert(nth); err != nil {
+			c.read, c.at = nil, time.Time{}
 			return 0, err
 		}
 	}
-	v, ok := c.last[quantity]
-	if !ok || math.IsNaN(v) {
-		return 0, fmt.Errorf("%s of %s: %w", quantity, c.driver.name, unix.ENODATA)
+	v := c.last[nth]
+	if math.IsNaN(v) {
+		return 0, fmt.Errorf("%s of %s: %w", c.driver.quantities[nth], c.driver.name, unix.ENODATA)
 	}
 	return v, nil
 }
 
-func (c *chipSensor) convert(quantity string) error {
+func (c *chipSensor) convert(nth int) (err error) {
 	if c.read == nil {
-		r, err := c.driver.start(c.bus, c.option)
-		if err != nil {
+		if c.read, err = c.driver.start(c.bus, c.option); err != nil {
 			return fmt.Errorf("set up %s: %w", c.driver.name, err)
 		}
-		c.read = r
 	}
-	m, err := c.read(quantity)
-	if err != nil {
+	for i := range c.last {
+		c.last[i] = math.NaN()
+	}
+	if err := c.read(nth, &c.last); err != nil {
 		return fmt.Errorf("read %s: %w", c.driver.name, err)
 	}
-	c.last, c.at = m, time.Now()
+	c.at = time.Now()
 	return nil
 }
 
 // Close has nothing to close: the bus belongs to its pool.
 func (c *chipSensor) Close() error { return nil }
+
+// chipQuantity is one quantity of a chip that resources share.
+type chipQuantity struct {
+	_         apart
+	chip, bus *share
+	addr      uint16
+	nth       int
+}
+
+// Read converts, or gives what was converted just now.
+func (q *chipQuantity) Read(ctx context.Context) (hal.Value, error) {
+	v := hal.Value{Time: time.Now(), Mono: monotonic()}
+	var err error
+	v.Num, err = q.chip.it().(*chipSensor).value(ctx, q.nth)
+	return v, i2cError(q.bus, q.addr, err)
+}
+
+// Close gives chip and bus back.
+func (q *chipQuantity) Close() error {
+	_ = q.chip.Close() // it has nothing to close
+	return q.bus.Close()
+}
+
+func (b *Board) openChip(p *hal.SensorPart) (hal.Device, error) {
+	d, option, err := findDriver(p.Source.Driver)
+	if err != nil {
+		return nil, err
+	}
+	nth := slices.Index(d.quantities, p.Source.Attr)
+	if nth < 0 {
+		return nil, fmt.Errorf("quantity %q of %s: want one of %v: %w", clip(p.Source.Attr), d.name, d.quantities, unix.EINVAL)
+	}
+	if p.Via == nil || p.Via.I2C == nil {
+		return nil, fmt.Errorf("driver %s without an i2c device: %w", d.name, unix.EINVAL)
+	}
+	bus, err := b.shareI2C(p.Via.I2C)
+	if err != nil {
+		return nil, err
+	}
+	addr := uint16(p.Via.I2C.Addr)
+	chip, err := b.chips.get(fmt.Sprintf("address %#02x of %s", addr, busOf(bus).node), p.Source.Driver, func() (io.Closer, error) {
+		return &chipSensor{driver: d, option: option, bus: &chipBus{addr: addr, do: busOf(bus).guarded}}, nil
+	})
+	if err != nil {
+		_ = bus.Close()
+		return nil, err
+	}
+	return &chipQuantity{chip: chip, bus: bus, addr: addr, nth: nth}, nil
+}

@@ -41,34 +41,29 @@ func startBMX(b *chipBus, _ string) (sense, error) {
 	if err := c.load(b, humid); err != nil {
 		return nil, err
 	}
-	return func(string) (map[string]float64, error) {
+	return func(_ int, into *readings) error {
 		if humid {
 			if err := b.write(bmxCtrlHum, 0x03); err != nil { // four samples each, here and below
-				return nil, err
+				return err
 			}
 		}
 		if err := b.write(bmxCtrl, 3<<5|3<<2|1); err != nil { // one conversion
-			return nil, err
-		}
-		var status [1]byte
-		if err := b.wait(bmxStatus, status[:], func() bool { return status[0]&0x08 == 0 }); err != nil {
-			return nil, err
+			return err
 		}
 		var d [8]byte
-		n := 6
-		if humid {
-			n = 8
+		if err := b.wait(bmxStatus, d[:1], 0x08, 0); err != nil {
+			return err
 		}
-		if err := b.read(bmxData, d[:n]); err != nil {
-			return nil, err
+		if err := b.read(bmxData, d[:]); err != nil { // a BMP280 has nothing in the last two
+			return err
 		}
 		raw := func(at int) float64 { return float64(int32(d[at])<<12 | int32(d[at+1])<<4 | int32(d[at+2])>>4) }
 		fine := c.fine(raw(3))
-		m := map[string]float64{"temperature": fine / 5120, "pressure": c.pressure(raw(0), fine)}
+		into[0], into[1] = fine/5120, c.pressure(raw(0), fine)
 		if humid {
-			m["humidity"] = c.humidity(float64(int(d[6])<<8|int(d[7])), fine)
+			into[2] = c.humidity(float64(int(d[6])<<8|int(d[7])), fine)
 		}
-		return m, nil
+		return nil
 	}, nil
 }
 

@@ -80,10 +80,11 @@ func setAttr(value string, elem ...string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(value); err != nil {
-		return errors.Join(err, f.Close())
+	_, err = f.WriteString(value)
+	if end := f.Close(); err == nil {
+		err = end
 	}
-	return f.Close()
+	return err
 }
 
 // resolved is a path without links, as the kernel sees it.

@@ -3,14 +3,13 @@ package linux
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
 )
 
-// iioDevice is one converter or sensor of the industrial I/O subsystem.
-type iioDevice struct{ *device }
-
+// iioDevices lists the converters and sensors of the industrial I/O subsystem.
 func (h host) iioDevices() []*device {
 	var list []*device
 	for _, n := range h.bus("iio") {
@@ -23,14 +22,8 @@ func (h host) iioDevices() []*device {
 	return sorted(list)
 }
 
-// findIIO is the device with that label or name, or at that device path.
-func (h host) findIIO(name, path string) (iioDevice, error) {
-	d, err := h.find("IIO device", name, path, h.iioDevices(), nil)
-	return iioDevice{d}, err
-}
-
-// channels lists what can be read of a device: "voltage0", "temp".
-func (d iioDevice) channels() []string {
+// iioChannels lists what can be read of a device: "voltage0", "temp".
+func iioChannels(d *device) []string {
 	var list []string
 	seen := map[string]bool{}
 	for _, n := range names(d.dir) {
@@ -49,61 +42,51 @@ func (d iioDevice) channels() []string {
 	return list
 }
 
-// iioChannel is a value that is read one at a time: (raw + offset) · scale in the unit of the kernel's ABI; times milli
-// it is in unit.
-type iioChannel struct {
-	_             apart
-	value         *attribute
-	scale, offset float64
-	milli         float64
-	unit          string
+// iioSensor is a channel: one that is read one at a time, and can be captured too.
+type iioSensor struct {
+	*attribute
+	dev     *device
+	channel string
 }
 
-// openChannel opens "voltage0" or "in_voltage0". A channel without a raw value has one that the driver computed.
-func (d iioDevice) openChannel(name string) (*iioChannel, error) {
+// openIIO opens "voltage0" or "in_voltage0" of a device. A channel without a raw value has one that the driver computed.
+func openIIO(d *device, name string) (*iioSensor, error) {
 	name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(name, "in_"), "_raw"), "_input")
 	path, err := attrOf(d.dir, "in_"+name+"_raw")
 	if err != nil {
 		return nil, err
 	}
-	c := &iioChannel{scale: 1}
-	c.milli, c.unit = scaleOf(iioScales, name)
+	scaled := iioLinear(d, name)
 	if !exists(path) {
-		path = filepath.Join(d.dir, "in_"+name+"_input")
-		if !exists(path) {
-			return nil, fmt.Errorf("channel %q of %s: %w; there are: %s", name, d, fs.ErrNotExist, strings.Join(d.channels(), ", "))
-		}
-	} else {
-		c.scale = d.shared(name, "scale", 1)
-		c.offset = d.shared(name, "offset", 0)
+		path, scaled = filepath.Join(d.dir, "in_"+name+"_input"), linear{scale: 1}
 	}
-	c.value, err = openAttribute(path)
-	return c, err
-}
-
-// shared is an attribute of the channel, or of all channels of its type, or of the device.
-func (d iioDevice) shared(channel, what string, or float64) float64 {
-	kind := strings.TrimRight(channel, "0123456789")
-	for _, n := range []string{"in_" + channel, "in_" + kind, "in_" + strings.SplitN(kind, "_", 2)[0], "in"} {
-		if v, err := number(attrOr(d.dir, n+"_"+what)); err == nil {
-			return v
-		}
+	if !exists(path) {
+		return nil, fmt.Errorf("channel %q of %s: %w; there are: %s", name, d, fs.ErrNotExist, strings.Join(iioChannels(d), ", "))
 	}
-	return or
-}
-
-// read is one conversion, in the unit of the kernel's ABI.
-func (c *iioChannel) read() (float64, error) {
-	raw, err := c.value.number()
+	a, err := openAttribute(path, os.O_RDONLY)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return c.convert(raw), nil
+	a.linear = scaled
+	return &iioSensor{a, d, name}, nil
 }
 
-func (c *iioChannel) convert(raw float64) float64 { return (raw + c.offset) * c.scale }
-
-func (c *iioChannel) Close() error { return c.value.Close() }
+// iioLinear is what brings a channel to the unit of the kernel's ABI: its own scale and offset, or of all channels of its type, or of the
+// device.
+func iioLinear(d *device, channel string) linear {
+	l := linear{scale: 1}
+	kind := strings.TrimRight(channel, "0123456789")
+	first, _, _ := strings.Cut(kind, "_")
+	for _, n := range []string{"in", "in_" + first, "in_" + kind, "in_" + channel} { // the nearest is read last
+		if v, err := number(attrOr(d.dir, n+"_scale")); err == nil {
+			l.scale = v
+		}
+		if v, err := number(attrOr(d.dir, n+"_offset")); err == nil {
+			l.offset = v
+		}
+	}
+	return l
+}
 
 // iioScales bring the kernel's units to UCUM codes (Documentation/ABI/testing/sysfs-bus-iio). Longer names first where one begins another.
 var iioScales = []scale{

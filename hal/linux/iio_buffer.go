@@ -14,10 +14,10 @@ import (
 
 // capture is a running buffer of a device. There is one reader per device, and one-shot reads answer EBUSY meanwhile.
 type capture struct {
-	dev     iioDevice
+	dev     *device
 	file    *os.File
 	list    []element
-	convert []*iioChannel // beside list; nil for the timestamp
+	convert []linear // beside list
 	sample  int
 	rest    []byte
 	buf     []byte
@@ -29,9 +29,9 @@ type point struct {
 	values []float64
 }
 
-// capture starts the buffer with these channels, a trigger by its name ("" keeps the one that is set) and room for
+// captureIIO starts the buffer with these channels, a trigger by its name ("" keeps the one that is set) and room for
 // length samples. The device's time is captured when the driver has it.
-func (d iioDevice) capture(channels []string, trigger string, length int) (*capture, error) {
+func captureIIO(d *device, channels []string, trigger string, length int) (*capture, error) {
 	c := &capture{dev: d}
 	if err := setAttr("0", d.dir, "buffer", "enable"); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -114,12 +114,7 @@ func (c *capture) choose(channels []string) error {
 		return err
 	}
 	for _, e := range c.list {
-		var conv *iioChannel
-		if e.name != "timestamp" {
-			conv = &iioChannel{scale: c.dev.shared(e.name, "scale", 1), offset: c.dev.shared(e.name, "offset", 0)}
-			conv.milli, conv.unit = scaleOf(iioScales, e.name)
-		}
-		c.convert = append(c.convert, conv)
+		c.convert = append(c.convert, iioLinear(c.dev, e.name))
 	}
 	return nil
 }
@@ -149,10 +144,10 @@ func (c *capture) read() ([]point, error) {
 		rest := decodeSamples(b, c.list, c.sample, func(raw []int64) {
 			p := point{values: make([]float64, 0, len(raw))}
 			for i, v := range raw {
-				if conv := c.convert[i]; conv != nil {
-					p.values = append(p.values, conv.convert(float64(v)))
-				} else {
+				if c.list[i].name == "timestamp" {
 					p.mono = v
+				} else {
+					p.values = append(p.values, c.convert[i].of(float64(v)))
 				}
 			}
 			points = append(points, p)

@@ -69,7 +69,8 @@ func adc(t *testing.T) host {
 
 func TestOneConversionIsScaledToTheUnit(t *testing.T) {
 	t.Parallel()
-	d, err := adc(t).findIIO("tank", "")
+	h := adc(t)
+	d, err := h.find("IIO device", "tank", "", h.iioDevices(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,23 +80,24 @@ func TestOneConversionIsScaledToTheUnit(t *testing.T) {
 	}{
 		"voltage0": {2970, "V"}, "in_voltage0_raw": {2970, "V"}, "temp": {21250, "Cel"}, "accel_x": {0.9806, "m/s2"},
 	} {
-		c, err := d.openChannel(channel)
+		c, err := openIIO(d, channel)
 		if err != nil {
 			t.Errorf("%s: %v", channel, err)
 			continue
 		}
-		if v, err := c.read(); math.Abs(v-want.v) > 1e-9 || c.unit != want.unit || err != nil {
-			t.Errorf("%s: got %v %s, %v, want %v %s", channel, v, c.unit, err, want.v, want.unit)
+		_, unit := scaleOf(iioScales, c.channel)
+		if v, err := c.Read(t.Context()); math.Abs(v.Num-want.v) > 1e-9 || unit != want.unit || err != nil {
+			t.Errorf("%s: got %v %s, %v, want %v %s", channel, v.Num, unit, err, want.v, want.unit)
 		}
 		c.Close()
 	}
-	if got := d.channels(); !slices.Equal(got, []string{"accel_x", "temp", "voltage0"}) {
+	if got := iioChannels(d); !slices.Equal(got, []string{"accel_x", "temp", "voltage0"}) {
 		t.Errorf("channels: got %v", got)
 	}
-	if _, err := d.openChannel("voltage9"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "voltage0") {
+	if _, err := openIIO(d, "voltage9"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "voltage0") {
 		t.Errorf("got %v, want the channels that there are", err)
 	}
-	if _, err := d.openChannel("../../../x"); err == nil {
+	if _, err := openIIO(d, "../../../x"); err == nil {
 		t.Error("a path passed for a channel")
 	}
 }

@@ -46,7 +46,7 @@ func (m *modbusTCP) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 	}
 	answer, err := m.exchange(ctx, unit, r, pdu)
 	if err != nil && !errors.Is(err, errRefused) {
-		err = joinClose(err, m.conn)
+		m.conn.Close()
 		m.conn = nil
 	}
 	return answer, err

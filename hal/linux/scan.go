@@ -201,13 +201,13 @@ func (s *scanner) sensors() {
 		}
 	}
 	for _, d := range s.w1Devices() {
-		if d.temperature {
-			t := s.add("sensor", "1-wire thermometer on "+d.master, "w1", d.id)
+		if exists(d.dir, "temperature") {
+			t := s.add("sensor", "1-wire thermometer on "+d.parent, "w1", d.name)
 			t.Scale, t.Unit = 1e-3, "Cel"
 		}
 	}
 	for _, d := range s.iioDevices() {
-		for _, c := range (iioDevice{d}).channels() {
+		for _, c := range iioChannels(d) {
 			t := s.add("sensor", d.String(), "iio", d.key(), "attr", c)
 			t.Scale, t.Unit = scaleOf(iioScales, c)
 		}

@@ -1,34 +1,43 @@
 package linux
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// attribute is one sysfs value whose descriptor is kept: reading again costs one call instead of three, and the
-// device's number can change under its name without harm. A device that goes answers ENODEV.
+// attribute is one sysfs number as a sensor: (raw + offset) · scale. Its descriptor is kept: reading again costs one call instead of three,
+// and the device's number can change under its name without harm. A device that goes answers ENODEV.
 type attribute struct {
-	_    apart
+	linear
 	file *os.File
-	path string
+	lies float64  // a raw number that is no reading; 0 = none
 	buf  [64]byte // the kernel's numbers are short
 }
 
-func openAttribute(path string) (*attribute, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY, 0)
+// linear brings a raw number to the unit of the kernel's document.
+type linear struct{ scale, offset float64 }
+
+func (l linear) of(raw float64) float64 { return (raw + l.offset) * l.scale }
+
+func openAttribute(path string, flag int) (*attribute, error) {
+	f, err := os.OpenFile(path, flag, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &attribute{file: f, path: path}, nil
+	return &attribute{linear: linear{scale: 1}, file: f}, nil
 }
 
-// number reads the value. One goroutine at a time.
+// number reads the raw value. One goroutine at a time.
 func (a *attribute) number() (float64, error) {
 	n, err := a.file.ReadAt(a.buf[:], 0)
 	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
@@ -36,11 +45,26 @@ func (a *attribute) number() (float64, error) {
 	}
 	v, err := number(string(a.buf[:n]))
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", filepath.Base(a.path), err)
+		return 0, fmt.Errorf("%s: %w", baseName(a.file.Name()), err)
 	}
 	return v, nil
 }
 
+// Read gives the number as the kernel's document means it: the owner's configuration says what is made of it.
+func (a *attribute) Read(ctx context.Context) (hal.Value, error) {
+	v := hal.Value{Time: time.Now(), Mono: monotonic()}
+	err := ctx.Err()
+	if err == nil {
+		v.Num, err = a.number()
+	}
+	if err == nil && a.lies != 0 && v.Num == a.lies {
+		err = errPowerOn
+	}
+	v.Num = a.of(v.Num)
+	return v, coded(KindSensor, err)
+}
+
+// Close lets go of it.
 func (a *attribute) Close() error { return a.file.Close() }
 
 // classKind says where a class keeps its devices' names.

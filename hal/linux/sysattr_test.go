@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func board(t *testing.T) host {
@@ -52,7 +54,7 @@ func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := openAttribute(filepath.Join(d.dir, "temp1_input"))
+	a, err := openAttribute(filepath.Join(d.dir, "temp1_input"), os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 	if v, err := a.number(); v != 21500 || err != nil {
 		t.Errorf("got %v, %v, want 21500", v, err)
 	}
-	write(t, a.path, "19000\n")
+	write(t, a.file.Name(), "19000\n")
 	if v, err := a.number(); v != 19000 || err != nil {
 		t.Errorf("read again: got %v, %v, want 19000", v, err)
 	}
@@ -95,19 +97,21 @@ func TestPowerOnValueOfAThermometerIsRefusedUnlessTheChipCanTell(t *testing.T) {
 		"a chip that is not there":      {id: "28-000000000000", err: fs.ErrNotExist},
 	} {
 		th, err := h.openW1(c.id)
-		v := 0.0
 		if err == nil {
-			v, err = th.read()
+			var v hal.Value
+			if v, err = th.Read(t.Context()); err == nil && math.Abs(v.Num-c.want) > 1e-9 {
+				t.Errorf("%s: got %v, want %v", name, v.Num, c.want)
+			}
 			th.Close()
 		}
-		if math.Abs(v-c.want) > 1e-9 || !errors.Is(err, c.err) {
-			t.Errorf("%s: got %v, %v, want %v, %v", name, v, err, c.want, c.err)
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: got %v, want %v", name, err, c.err)
 		}
 	}
 	if _, err := h.openW1("../../etc"); err == nil {
 		t.Error("a path passed for an id")
 	}
-	if list := h.w1Devices(); len(list) != 4 || list[3].master != "w1_bus_master1" {
+	if list := h.w1Devices(); len(list) != 4 || list[3].parent != "w1_bus_master1" {
 		t.Errorf("got %+v, want four chips, the last with its bus", list)
 	}
 }
@@ -132,17 +136,17 @@ func TestLEDIsTakenFromItsTriggerAndScaled(t *testing.T) {
 	if got := content(t, h.path("sys/class/leds/status/trigger")); !strings.HasPrefix(got, "none") {
 		t.Errorf("trigger: got %q, want none", got)
 	}
-	if err := l.set(1); err != nil {
+	if err := l.Set(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	if got := content(t, h.path("sys/class/leds/status/brightness")); got != "15\n" {
 		t.Errorf("brightness: got %q, want 15", got)
 	}
-	if v, err := l.get(); v != 1 || err != nil {
+	if v, err := l.Get(t.Context()); v != 1 || err != nil {
 		t.Errorf("got %v, %v, want 1", v, err)
 	}
 	for _, v := range []float64{-0.1, 1.1, math.NaN(), math.Inf(1)} {
-		if l.set(v) == nil {
+		if l.Set(t.Context(), v) == nil {
 			t.Errorf("brightness %v was taken", v)
 		}
 	}
@@ -158,39 +162,40 @@ func TestPWMKeepsARunningChannelAndSwitchesOffToChangeAnother(t *testing.T) {
 		files["sys/class/pwm/pwmchip0/pwm1/"+name] = text
 	}
 	h := tree(t, files, map[string]string{"sys/class/pwm/pwmchip0/device": "sys/devices/platform/3f20c000.pwm", "sys/devices/platform/3f20c000.pwm/subsystem": "sys/bus/platform"})
-	c, err := h.findPWM("", "platform-3f20c000.pwm")
+	c, err := h.findPWM("platform-3f20c000.pwm")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := func(name string) string { return content(t, filepath.Join(c.dir, "pwm1", name)) }
-	p, err := c.openPWM(1, 20*time.Millisecond, false)
+	p, err := openPWM(c, 1, 20*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d, e := at("duty_cycle"), at("enable"); d != "1500000" || e != "1" {
 		t.Errorf("same period: got duty %s, enable %s, want a channel that runs on", d, e)
 	}
-	if v, err := p.get(); math.Abs(v-0.075) > 1e-9 || err != nil {
+	if v, err := p.Get(t.Context()); math.Abs(v-0.075) > 1e-9 || err != nil {
 		t.Errorf("got duty %v, %v, want 0.075", v, err)
 	}
 	p.Close()
-	if p, err = c.openPWM(1, time.Millisecond, true); err != nil {
+	write(t, filepath.Join(c.dir, "pwm1", "polarity"), "inversed")
+	if p, err = openPWM(c, 1, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if got := []string{at("enable")[:1], at("duty_cycle")[:1], at("period"), at("polarity")}; !slices.Equal(got, []string{"0", "0", "1000000", "inversed"}) {
+	if got := []string{at("enable")[:1], at("duty_cycle")[:1], at("period"), at("polarity")}; !slices.Equal(got, []string{"0", "0", "1000000", "normal"}) {
 		t.Errorf("other period: got %q", got)
 	}
-	if err := p.set(0.5); err != nil {
+	if err := p.Set(t.Context(), 0.5); err != nil {
 		t.Fatal(err)
 	}
 	if got := at("duty_cycle"); !strings.HasPrefix(got, "500000") {
 		t.Errorf("half: got %q, want 500000", got)
 	}
-	if _, err := c.openPWM(2, time.Millisecond, false); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openPWM(c, 2, time.Millisecond); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("channel 2 of 2: got %v", err)
 	}
-	if p.set(1.01) == nil || p.set(math.NaN()) == nil {
+	if p.Set(t.Context(), 1.01) == nil || p.Set(t.Context(), math.NaN()) == nil {
 		t.Error("a duty above one was taken")
 	}
 }

@@ -67,7 +67,8 @@ func openUevents() (*ueventSocket, error) {
 		return nil, fmt.Errorf("uevent socket: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return nil, errors.Join(fmt.Errorf("bind the uevent socket: %w", err), unix.Close(fd))
+		closeFD(fd)
+		return nil, fmt.Errorf("bind the uevent socket: %w", err)
 	}
 	return &ueventSocket{file: os.NewFile(uintptr(fd), "uevent")}, nil
 }

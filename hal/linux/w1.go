@@ -1,9 +1,9 @@
 package linux
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,20 +26,13 @@ func hexOnly(s string) bool {
 	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
 
-type w1Device struct {
-	_               apart
-	id, dir, master string
-	temperature     bool
-}
-
-func (h host) w1Devices() []w1Device {
-	var list []w1Device
+// w1Devices lists the chips of all 1-wire buses; the device behind each is its bus.
+func (h host) w1Devices() []*device {
+	var list []*device
 	for _, n := range h.bus("w1") {
-		if !w1Name(n) {
-			continue
+		if w1Name(n) {
+			list = append(list, &device{name: n, dir: h.path("sys/bus/w1/devices", n), parent: h.w1Master(n)})
 		}
-		dir := h.path("sys/bus/w1/devices", n)
-		list = append(list, w1Device{id: n, dir: dir, master: h.w1Master(n), temperature: exists(dir, "temperature")})
 	}
 	return list
 }
@@ -54,47 +47,23 @@ func (h host) w1Master(id string) string {
 	return ""
 }
 
-type thermometer struct {
-	_       apart
-	temp    *attribute
-	detects bool // the chip tells a power-on value from a real 85 °C
-}
+var errPowerOn = fmt.Errorf("85 °C is the chip's value before its first conversion, its supply failed: %w", unix.ENODATA)
 
-var errPowerOn = errors.New("85 °C is the chip's value before its first conversion: its supply failed")
-
-func (h host) openW1(id string) (*thermometer, error) {
+// openW1 opens a thermometer, which gives m°C and takes up to a second.
+func (h host) openW1(id string) (*attribute, error) {
 	if !w1Name(id) {
 		return nil, fmt.Errorf("%q is no 1-wire id; want family and serial number, as in 28-0316a279d4ff: %w", clip(id), unix.EINVAL)
 	}
-	dir := h.path("sys/bus/w1/devices", id)
-	a, err := openAttribute(dir + "/temperature")
-	if errors.Is(err, os.ErrNotExist) {
-		var known []string
-		for _, d := range h.w1Devices() {
-			known = append(known, d.id)
-		}
-		return nil, fmt.Errorf("1-wire thermometer %s: %w; there are: %s", id, os.ErrNotExist, strings.Join(known, ", "))
-	}
+	d, err := h.find("1-wire thermometer", id, "", h.w1Devices(), nil)
 	if err != nil {
 		return nil, err
 	}
-	t := &thermometer{temp: a}
-	if f, err := number(attrOr(dir, "features")); err == nil {
-		t.detects = int(f)&1 != 0
-	}
-	return t, nil
-}
-
-// read converts and returns m°C; it takes up to a second.
-func (t *thermometer) read() (float64, error) {
-	v, err := t.temp.number()
+	a, err := openAttribute(filepath.Join(d.dir, "temperature"), os.O_RDONLY)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if v == w1PowerOn && !t.detects {
-		return 0, fmt.Errorf("%w: %w", errPowerOn, unix.ENODATA)
+	if f, err := number(attrOr(d.dir, "features")); err != nil || int(f)&1 == 0 { // else the chip tells a power-on value from a real 85 °C
+		a.lies = w1PowerOn
 	}
-	return v, nil
+	return a, nil
 }
-
-func (t *thermometer) Close() error { return t.temp.Close() }
