@@ -2,7 +2,6 @@ package hal
 
 import (
 	"context"
-	"slices"
 	"time"
 )
 
@@ -176,7 +175,7 @@ func (s *Server) transfer(ctx context.Context, who string, g *granted, ops []Op)
 	still := s.grants[who][t.Name] == g
 	s.mu.Unlock()
 	if !still {
-		return refusal(Unknown, "", "no such name is granted to this module")
+		return errNotGranted
 	}
 	bus, ok := t.dev.(Bus)
 	if !ok {
@@ -240,7 +239,7 @@ func (s *Server) Transfer(ctx context.Context, who, name string, ops []Op, limit
 	if err := g.CheckOps(ops); err != nil {
 		return nil, s.denied(who, err)
 	}
-	own := slices.Clone(ops) // a call that overstays keeps its own
+	own := append([]Op(nil), ops...) // a call that overstays keeps its own
 	err = g.thing.worker.do(ctx, who, ClassWrite, g.thing.deadline(time.Now(), limit), func(ctx context.Context) error { return s.transfer(ctx, who, g, own) })
 	if err != nil {
 		return nil, named(err, name)

@@ -128,7 +128,7 @@ func (b *build) serial(at string, s *SerialConfig) {
 	if s.RS485 != nil {
 		part.RTSOnSend = s.RS485.RTSOnSend
 	}
-	if (s.Path != "") == (s.USB != USBPort{}) {
+	if (s.Path != "") == (s.USB.Port+s.USB.Serial != "") {
 		b.fail(at+".path", `want one of path = "/dev/…" and usb = {port = "1-1.3"} or {serial = "…"}`)
 	}
 	if err := part.ParseMode(s.Mode); err != nil {

@@ -146,7 +146,7 @@ func (s *Server) Read(ctx context.Context, who, name string, class Class, fresh 
 func (s *Server) hold(who string, g *granted, fence uint64) (*lease, error) {
 	defer s.locked()()
 	if s.grants[who][g.thing.Name] != g {
-		return nil, refusal(Unknown, "", "no such name is granted to this module")
+		return nil, errNotGranted
 	}
 	return s.holdLocked(who, g, fence)
 }
@@ -168,10 +168,7 @@ func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error
 		t.lease = &lease{who: who, fence: s.fence, ttl: g.Deadman}
 		s.recordLocked(who, t.Name, "lease taken")
 	}
-	if t.lease.stays != nil { // the next instance goes on
-		t.lease.stays.Stop()
-		t.lease.stays = nil
-	}
+	stopClock(&t.lease.stays) // the next instance goes on
 	s.renewLocked(t)
 	return t.lease, nil
 }

@@ -79,6 +79,9 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Code, e.Err}
 }
 
+// errNotGranted is all that a module hears of a name that is not its own: whether there is one is not told.
+var errNotGranted error = &Error{Code: Unknown, Detail: "no such name is granted to this module"}
+
 // refusal is an Error of a resource; name and detail may be empty.
 func refusal(code Code, name, detail string) error {
 	return &Error{Code: code, Name: name, Detail: detail}

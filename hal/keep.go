@@ -14,7 +14,6 @@ import (
 type keptLease struct {
 	_     apart
 	Who   string        `json:"who,omitempty"`
-	ID    string        `json:"id,omitempty"`
 	Fence uint64        `json:"fence,omitempty"`
 	TTL   time.Duration `json:"ttl,omitempty"`
 	Safe  float64       `json:"safe,omitempty"`
@@ -53,7 +52,7 @@ func (s *Server) keep(t *thing, fresh bool) {
 	switch l := t.lease; {
 	case l != nil:
 		safe = s.safeOfLocked(t, l)
-		k = keptLease{Who: l.who, ID: l.id, Fence: l.fence, TTL: l.ttl, Safe: safe, Pulse: l.pulse, On: t.onUntil}
+		k = keptLease{Who: l.who, Fence: l.fence, TTL: l.ttl, Safe: safe, Pulse: l.pulse, On: t.onUntil}
 	case t.debt != nil:
 		safe = t.debt.level
 		k = keptLease{Owed: true, Safe: safe}
@@ -145,7 +144,7 @@ func (s *Server) adopt(ctx context.Context, t *thing, k Kept) Device {
 	case was.Who == "":
 		return dev
 	}
-	l := &lease{id: was.ID, who: was.Who, fence: was.Fence, ttl: was.TTL, safe: &was.Safe, pulse: was.Pulse, kept: true}
+	l := &lease{who: was.Who, fence: was.Fence, ttl: was.TTL, safe: &was.Safe, pulse: was.Pulse, kept: true}
 	t.lease = l
 	s.fence = max(s.fence, was.Fence)
 	s.renewLocked(t) // it may write within its time as if nothing had been

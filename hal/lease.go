@@ -1,15 +1,14 @@
 package hal
 
 import (
-	"crypto/rand"
 	"slices"
+	"strconv"
 	"time"
 )
 
 // lease is who drives an output. Its fields are under the server's mutex.
 type lease struct {
 	_     apart
-	id    string
 	who   string
 	fence uint64
 	ttl   time.Duration // 0 = as long as the instance
@@ -20,6 +19,9 @@ type lease struct {
 	pulse time.Duration // since boot: when the running pulse ends; 0 = none runs
 	stays *time.Timer   // runs from the end of the instance when the next one keeps the level
 }
+
+// id is what its holder calls it by. It gives nothing to anybody else.
+func (l *lease) id() string { return strconv.FormatUint(l.fence, 10) }
 
 // Lease is a right to drive outputs that nobody else has meanwhile.
 type Lease struct {
@@ -92,7 +94,7 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		switch {
 		case g == nil:
 			s.strayLocked(who, name)
-			return Lease{}, refusal(Unknown, "", "no such name is granted to this module")
+			return Lease{}, errNotGranted
 		case !g.Write:
 			s.deniedLocked(who, name, "granted to read only")
 			return Lease{}, refusal(Denied, name, "granted to read only")
@@ -101,23 +103,21 @@ func (s *Server) Acquire(who string, names []string, ttl time.Duration) (Lease, 
 		}
 	}
 	s.fence++
-	out := Lease{ID: rand.Text(), Names: slices.Clone(names), Fence: s.fence}
+	out := Lease{Names: slices.Clone(names), Fence: s.fence}
 	slices.Sort(out.Names)
 	for _, name := range out.Names {
 		t := s.things[name]
-		if t.lease != nil && t.lease.timer != nil {
-			t.lease.timer.Stop()
+		if t.lease != nil {
+			stopClock(&t.lease.timer)
+			stopClock(&t.lease.stays)
 		}
-		if t.lease != nil && t.lease.stays != nil {
-			t.lease.stays.Stop()
-		}
-		fresh := &lease{id: out.ID, who: who, fence: s.fence, ttl: ttl}
+		fresh := &lease{who: who, fence: s.fence, ttl: ttl}
 		if t.lease != nil {
 			fresh.pulse = t.lease.pulse // which runs on
 		}
 		t.lease = fresh
 		s.renewLocked(t)
-		out.Expires = t.lease.until
+		out.ID, out.Expires = t.lease.id(), t.lease.until
 		s.recordLocked(who, name, "lease taken")
 	}
 	return out, nil
@@ -129,9 +129,7 @@ func (s *Server) renewLocked(t *thing) {
 	if l.ttl == 0 {
 		return
 	}
-	if l.timer != nil {
-		l.timer.Stop()
-	}
+	stopClock(&l.timer)
 	l.until = time.Now().Add(l.ttl)
 	l.timer = time.AfterFunc(l.ttl, func() {
 		defer s.locked()()
@@ -147,7 +145,7 @@ func (s *Server) Renew(who, id string) (time.Time, error) {
 	var until time.Time
 	found := false
 	for _, t := range s.things {
-		if t.lease != nil && t.lease.id == id && t.lease.who == who {
+		if t.lease != nil && t.lease.id() == id && t.lease.who == who {
 			s.renewLocked(t)
 			until, found = t.lease.until, true
 		}
@@ -163,7 +161,7 @@ func (s *Server) Release(who, id string) error {
 	defer s.locked()()
 	found := false
 	for _, t := range s.things {
-		if t.lease != nil && t.lease.id == id && t.lease.who == who {
+		if t.lease != nil && t.lease.id() == id && t.lease.who == who {
 			s.endLocked(t, released)
 			found = true
 		}
@@ -200,23 +198,24 @@ func (s *Server) Gone(who, why string) {
 		}
 		if g := s.grants[who][t.Name]; g != nil && g.Handover == HandoverKeep && why == Replaced {
 			l := t.lease
-			if l.timer != nil {
-				l.timer.Stop() // nobody is there to renew it
-			}
-			if l.stays != nil {
-				l.stays.Stop()
-			}
+			stopClock(&l.stays)
+			stopClock(&l.timer) // nobody is there to renew it
 			l.stays = time.AfterFunc(handoverTime, s.lapses(t, l, "no instance took it over"))
 			s.recordLocked(who, t.Name, "kept for the next instance")
 			continue
 		}
-		if done := s.endLocked(t, why); done != nil {
-			safe = append(safe, done)
-		}
+		safe = append(safe, s.endLocked(t, why))
 	}
 	s.mu.Unlock()
+	waitFor(safe)
+}
+
+// waitFor waits until all is done; nil = there was nothing to do.
+func waitFor(safe []<-chan struct{}) {
 	for _, done := range safe {
-		<-done
+		if done != nil {
+			<-done
+		}
 	}
 }
 
@@ -224,11 +223,8 @@ func (s *Server) Gone(who, why string) {
 // The channel closes when that was done or given up; nil = there is nothing to do.
 func (s *Server) endLocked(t *thing, why string) <-chan struct{} {
 	l := t.lease
-	for _, timer := range []*time.Timer{l.timer, l.stays} {
-		if timer != nil {
-			timer.Stop()
-		}
-	}
+	stopClock(&l.timer)
+	stopClock(&l.stays)
 	safe := s.safeOfLocked(t, l)
 	t.lease = nil
 	if why == released {

@@ -138,7 +138,7 @@ func whole(r *Resource) *Effective {
 
 // Run opens what there is, serves until ctx ends, then drives every output safe and closes all.
 func (s *Server) Run(ctx context.Context) error {
-	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	life, stop := context.WithCancel(context.Background()) // beyond ctx: the outputs are made safe after it
 	defer stop()
 	var workers sync.WaitGroup
 	s.mu.Lock()
@@ -165,16 +165,12 @@ func (s *Server) Run(ctx context.Context) error {
 		case t.debt != nil:
 			done = s.safeLocked(t, t.debt.level, t.debt.why)
 		}
-		if done != nil {
-			safe = append(safe, done)
-		}
+		safe = append(safe, done)
 	}
 	s.mu.Unlock()
-	for _, done := range safe {
-		<-done
-	}
+	waitFor(safe)
 	for _, t := range s.things {
-		_ = t.worker.do(context.WithoutCancel(ctx), "", ClassSafe, time.Now().Add(opTime), func(context.Context) error {
+		_ = t.worker.do(life, "", ClassSafe, time.Now().Add(opTime), func(context.Context) error {
 			if !leaves {
 				s.drop(t.Name)
 			}
@@ -276,7 +272,7 @@ func (s *Server) rightLocked(who, name string) (*granted, error) {
 			return nil, s.unknown(name)
 		}
 		s.strayLocked(who, name)
-		return nil, refusal(Unknown, "", "no such name is granted to this module")
+		return nil, errNotGranted
 	}
 	if g.Rate > 0 {
 		now := time.Now()

@@ -59,7 +59,7 @@ func (s *Server) strayLocked(who, name string) {
 	t.denied, t.last = t.denied+1, "denied: a name that is not granted"
 	if fresh {
 		t.at = now
-		s.enterLocked(Entry{Time: now, Who: who, Name: strings.ToValidUTF8(name[:min(len(name), 40)], "?"), What: t.last})
+		s.enterLocked(Entry{Time: now, Who: who, Name: name[:min(len(name), 40)], What: t.last})
 	}
 }
 

@@ -183,39 +183,33 @@ func (w *worker) do(ctx context.Context, who string, class Class, deadline time.
 	}
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
-	select {
-	case err := <-j.done:
-		return err
-	case <-ctx.Done():
-		if w.forget(j) {
-			return &Error{Code: TimedOut, Detail: "the caller left before its turn", Err: ctx.Err()}
-		}
-	case <-timer.C:
-	}
-	if w.forget(j) {
-		return Errorf(TimedOut, "waited for bus %s until the deadline", w.bus)
-	}
-	select {
-	case err := <-j.done:
-		return err
-	case <-timer.C:
-	default:
-		if rest := time.Until(deadline); rest > 0 { // the caller left during its turn: the call ends or the deadline comes
-			wait := time.NewTimer(rest)
-			defer wait.Stop()
-			select {
-			case err := <-j.done:
-				return err
-			case <-wait.C:
+	left := ctx.Done()
+	for {
+		select {
+		case err := <-j.done:
+			return err
+		case <-left:
+			if w.forget(j) {
+				return &Error{Code: TimedOut, Detail: "the caller left before its turn", Err: ctx.Err()}
 			}
+			left = nil // in its turn: the call ends or the deadline comes
+		case <-timer.C:
+			switch {
+			case w.forget(j):
+				return Errorf(TimedOut, "waited for bus %s until the deadline", w.bus)
+			case w.overstays(j):
+				return Errorf(TimedOut, "the call on bus %s did not return by its deadline", w.bus)
+			}
+			return <-j.done // it ended meanwhile
 		}
 	}
-	w.mu.Lock()
-	if w.running == j {
-		w.stuck = true
-	}
-	w.mu.Unlock()
-	return Errorf(TimedOut, "the call on bus %s did not return by its deadline", w.bus)
+}
+
+// overstays says that a job has the turn still, and from now on holds the bus.
+func (w *worker) overstays(j *job) bool {
+	defer w.locked()()
+	w.stuck = w.stuck || w.running == j
+	return w.running == j
 }
 
 // take gives the caller the turn when nobody else has it or waits for it, on a bus whose calls cannot wait for anything: the way to

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -65,28 +64,32 @@ func codeOf(k Kind, err error) Code {
 		return CodeDenied
 	}
 	for _, n := range numbers {
-		if (n.kinds == nil || slices.Contains(n.kinds, k)) && slices.ContainsFunc(n.nums, func(e unix.Errno) bool { return errors.Is(err, e) }) {
-			return n.code
+		for _, e := range n.nums {
+			if (n.kind == "" || n.kind == k) && errors.Is(err, e) {
+				return n.code
+			}
 		}
 	}
 	return CodeNACK
 }
 
-// numbers are what the kernel's numbers mean, for some kinds of resources or (nil) for all; the first that fits counts.
+// numbers are what the kernel's numbers mean, for one kind of resources or ("") for all; the first that fits counts.
 var numbers = [...]struct {
-	kinds []Kind
-	code  Code
-	nums  []unix.Errno
+	kind Kind
+	code Code
+	nums []unix.Errno
 }{
-	{[]Kind{KindLine}, CodeUnsupported, []unix.Errno{unix.ENXIO, unix.EIO}}, // a line without an interrupt
-	{[]Kind{KindI2C, KindSPI, KindSensor}, CodeNACK, []unix.Errno{unix.ENXIO, unix.EIO}},
-	{nil, CodeGone, []unix.Errno{unix.ENXIO, unix.EIO}},       // a port whose adapter went
-	{[]Kind{KindSensor}, CodeBusy, []unix.Errno{unix.EAGAIN}}, // it has no value yet
-	{nil, CodeNACK, []unix.Errno{unix.EREMOTEIO, unix.EPROTO}},
-	{nil, CodeBusy, []unix.Errno{unix.EBUSY, unix.ENOBUFS, unix.ENODATA}},
-	{nil, CodeStuck, []unix.Errno{unix.EAGAIN}},
-	{nil, CodeTimeout, []unix.Errno{unix.ETIMEDOUT}},
-	{nil, CodeGone, []unix.Errno{unix.ENODEV, unix.ENETDOWN, unix.ESHUTDOWN, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE}},
-	{nil, CodeRange, []unix.Errno{unix.EMSGSIZE, unix.ERANGE, unix.EINVAL}},
-	{nil, CodeUnsupported, []unix.Errno{unix.ENOTTY, 524}}, // 524 is the kernel's own ENOTSUPP, which escapes from some drivers
+	{KindLine, CodeUnsupported, []unix.Errno{unix.ENXIO, unix.EIO}}, // a line without an interrupt
+	{KindI2C, CodeNACK, []unix.Errno{unix.ENXIO, unix.EIO}},
+	{KindSPI, CodeNACK, []unix.Errno{unix.ENXIO, unix.EIO}},
+	{KindSensor, CodeNACK, []unix.Errno{unix.ENXIO, unix.EIO}},
+	{KindSensor, CodeBusy, []unix.Errno{unix.EAGAIN}},  // it has no value yet
+	{"", CodeGone, []unix.Errno{unix.ENXIO, unix.EIO}}, // a port whose adapter went
+	{"", CodeNACK, []unix.Errno{unix.EREMOTEIO, unix.EPROTO}},
+	{"", CodeBusy, []unix.Errno{unix.EBUSY, unix.ENOBUFS, unix.ENODATA}},
+	{"", CodeStuck, []unix.Errno{unix.EAGAIN}},
+	{"", CodeTimeout, []unix.Errno{unix.ETIMEDOUT}},
+	{"", CodeGone, []unix.Errno{unix.ENODEV, unix.ENETDOWN, unix.ESHUTDOWN, unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ECONNRESET, unix.EPIPE}},
+	{"", CodeRange, []unix.Errno{unix.EMSGSIZE, unix.ERANGE, unix.EINVAL}},
+	{"", CodeUnsupported, []unix.Errno{unix.ENOTTY, 524}}, // 524 is the kernel's own ENOTSUPP, which escapes from some drivers
 }

@@ -44,6 +44,7 @@ func iioChannels(d *device) []string {
 
 // iioSensor is a channel: one that is read one at a time, and can be captured too.
 type iioSensor struct {
+	_ apart
 	*attribute
 	dev     *device
 	channel string
@@ -68,7 +69,7 @@ func openIIO(d *device, name string) (*iioSensor, error) {
 		return nil, err
 	}
 	a.linear = scaled
-	return &iioSensor{a, d, name}, nil
+	return &iioSensor{attribute: a, dev: d, channel: name}, nil
 }
 
 // iioLinear is what brings a channel to the unit of the kernel's ABI: its own scale and offset, or of all channels of its type, or of the

@@ -18,6 +18,7 @@ import (
 // attribute is one sysfs number as a sensor: (raw + offset) · scale. Its descriptor is kept: reading again costs one call instead of three,
 // and the device's number can change under its name without harm. A device that goes answers ENODEV.
 type attribute struct {
+	_ apart
 	linear
 	file *os.File
 	lies float64  // a raw number that is no reading; 0 = none
