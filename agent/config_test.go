@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -111,15 +112,17 @@ func TestTheKnownKeysInErrorsAreTheKeysOfTheStruct(t *testing.T) {
 	var walk func(prefix []string, typ reflect.Type)
 	walk = func(prefix []string, typ reflect.Type) {
 		var want []string
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for _, f := range reflect.VisibleFields(typ) {
 			key := f.Tag.Get("toml")
+			if key == "" || key == "-" { // of an embedded part what is in it counts
+				continue
+			}
 			want = append(want, key)
 			inner := f.Type
 			if inner.Kind() == reflect.Slice {
 				inner = inner.Elem()
 			}
-			if inner.Kind() == reflect.Struct && inner.Field(0).Tag.Get("toml") != "" { // without tags it is written as one word
+			if inner.Kind() == reflect.Struct && slices.ContainsFunc(reflect.VisibleFields(inner), func(f reflect.StructField) bool { return f.Tag.Get("toml") != "" }) { // without tags it is written as one word
 				walk(append(append([]string(nil), prefix...), key), inner)
 			}
 		}

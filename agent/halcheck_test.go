@@ -10,7 +10,7 @@ import (
 
 func TestCheckSaysWhatOfTheBoardDisagreesWithTheConfiguredPins(t *testing.T) {
 	t.Parallel()
-	relay := []hal.LineConfig{{Name: "relay", Chip: "no-such-chip", Line: "GPIO17", Direction: "out", Safe: hal.SafeWord{Value: new(float64)}}}
+	relay := []hal.LineConfig{{Named: hal.Named{Name: "relay"}, LinePart: hal.LinePart{Chip: "no-such-chip", Line: "GPIO17", Direction: hal.Out}, Safe: hal.SafeWord{Value: new(float64)}}}
 	for name, c := range map[string]struct {
 		cfg  hal.Config
 		want string

@@ -26,26 +26,21 @@ type Config struct {
 	Device  []NodeConfig   `toml:"device"` // raw device nodes, listed as unmediated
 }
 
+// Named is what all entries have.
+type Named struct {
+	Name  string   `toml:"name"`
+	Allow []string `toml:"allow"`
+}
+
 // LineConfig is one [[hal.line]].
 type LineConfig struct {
-	Name      string   `toml:"name"`
-	Chip      string   `toml:"chip"`
-	Path      string   `toml:"path"`
-	Line      string   `toml:"line"`
-	Offset    *int     `toml:"offset"`
-	Direction string   `toml:"direction"`
-	ActiveLow bool     `toml:"active_low"`
-	Drive     string   `toml:"drive"`
-	Bias      string   `toml:"bias"`
-	Edges     string   `toml:"edges"`
-	Initial   string   `toml:"initial"`
-	Debounce  Duration `toml:"debounce"`
-	Buffer    int      `toml:"buffer"`
-	Safe      SafeWord `toml:"safe"`
-	MaxRate   Rate     `toml:"max_rate"`
-	MaxOn     Duration `toml:"max_on"`
-	Allow     []string `toml:"allow"`
-	Sim       *Wave    `toml:"sim"`
+	Named
+	LinePart
+	Number  *int     `toml:"offset"`
+	Safe    SafeWord `toml:"safe"`
+	MaxRate Rate     `toml:"max_rate"`
+	MaxOn   Duration `toml:"max_on"`
+	Sim     *Wave    `toml:"sim"`
 }
 
 // I2CConfig is one [[hal.i2c]]: an adapter and its devices.
@@ -59,49 +54,35 @@ type I2CConfig struct {
 
 // I2CDevice is one address of an adapter.
 type I2CDevice struct {
-	Name     string   `toml:"name"`
-	Addr     int      `toml:"addr"`
-	RegBytes int      `toml:"reg_bytes"`
-	Read     []Range  `toml:"read"`
-	Write    []Range  `toml:"write"`
-	Commands []Prefix `toml:"commands"`
-	Rate     Rate     `toml:"rate"`
-	Allow    []string `toml:"allow"`
+	Named
+	I2CPart
+	Rate Rate `toml:"rate"`
 }
 
 // SensorConfig is one [[hal.sensor]].
 type SensorConfig struct {
-	Name    string      `toml:"name"`
-	Source  Source      `toml:"source"`
-	Unit    string      `toml:"unit"`
-	Scale   float64     `toml:"scale"`
-	Offset  float64     `toml:"offset"`
-	Range   []float64   `toml:"range"`
-	Curve   [][]float64 `toml:"curve"`
-	Invalid []float64   `toml:"invalid"`
-	Rate    Rate        `toml:"rate"`
-	Allow   []string    `toml:"allow"`
-	Sim     *Wave       `toml:"sim"`
+	Named
+	SensorPart
+	Unit  string    `toml:"unit"`
+	Range []float64 `toml:"range"`
+	Rate  Rate      `toml:"rate"`
+	Sim   *Wave     `toml:"sim"`
 }
 
 // PWMConfig is one [[hal.pwm]].
 type PWMConfig struct {
-	Name    string   `toml:"name"`
-	Chip    string   `toml:"chip"`
-	Channel int      `toml:"channel"`
-	Freq    float64  `toml:"freq"` // Hz
-	MaxDuty float64  `toml:"max_duty"`
-	Safe    SafeWord `toml:"safe"`
-	MaxOn   Duration `toml:"max_on"`
-	Allow   []string `toml:"allow"`
+	Named
+	PWMPart
+	Freq  float64  `toml:"freq"` // Hz
+	Safe  SafeWord `toml:"safe"`
+	MaxOn Duration `toml:"max_on"`
 }
 
 // LEDConfig is one [[hal.led]].
 type LEDConfig struct {
-	Name  string   `toml:"name"`
-	LED   string   `toml:"led"` // its name under /sys/class/leds
-	Safe  SafeWord `toml:"safe"`
-	Allow []string `toml:"allow"`
+	Named
+	LED  string   `toml:"led"` // its name under /sys/class/leds
+	Safe SafeWord `toml:"safe"`
 }
 
 // CANConfig is one [[hal.can]]: an interface and the sets of its identifiers.
@@ -112,11 +93,9 @@ type CANConfig struct {
 
 // CANFilter is one set of identifiers.
 type CANFilter struct {
-	Name  string   `toml:"name"`
-	RX    []IDMask `toml:"rx"`
-	TX    []IDMask `toml:"tx"`
-	Rate  Rate     `toml:"rate"`
-	Allow []string `toml:"allow"`
+	Named
+	CANPart
+	Rate Rate `toml:"rate"`
 }
 
 // SafeWord is a safe value, or the word "module".
@@ -170,27 +149,27 @@ func (c *Config) Resources() ([]Resource, error) {
 	}
 	for i := range c.PWM {
 		p, at := &c.PWM[i], "pwm."+strconv.Itoa(i)
-		r := &Resource{Name: p.Name, Kind: KindPWM, Bus: "pwm " + p.Chip, Allow: p.Allow, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}}
 		if !(p.Freq > 0 && p.Freq <= 1e7) || p.MaxDuty < 0 || p.MaxDuty > 1 {
 			b.fail(at+".freq", "%g Hz, max_duty %g; want more than 0 to 10 MHz, and a fraction", p.Freq, p.MaxDuty)
 			continue
 		}
-		r.PWM = &PWMPart{Chip: p.Chip, Channel: p.Channel, Period: time.Duration(float64(time.Second) / p.Freq), MaxDuty: p.MaxDuty}
+		p.Period = time.Duration(float64(time.Second) / p.Freq)
+		r := &Resource{Kind: KindPWM, Bus: "pwm " + p.Chip, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}, PWM: &p.PWMPart}
 		b.safe(at, r, &p.Safe)
-		b.add(at, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
+		b.add(at, &p.Named, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
 	}
 	for i := range c.LED {
 		l, at := &c.LED[i], "led."+strconv.Itoa(i)
-		r := &Resource{Name: l.Name, Kind: KindLED, Bus: "led " + l.LED, Allow: l.Allow, LED: &LEDPart{Name: l.LED}}
+		r := &Resource{Kind: KindLED, Bus: "led " + l.LED, LED: l.LED}
 		b.safe(at, r, &l.Safe)
-		b.add(at, r, "led "+l.LED)
+		b.add(at, &l.Named, r, "led "+l.LED)
 	}
-	for i, n := range c.CAN {
+	for i := range c.CAN {
+		n := &c.CAN[i]
 		for k := range n.Filter {
 			f := &n.Filter[k]
-			at := fmt.Sprintf("can.%d.filter.%d", i, k)
-			b.add(at, &Resource{Name: f.Name, Kind: KindCAN, Bus: "can " + n.Interface, Allow: f.Allow, Rate: f.Rate,
-				CAN: &CANPart{Interface: n.Interface, RX: f.RX, TX: f.TX}}, "")
+			f.Interface = n.Interface
+			b.add(fmt.Sprintf("can.%d.filter.%d", i, k), &f.Named, &Resource{Kind: KindCAN, Bus: "can " + n.Interface, Rate: f.Rate, CAN: &f.CANPart}, "")
 		}
 	}
 	b.buses(c)
@@ -217,8 +196,9 @@ func (b *build) fail(key, format string, args ...any) {
 	}
 }
 
-// add takes a resource; claim is what of the board it is, "" = it may be shared.
-func (b *build) add(at string, r *Resource, claim string) {
+// add takes the resource of an entry; claim is what of the board it is, "" = it may be shared.
+func (b *build) add(at string, e *Named, r *Resource, claim string) {
+	r.Name, r.Allow = e.Name, e.Allow
 	switch {
 	case !isName(r.Name):
 		b.fail(at+".name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
@@ -256,11 +236,10 @@ func (b *build) safe(at string, r *Resource, s *SafeWord) {
 }
 
 func (b *build) line(at string, l *LineConfig) {
-	r := &Resource{Name: l.Name, Kind: KindLine, Allow: l.Allow, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim}
 	if (l.Chip == "") == (l.Path == "") {
 		b.fail(at+".chip", `want one of chip = "label" and path = "device path"; a number changes`)
 	}
-	if (l.Line == "") == (l.Offset == nil) {
+	if (l.Line == "") == (l.Number == nil) {
 		b.fail(at+".line", `want one of line = "name" and offset = number`)
 	}
 	b.choice(at+".drive", l.Drive, "push-pull", "open-drain", "open-source")
@@ -271,29 +250,27 @@ func (b *build) line(at string, l *LineConfig) {
 		b.choice(at+".sim", l.Sim.Wave, "sine")
 		b.choice(at+".sim", l.Sim.Release, "input", "keep", "pull")
 	}
-	if l.Direction != "in" && l.Direction != "out" {
+	if l.Direction != In && l.Direction != Out {
 		b.fail(at+".direction", "%.32q; want in or out", l.Direction)
 	}
 	if l.Buffer < 0 || l.Buffer > 1024 {
 		b.fail(at+".buffer", "%d; want 0 to 1024 events", l.Buffer)
 	}
-	p := &LinePart{Chip: l.Chip, Path: l.Path, Line: l.Line, Direction: Direction(l.Direction), ActiveLow: l.ActiveLow, Drive: l.Drive, Bias: l.Bias,
-		Edges: l.Edges, Initial: l.Initial, Debounce: time.Duration(l.Debounce), Buffer: l.Buffer}
 	claim := l.Line
-	if l.Offset != nil {
-		p.Offset = *l.Offset
-		claim = strconv.Itoa(p.Offset)
-		if p.Offset < 0 || p.Offset > 1<<16 {
-			b.fail(at+".offset", "%d; want the number of the line in its chip", p.Offset)
+	if l.Number != nil {
+		l.Offset = *l.Number
+		claim = strconv.Itoa(l.Offset)
+		if l.Offset < 0 || l.Offset > 1<<16 {
+			b.fail(at+".offset", "%d; want the number of the line in its chip", l.Offset)
 		}
 	}
-	r.Line, r.Bus = p, "gpio "+l.Chip+l.Path
-	if p.Direction == Out {
+	r := &Resource{Kind: KindLine, Bus: "gpio " + l.Chip + l.Path, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim, Line: &l.LinePart}
+	if l.Direction == Out {
 		b.safe(at, r, &l.Safe)
 	} else if l.Safe.Value != nil || l.Safe.Module {
 		b.fail(at+".safe", "an input has no safe value; remove it")
 	}
-	b.add(at, r, "line "+claim+" of "+l.Chip+l.Path)
+	b.add(at, &l.Named, r, "line "+claim+" of "+l.Chip+l.Path)
 }
 
 func (b *build) i2c(at string, a *I2CConfig) {
@@ -312,9 +289,9 @@ func (b *build) i2c(at string, a *I2CConfig) {
 		if len(d.Commands) > 0 && (d.RegBytes != 0 || d.Read != nil || d.Write != nil) {
 			b.fail(at+".commands", "a chip has commands or registers, not both")
 		}
-		b.add(at, &Resource{Name: d.Name, Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Allow: d.Allow, Rate: d.Rate,
-			I2C: &I2CPart{Adapter: a.Adapter, Path: a.Path, Addr: uint8(d.Addr), RegBytes: d.RegBytes, Read: d.Read, Write: d.Write,
-				Commands: d.Commands, Timeout: time.Duration(a.Timeout)}}, fmt.Sprintf("address %#x of %s", d.Addr, a.Adapter+a.Path))
+		d.Adapter, d.Path, d.Timeout = a.Adapter, a.Path, time.Duration(a.Timeout)
+		b.add(at, &d.Named, &Resource{Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Rate: d.Rate, I2C: &d.I2CPart},
+			fmt.Sprintf("address %#x of %s", d.Addr, a.Adapter+a.Path))
 	}
 }
 
@@ -332,9 +309,8 @@ func (b *build) sensor(at string, s *SensorConfig) {
 	if given != 1 {
 		b.fail(at+".source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
 	}
-	r := &Resource{Name: s.Name, Kind: KindSensor, Unit: s.Unit, Allow: s.Allow, Rate: s.Rate, Sim: s.Sim,
+	r := &Resource{Kind: KindSensor, Unit: s.Unit, Rate: s.Rate, Sim: s.Sim, Sensor: &s.SensorPart,
 		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
-	part := &SensorPart{Source: *src, Scale: s.Scale, Offset: s.Offset, Invalid: s.Invalid}
 	if name := src.I2C + src.Modbus; name != "" {
 		var via *Resource
 		for i := range b.list {
@@ -347,7 +323,7 @@ func (b *build) sensor(at string, s *SensorConfig) {
 			b.fail(at+".source", "%.40q is no i2c device or modbus unit of this configuration", name)
 			return
 		}
-		part.Via, r.Bus = via, via.Bus // one worker for the chip and what is read of it
+		s.Via, r.Bus = via, via.Bus // one worker for the chip and what is read of it
 	}
 	if len(s.Range) == 2 && s.Range[0] < s.Range[1] {
 		r.Limits.Min, r.Limits.Max = s.Range[0], s.Range[1]
@@ -358,12 +334,10 @@ func (b *build) sensor(at string, s *SensorConfig) {
 		b.fail(at+".curve", "%d points; want 2 to 16", len(s.Curve))
 	}
 	for i, p := range s.Curve {
-		if len(p) != 2 || i > 0 && !(p[0] > part.Curve[i-1].X) {
+		if len(p) != 2 || i > 0 && !(p[0] > s.Curve[i-1][0]) {
 			b.fail(at+".curve", "point %d; want [from, to], rising in from", i)
 			return
 		}
-		part.Curve = append(part.Curve, Point{X: p[0], Y: p[1]})
 	}
-	r.Sensor = part
-	b.add(at, r, "")
+	b.add(at, &s.Named, r, "")
 }

@@ -59,13 +59,13 @@ func (t *thing) reading(v Value) Value {
 }
 
 // along follows a piecewise linear curve, and its first and last piece beyond its ends.
-func along(curve []Point, x float64) float64 {
+func along(curve [][]float64, x float64) float64 {
 	i := 1
-	for i < len(curve)-1 && x > curve[i].X {
+	for i < len(curve)-1 && x > curve[i][0] {
 		i++
 	}
 	a, b := curve[i-1], curve[i]
-	return a.Y + (x-a.X)*(b.Y-a.Y)/(b.X-a.X)
+	return a[1] + (x-a[0])*(b[1]-a[1])/(b[0]-a[0])
 }
 
 func (t *thing) deadline(now time.Time, asked time.Duration) time.Time {

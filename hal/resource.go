@@ -54,7 +54,7 @@ type Resource struct {
 	Modbus *ModbusPart
 	CAN    *CANPart
 	PWM    *PWMPart
-	LED    *LEDPart
+	LED    string // name under /sys/class/leds, for KindLED
 	Sensor *SensorPart
 	Node   string        // device node, for KindNode
 	Sim    *Wave         // what the simulation makes of it; other backends ignore it
@@ -80,86 +80,98 @@ type Limits struct {
 // LinePart is a GPIO line. Chip is a label ("pinctrl-bcm2711"), Path the chip's device path ("platform-fe200000.gpio"); one is set.
 // Line is the kernel's name of the line; if it is "", Offset counts.
 type LinePart struct {
-	_          apart
-	Chip, Path string
-	Line       string
-	Offset     int
-	Direction  Direction
-	ActiveLow  bool   // the kernel inverts; values here are logical everywhere
-	Drive      string // push-pull (default), open-drain, open-source
-	Bias       string // as-is (default), disabled, pull-up, pull-down
-	Edges      string // rising, falling, both (default of inputs)
-	Initial    string // safe (default): direction and value in one request; keep: as it stands when opened
-	Debounce   time.Duration
-	Buffer     int    // events in the kernel's buffer; 0 = its default
-	Consumer   string // label of the request, at most 31 bytes; "" = sp::<name>
+	_         apart
+	Chip      string    `toml:"chip"`
+	Path      string    `toml:"path"`
+	Line      string    `toml:"line"`
+	Offset    int       `toml:"-"`
+	Direction Direction `toml:"direction"`
+	ActiveLow bool      `toml:"active_low"` // the kernel inverts; values here are logical everywhere
+	Drive     string    `toml:"drive"`      // push-pull (default), open-drain, open-source
+	Bias      string    `toml:"bias"`       // as-is (default), disabled, pull-up, pull-down
+	Edges     string    `toml:"edges"`      // rising, falling, both (default of inputs)
+	Initial   string    `toml:"initial"`    // safe (default): direction and value in one request; keep: as it stands when opened
+	Debounce  Duration  `toml:"debounce"`
+	Buffer    int       `toml:"buffer"` // events in the kernel's buffer; 0 = its default
+	Consumer  string    `toml:"-"`      // label of the request, at most 31 bytes; "" = sp::<name>
 }
 
 // I2CPart is one address of an adapter. Adapter is a device-tree name ("i2c@7e804000") or a sysfs name, Path a device node.
 type I2CPart struct {
-	Adapter, Path string
-	Addr          uint8 // 7 bits, 0x08-0x77
-	RegBytes      int   // bytes of a register number: 0 = none, 1 or 2
-	Read, Write   []Range
-	Commands      []Prefix      // a command-style chip: what a write may begin with
-	Timeout       time.Duration // of the adapter, for all its devices; 0 = the kernel's
+	Adapter  string        `toml:"-"`
+	Path     string        `toml:"-"`
+	Addr     int           `toml:"addr"`      // 7 bits, 0x08-0x77
+	RegBytes int           `toml:"reg_bytes"` // bytes of a register number: 0 = none, 1 or 2
+	Read     []Range       `toml:"read"`
+	Write    []Range       `toml:"write"`
+	Commands []Prefix      `toml:"commands"` // a command-style chip: what a write may begin with
+	Timeout  time.Duration `toml:"-"`        // of the adapter, for all its devices; 0 = the kernel's
 }
 
 // SPIPart is one chip select. Path is a device node ("/dev/spidev0.1"), or Controller ("spi@7e204000") and CS name it.
 type SPIPart struct {
-	Path       string
-	Controller string
-	CS         int
-
-	Mode     uint8  // 0-3
-	Bits     uint8  // per word; 0 = 8
-	Hz       uint32 // most; 0 = the device's
-	MaxBytes int    // of one operation; 0 = 4096
-	Commands []Prefix
+	Path       string   `toml:"path"`
+	Controller string   `toml:"controller"`
+	CS         int      `toml:"cs"`
+	Mode       int      `toml:"mode"`      // 0-3
+	Bits       int      `toml:"bits"`      // per word; 0 = 8
+	Hz         int      `toml:"hz"`        // most; 0 = the device's
+	MaxBytes   int      `toml:"max_bytes"` // of one operation; 0 = 4096
+	Commands   []Prefix `toml:"commands"`
 }
 
-// Port is a serial port: one of its three is set. USBPort is a topology path ("1-1.3"), USBSerial a serial number.
-type Port struct {
-	_                        apart
-	Path, USBPort, USBSerial string
-}
-
-// SerialPart is a port and its line settings.
+// SerialPart is a port, found by Path or USB, and its line settings.
 type SerialPart struct {
-	_         apart
-	Port      Port
-	Baud      int
-	Data      int  // bits, 5-8
-	Parity    byte // 'N', 'E' or 'O'
-	Stop      int  // bits, 1 or 2
-	RS485     bool
-	RTSOnSend bool
-	Gap       time.Duration // silence before a Modbus frame beyond t3.5
+	_     apart
+	Path  string       `toml:"path"`
+	USB   USBPort      `toml:"usb"`
+	Mode  string       `toml:"mode"`  // 9600-8E1: baud, data bits, parity N, E or O, stop bits
+	RS485 *RS485Config `toml:"rs485"` // nil = the port does not switch
+	Gap   Duration     `toml:"gap"`   // silence before a Modbus frame beyond t3.5
 }
 
-// Mode is the line settings as they are written, "9600-8E1".
-func (p SerialPart) Mode() string {
-	return strconv.Itoa(p.Baud) + "-" + strconv.Itoa(p.Data) + string(rune(p.Parity)) + strconv.Itoa(p.Stop)
+// USBPort finds a port by what stays when it is plugged in again.
+type USBPort struct {
+	_      apart
+	Port   string `toml:"port"`   // topology path, "1-1.3"
+	Serial string `toml:"serial"` // of the adapter
+}
+
+// RS485Config is how a port switches the direction of its line.
+type RS485Config struct {
+	RTSOnSend bool `toml:"rts_on_send"`
+}
+
+// Port is the port under the name that its owner gave.
+func (p *SerialPart) Port() string { return p.Path + p.USB.Port + p.USB.Serial }
+
+// LineMode is how characters go over a serial line.
+type LineMode struct {
+	_      apart
+	Baud   int
+	Data   int  // bits, 5-8
+	Parity byte // 'N', 'E' or 'O'
+	Stop   int  // bits, 1 or 2
 }
 
 // ParseMode reads line settings, "9600-8E1": baud, data bits, parity N, E or O, stop bits.
-func (p *SerialPart) ParseMode(s string) error {
+func ParseMode(s string) (*LineMode, error) {
 	baud, frame, found := strings.Cut(s, "-")
 	n, err := strconv.ParseUint(baud, 10, 32)
 	if !found || err != nil || n < 50 || n > 4_000_000 || len(frame) != 3 || frame[0] < '5' || frame[0] > '8' ||
 		strings.IndexByte("NEO", frame[1]) < 0 || frame[2] < '1' || frame[2] > '2' {
-		return fmt.Errorf("%.32q; want baud rate, data bits, parity and stop bits, as in 9600-8N1", s)
+		return nil, fmt.Errorf("%.32q; want baud rate, data bits, parity and stop bits, as in 9600-8N1", s)
 	}
-	p.Baud, p.Data, p.Parity, p.Stop = int(n), int(frame[0]-'0'), frame[1], int(frame[2]-'0')
-	return nil
+	return &LineMode{Baud: int(n), Data: int(frame[0] - '0'), Parity: frame[1], Stop: int(frame[2] - '0')}, nil
 }
 
 // ModbusPart is one unit. Serial is set for RTU, TCP ("host:port") for Modbus TCP. All units of one port or address share a worker.
 type ModbusPart struct {
-	Serial      *SerialPart
-	TCP         string
-	Unit        uint8
-	Read, Write []TableRange
+	Serial *SerialPart  `toml:"-"`
+	TCP    string       `toml:"-"`
+	Unit   int          `toml:"unit"` // 1-247; over TCP 0-255
+	Read   []TableRange `toml:"read"`
+	Write  []TableRange `toml:"write"`
 }
 
 // TableRange is a range of one table of a Modbus unit.
@@ -190,38 +202,28 @@ func (t *TableRange) UnmarshalText(text []byte) error {
 
 // CANPart is a set of identifiers of an interface.
 type CANPart struct {
-	Interface string
-	RX, TX    []IDMask
+	Interface string   `toml:"-"`
+	RX        []IDMask `toml:"rx"`
+	TX        []IDMask `toml:"tx"`
 }
 
 // PWMPart is one channel. Chip is the device path of its controller.
 type PWMPart struct {
 	_       apart
-	Chip    string
-	Channel int
-	Period  time.Duration
-	MaxDuty float64 // fraction; 0 = 1
-}
-
-// LEDPart is one LED, by its name under /sys/class/leds.
-type LEDPart struct {
-	Name string
+	Chip    string        `toml:"chip"`
+	Channel int           `toml:"channel"`
+	Period  time.Duration `toml:"-"`
+	MaxDuty float64       `toml:"max_duty"` // fraction; 0 = 1
 }
 
 // SensorPart is where a reading comes from and what is made of it: value = curve(scale·raw + offset).
 type SensorPart struct {
-	Source  Source
-	Scale   float64 // 0 = 1
-	Offset  float64
-	Curve   []Point   // piecewise linear, at most 16 points, rising in X; empty = none
-	Invalid []float64 // raw values that are no reading: quality bad
-	Via     *Resource // the i2c or modbus resource that Source.I2C or Source.Modbus names; nil = none
-}
-
-// Point of a calibration curve.
-type Point struct {
-	_    apart
-	X, Y float64
+	Source  Source      `toml:"source"`
+	Scale   float64     `toml:"scale"` // 0 = 1
+	Offset  float64     `toml:"offset"`
+	Curve   [][]float64 `toml:"curve"`   // piecewise linear: at most 16 points of from and to, rising in from; empty = none
+	Invalid []float64   `toml:"invalid"` // raw values that are no reading: quality bad
+	Via     *Resource   `toml:"-"`       // the i2c or modbus resource that Source.I2C or Source.Modbus names; nil = none
 }
 
 // Source of a sensor: the field that is set says which kind it is. Raw numbers are what the kernel gives; hwmon and thermal

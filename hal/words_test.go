@@ -1,6 +1,7 @@
 package hal_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -44,10 +45,9 @@ func FuzzWords(f *testing.F) {
 		if p.UnmarshalText([]byte(text)) == nil && (len(p) == 0 || len(p) > 16) {
 			t.Fatalf("command %q: %x", text, p)
 		}
-		var mode hal.SerialPart
-		if mode.ParseMode(text) == nil {
-			var again hal.SerialPart
-			if err := again.ParseMode(mode.Mode()); err != nil || again.Mode() != mode.Mode() || again.Baud != mode.Baud {
+		if mode, err := hal.ParseMode(text); err == nil {
+			again, err := hal.ParseMode(fmt.Sprintf("%d-%d%c%d", mode.Baud, mode.Data, mode.Parity, mode.Stop))
+			if err != nil || again.Baud != mode.Baud || again.Data != mode.Data || again.Parity != mode.Parity || again.Stop != mode.Stop {
 				t.Fatalf("mode %q: %v reads as %v, %v", text, mode, again, err)
 			}
 		}

@@ -54,7 +54,7 @@ func driverAt(driver, quantity, adapter string) hal.Resource {
 	return r
 }
 
-func i2cAt(adapter string, addr uint8) hal.Resource {
+func i2cAt(adapter string, addr int) hal.Resource {
 	return hal.Resource{Name: "chip", Kind: KindI2C, I2C: &hal.I2CPart{Adapter: adapter, Addr: addr, Timeout: 50 * time.Millisecond}}
 }
 
@@ -68,11 +68,7 @@ func inputAt(chip, line string) hal.Resource {
 
 func serialAt(t *testing.T, path, mode string) *hal.SerialPart {
 	t.Helper()
-	p := &hal.SerialPart{Port: hal.Port{Path: path}}
-	if err := p.ParseMode(mode); err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return &hal.SerialPart{Path: path, Mode: mode}
 }
 
 func TestSensorsOfEachSubsystemRead(t *testing.T) {
@@ -102,7 +98,7 @@ func TestWhatTheBoardLacksIsSaidByNameWithItsCode(t *testing.T) {
 	lm75 := sensorAt(hal.Source{Hwmon: "lm75", Attr: "temp1_input"})
 	hydraulic, scale := outputAt("", "", 0), serialAt(t, "", "9600-8N1")
 	hydraulic.Line.Drive = "hydraulic"
-	scale.Port.USBPort = "1-1.3"
+	scale.USB.Port = "1-1.3"
 	for name, c := range map[string]struct {
 		r    hal.Resource
 		code Code
@@ -123,7 +119,7 @@ func TestWhatTheBoardLacksIsSaidByNameWithItsCode(t *testing.T) {
 		"no serial port":           {hal.Resource{Kind: KindSerial, Serial: scale}, CodeGone, "1-1.3"},
 		"no CAN interface":         {hal.Resource{Kind: KindCAN, CAN: &hal.CANPart{Interface: "can77"}}, CodeGone, "can77"},
 		"a Modbus address of none": {hal.Resource{Kind: KindModbus, Modbus: &hal.ModbusPart{TCP: "meter"}}, CodeRange, "meter"},
-		"no LED":                   {hal.Resource{Kind: KindLED, LED: &hal.LEDPart{Name: "power"}}, CodeGone, "status"},
+		"no LED":                   {hal.Resource{Kind: KindLED, LED: "power"}, CodeGone, "status"},
 		"no PWM":                   {hal.Resource{Kind: KindPWM, PWM: &hal.PWMPart{Chip: "pwm@1"}}, CodeGone, "pwm@1"},
 		"no kind":                  {hal.Resource{Kind: "watchdog"}, CodeUnsupported, "watchdog"},
 	} {
@@ -144,7 +140,7 @@ func TestOutputsBeginSafeAndCarryTheirSafeAction(t *testing.T) {
 	b := newBackend(t, h.root)
 	write(t, h.path("sys/class/leds/status/brightness"), "9\n")
 	dim := 0.2
-	l := opened[hal.Output](t, b, hal.Resource{Name: "lamp", Kind: KindLED, LED: &hal.LEDPart{Name: "status"}, Safe: &dim})
+	l := opened[hal.Output](t, b, hal.Resource{Name: "lamp", Kind: KindLED, LED: "status", Safe: &dim})
 	if got, err := l.Get(t.Context()); got != 0.2 || err != nil {
 		t.Errorf("at the start: got %v, %v, want the safe 0.2", got, err)
 	}
@@ -176,7 +172,7 @@ func TestModbusUnitsShareOnePort(t *testing.T) {
 		}
 		return framed(frame[0], "\x03\x02\x00"+string(frame[:1]))
 	})
-	unitAt := func(mode string, unit uint8) hal.Resource {
+	unitAt := func(mode string, unit int) hal.Resource {
 		return hal.Resource{Name: "meter", Kind: KindModbus, Modbus: &hal.ModbusPart{Serial: serialAt(t, path, mode), Unit: unit}}
 	}
 	meter := opened[hal.Bus](t, b, unitAt("19200-8E1", 3))
@@ -222,7 +218,7 @@ func TestSerialPortOfAnotherUserIsBusyAndPluggedOutIsGone(t *testing.T) {
 	if _, err := b.Open(t.Context(), r); !codeIs(err, CodeBusy) {
 		t.Errorf("second user: got %v, want busy", err)
 	}
-	r.Serial.RS485, r.Serial.RTSOnSend = true, true
+	r.Serial.RS485 = &hal.RS485Config{RTSOnSend: true}
 	if _, err := b.Open(t.Context(), r); err == nil {
 		t.Error("second user with RS-485 passed")
 	}

@@ -203,7 +203,7 @@ func (b *Board) absent(r *hal.Resource) bool {
 	case KindPWM:
 		_, err = b.findPWM(r.PWM.Chip)
 	case KindLED:
-		return !exists(b.path("sys/class/leds", r.LED.Name))
+		return !exists(b.path("sys/class/leds", r.LED))
 	case KindI2C:
 		_, err = b.findAdapter(r.I2C.Adapter, r.I2C.Path)
 	case KindSPI:
@@ -228,7 +228,7 @@ func (b *Board) absent(r *hal.Resource) bool {
 }
 
 func (b *Board) noPort(p *hal.SerialPart) error {
-	d, err := b.findTTY(p.Port)
+	d, err := b.findTTY(p)
 	if err == nil && !exists(d.node) {
 		err = unix.ENODEV
 	}

@@ -41,7 +41,7 @@ func TestBoardLineOfTheContract(t *testing.T) {
 		t.Errorf("edges of an output: got %v", err)
 	}
 	in := inputAt("contract", "DOOR")
-	in.Line.Bias, in.Line.Debounce = "pull-up", time.Millisecond
+	in.Line.Bias, in.Line.Debounce = "pull-up", hal.Duration(time.Millisecond)
 	door := opened[hal.Line](t, b, in)
 	if on, err := door.Get(t.Context()); !on || err != nil {
 		t.Errorf("pulled up: got %v, %v", on, err)

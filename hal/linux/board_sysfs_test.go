@@ -248,7 +248,7 @@ func TestBoardLEDIsTakenFromTheTriggerThatWouldWriteOverIt(t *testing.T) {
 			t.Fatalf("the trigger does nothing: %v", err)
 		}
 	}
-	out := opened[hal.Output](t, newBackend(t, ""), hal.Resource{Name: "lamp", Kind: KindLED, Safe: new(float64), LED: &hal.LEDPart{Name: l.name}})
+	out := opened[hal.Output](t, newBackend(t, ""), hal.Resource{Name: "lamp", Kind: KindLED, Safe: new(float64), LED: l.name})
 	if got := line(t, dir+"/trigger"); !strings.Contains(got, "[none]") {
 		t.Errorf("trigger: got %q, want none", got)
 	}
@@ -275,7 +275,7 @@ func TestBoardLEDIsTakenFromTheTriggerThatWouldWriteOverIt(t *testing.T) {
 	if err := l.file.Close(); err != nil { // plugged out
 		t.Fatal(err)
 	}
-	gone := hal.Resource{Name: "lamp", Kind: KindLED, LED: &hal.LEDPart{Name: l.name}}
+	gone := hal.Resource{Name: "lamp", Kind: KindLED, LED: l.name}
 	for c := range changes {
 		if !c.Present && c.Match(gone) {
 			break

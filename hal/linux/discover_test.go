@@ -100,14 +100,14 @@ func TestSerialAdaptersOfOneKindAreToldApartByPortAndNumber(t *testing.T) {
 		"both":            {port: "1-1.3:1.0", serial: "A1", want: "ttyUSB0"},
 		"the owner's own": {path: "/dev/serial/by-path/x", want: "x"},
 	} {
-		if d, err := h.findTTY(hal.Port{Path: c.path, USBPort: c.port, USBSerial: c.serial}); err != nil || !strings.HasSuffix(d.node, "/"+c.want) {
+		if d, err := h.findTTY(&hal.SerialPart{Path: c.path, USB: hal.USBPort{Port: c.port, Serial: c.serial}}); err != nil || !strings.HasSuffix(d.node, "/"+c.want) {
 			t.Errorf("%s: got %s, %v, want %s", name, d.node, err, c.want)
 		}
 	}
-	if _, err := h.findTTY(hal.Port{Path: "", USBPort: "1-1.3", USBSerial: ""}); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "1-1.3:1.0, 1-1.3:1.1") {
+	if _, err := h.findTTY(&hal.SerialPart{USB: hal.USBPort{Port: "1-1.3"}}); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "1-1.3:1.0, 1-1.3:1.1") {
 		t.Errorf("an adapter with two ports: got %v, want both interfaces", err)
 	}
-	if _, err := h.findTTY(hal.Port{Path: "", USBPort: "", USBSerial: "C3"}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `"C3"`) {
+	if _, err := h.findTTY(&hal.SerialPart{USB: hal.USBPort{Serial: "C3"}}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), `"C3"`) {
 		t.Errorf("got %v, want the number that was asked for", err)
 	}
 	if list := h.ttys(); len(list) != 3 {

@@ -64,7 +64,7 @@ func matrixResources() []hal.Resource {
 		return []hal.Resource{{Name: "relay", Kind: hal.KindLine, Bus: "gpio", Safe: &low, Allow: all, Line: &hal.LinePart{Chip: "matrix", Line: "RELAY", Direction: hal.Out}}}
 	}
 	heater.PWM.Chip = madePWM
-	return []hal.Resource{{Name: "relay", Kind: hal.KindLED, Bus: "led", Safe: &low, Allow: all, LED: &hal.LEDPart{Name: "relay"}}, heater}
+	return []hal.Resource{{Name: "relay", Kind: hal.KindLED, Bus: "led", Safe: &low, Allow: all, LED: "relay"}, heater}
 }
 
 // beAgent serves the outputs and does what comes in, a line each: "write NAME VALUE PULSE", "again NAME", "gone",

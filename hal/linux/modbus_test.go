@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
 func TestModbusRequestsAreTheBytesOfTheSpecification(t *testing.T) {
@@ -251,7 +253,7 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	}
 	_, path = newPTY(t) // the first stays taken for as long as its other end is open, except for root
 	half := *serialAt(t, path, "9600-7E2")
-	half.RS485 = true
+	half.RS485 = &hal.RS485Config{}
 	if _, err := (host{}).openTTY(&half); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("RS-485 on a pseudo terminal: got %v, want ENOTTY", err)
 	}

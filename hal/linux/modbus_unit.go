@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +27,7 @@ type modbusUnit struct {
 }
 
 func (b *Board) openModbus(p *hal.ModbusPart) (hal.Device, error) {
-	u := &modbusUnit{where: p.TCP, unit: p.Unit, tcp: p.TCP != ""}
+	u := &modbusUnit{where: p.TCP, unit: byte(p.Unit), tcp: p.TCP != ""}
 	var err error
 	if u.tcp {
 		if _, _, err := net.SplitHostPort(p.TCP); err != nil {
@@ -35,13 +36,13 @@ func (b *Board) openModbus(p *hal.ModbusPart) (hal.Device, error) {
 		u.share, err = b.tcps.get(p.TCP, "", func() (io.Closer, error) { return &modbusTCP{address: p.TCP}, nil })
 	} else {
 		s := p.Serial
-		u.where = s.Port.Path + s.Port.USBPort + s.Port.USBSerial
-		u.share, err = b.rtus.get(u.where, s.Mode(), func() (io.Closer, error) {
+		u.where = s.Port()
+		u.share, err = b.rtus.get(u.where, s.Mode, func() (io.Closer, error) {
 			port, err := b.openTTY(s)
 			if err != nil {
 				return nil, err
 			}
-			return &modbusRTU{port: port, gap: s.Gap}, nil
+			return &modbusRTU{port: port, gap: time.Duration(s.Gap)}, nil
 		})
 	}
 	if err != nil {

@@ -83,7 +83,7 @@ func (l *levelResource) FD(safe float64) (int, hal.SafeAction) {
 // findLevel opens the output and leaves it as it is.
 func (b *Board) findLevel(r *hal.Resource) (*levelResource, error) {
 	if r.Kind == KindLED {
-		return b.openLED(r.LED.Name)
+		return b.openLED(r.LED)
 	}
 	c, err := b.findPWM(r.PWM.Chip)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,7 +56,7 @@ func lineConfigOf(r *hal.Resource) (cfg *lineConfig, err error) {
 		who = ":" + r.Name
 	}
 	cfg = &lineConfig{consumer: short("sp:" + strings.TrimPrefix(who, "sp:")), out: p.Direction == hal.Out, keep: p.Initial == "keep", value: r.Safe != nil && *r.Safe != 0,
-		activeLow: p.ActiveLow, debounce: p.Debounce, fifo: p.Buffer}
+		activeLow: p.ActiveLow, debounce: time.Duration(p.Debounce), fifo: p.Buffer}
 	if cfg.drive, err = word("drive", p.Drive, driveWords); err != nil {
 		return cfg, err
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 // character is the time of one character on the line: start bit, data, parity, stop.
-func character(p *hal.SerialPart) time.Duration {
+func character(p *hal.LineMode) time.Duration {
 	n := 1 + p.Data + p.Stop
 	if p.Parity != 'N' {
 		n++
@@ -66,8 +66,8 @@ func (h host) ttys() []*device {
 }
 
 // findTTY is the port at that node or device, USB port or USB serial number.
-func (h host) findTTY(p hal.Port) (*device, error) {
-	path, usbPort, usbSerial := p.Path, p.USBPort, p.USBSerial
+func (h host) findTTY(p *hal.SerialPart) (*device, error) {
+	path, usbPort, usbSerial := p.Path, p.USB.Port, p.USB.Serial
 	if strings.HasPrefix(path, "/dev/") {
 		return &device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
 	}
@@ -86,11 +86,15 @@ type tty struct {
 	_     apart
 	file  *os.File
 	where string
-	mode  *hal.SerialPart
+	mode  *hal.LineMode
 }
 
-func (h host) openTTY(mode *hal.SerialPart) (*tty, error) {
-	d, err := h.findTTY(mode.Port)
+func (h host) openTTY(p *hal.SerialPart) (*tty, error) {
+	mode, err := hal.ParseMode(p.Mode)
+	if err != nil {
+		return nil, err
+	}
+	d, err := h.findTTY(p)
 	if err != nil {
 		return nil, err
 	}
@@ -102,14 +106,14 @@ func (h host) openTTY(mode *hal.SerialPart) (*tty, error) {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
 	t := &tty{file: os.NewFile(uintptr(fd), d.node), where: d.String(), mode: mode}
-	if err := t.setup(fd); err != nil {
+	if err := t.setup(fd, p.RS485); err != nil {
 		_ = t.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *tty) setup(fd int) error {
+func (t *tty) setup(fd int, half *hal.RS485Config) error {
 	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return inUse(t.where, "another program that locks it")
 	}
@@ -120,12 +124,12 @@ func (t *tty) setup(fd int) error {
 	if err := ioctl(fd, unix.TCSETS2, unsafe.Pointer(&line)); err != nil {
 		return fmt.Errorf("set %s to %d baud: %w", t.where, t.mode.Baud, err)
 	}
-	if t.mode.RS485 {
-		half := rs485{flags: rs485Enabled | rs485RTSAfterSend}
-		if t.mode.RTSOnSend {
-			half.flags = rs485Enabled | rs485RTSOnSend
+	if half != nil {
+		set := rs485{flags: rs485Enabled | rs485RTSAfterSend}
+		if half.RTSOnSend {
+			set.flags = rs485Enabled | rs485RTSOnSend
 		}
-		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(&half)); err != nil {
+		if err := ioctl(fd, tiocSRS485, unsafe.Pointer(&set)); err != nil {
 			return fmt.Errorf("RS-485 on %s: %w: this driver cannot switch the direction", t.where, err)
 		}
 	}
@@ -133,7 +137,7 @@ func (t *tty) setup(fd int) error {
 }
 
 // termios is a raw line with any baud rate, no flow control, and no echo.
-func termios(p *hal.SerialPart) unix.Termios {
+func termios(p *hal.LineMode) unix.Termios {
 	t := unix.Termios{Cflag: unix.CREAD | unix.CLOCAL | unix.BOTHER, Ispeed: uint32(p.Baud), Ospeed: uint32(p.Baud)}
 	t.Cflag |= [...]uint32{unix.CS5, unix.CS6, unix.CS7, unix.CS8}[p.Data-5]
 	switch p.Parity {

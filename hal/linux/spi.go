@@ -91,7 +91,7 @@ func (b *Board) openSPI(p *hal.SPIPart) (hal.Device, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.node, Err: err}
 	}
-	u := &spiUnit{where: d.String(), fd: fd, bits: cmp.Or(p.Bits, 8), speed: p.Hz, bufSize: spiBufSize}
+	u := &spiUnit{where: d.String(), fd: fd, bits: uint8(cmp.Or(p.Bits, 8)), speed: uint32(p.Hz), bufSize: spiBufSize}
 	if n, err := strconv.Atoi(attrOr(b.path("sys/module/spidev/parameters/bufsiz"))); err == nil && n > 0 {
 		u.bufSize = n
 	}
