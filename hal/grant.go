@@ -116,27 +116,27 @@ func parseGrant(raw json.RawMessage) (*Grant, error) {
 func parseShort(text string) (*Grant, error) {
 	name, query, asked := strings.Cut(text, "?")
 	name, rights, written := strings.Cut(name, ":")
-	g := new(Grant)
-	if err := g.setName(name); err != nil {
-		return nil, fmt.Errorf("at offset 0: %w", err)
-	}
 	if !written {
 		rights = "r"
 	}
-	if err := g.setRights(rights); err != nil {
+	g := new(Grant)
+	if err := g.set("name", name); err != nil {
+		return nil, fmt.Errorf("at offset 0: %w", err)
+	}
+	if err := g.set("rights", rights); err != nil {
 		return nil, fmt.Errorf("at offset %d: %w", len(name)+1, err)
 	}
 	if !asked {
 		return g, nil
 	}
-	offset := strings.Index(text, "?") + 1
-	seen := map[string]bool{}
-	for part := range strings.SplitSeq(query, "&") {
+	offset := len(text) - len(query)
+	seen := []string{"name", "rights"}
+	for _, part := range strings.Split(query, "&") {
 		key, value, has := strings.Cut(part, "=")
 		value, err := url.PathUnescape(value)
 		switch {
 		case err != nil:
-		case seen[key]:
+		case slices.Contains(seen, key):
 			err = errors.New("written twice")
 		case key == "optional" && has:
 			err = errors.New("takes no value")
@@ -146,99 +146,65 @@ func parseShort(text string) (*Grant, error) {
 		if err != nil {
 			return nil, fmt.Errorf("at offset %d: option %.32q: %w", offset, key, err)
 		}
-		seen[key] = true
+		seen = append(seen, key)
 		offset += len(part) + 1
 	}
 	return g, nil
 }
 
 func parseObject(object map[string]any) (*Grant, error) {
-	g := new(Grant)
-	name, _ := object["name"].(string)
-	if err := g.setName(name); err != nil {
-		return nil, fmt.Errorf("name: %w", err)
+	if object["name"] == nil {
+		object["name"] = ""
 	}
-	rights := "r"
-	if v, ok := object["rights"]; ok {
-		rights, _ = v.(string)
-	}
-	if err := g.setRights(rights); err != nil {
-		return nil, fmt.Errorf("rights: %w", err)
+	if object["rights"] == nil {
+		object["rights"] = "r"
 	}
 	keys := make([]string, 0, len(object))
 	for key := range object {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
+	g := new(Grant)
 	for _, key := range keys {
-		if key == "name" || key == "rights" {
-			continue
-		}
-		var text string
-		switch v := object[key].(type) {
-		case string:
-			text = v
-		case json.Number:
-			text = v.String()
-		case bool:
-			if key != "optional" {
-				return nil, fmt.Errorf("%.32s: true or false; want text", key)
-			}
-			if !v {
-				continue
-			}
-		case []any:
-			parts := make([]string, 0, len(v))
-			for _, one := range v {
-				s, ok := one.(string)
-				if !ok {
-					return nil, fmt.Errorf("%.32s: want a list of texts", key)
-				}
-				parts = append(parts, s)
-			}
-			text = strings.Join(parts, ",")
-		default:
-			return nil, fmt.Errorf("%.32s: want text", key)
-		}
-		if err := g.set(key, text); err != nil {
+		if err := g.set(key, textOf(object[key])); err != nil {
 			return nil, fmt.Errorf("%.32s: %w", key, err)
 		}
 	}
 	return g, nil
 }
 
-func (g *Grant) setName(name string) error {
-	if !isName(name) {
-		return fmt.Errorf("%.40q is no name: a small letter, then up to 31 small letters, digits and dashes, as in %s", name, grantSyntax)
+// textOf is a JSON value as the short form has it.
+func textOf(v any) string {
+	list, ok := v.([]any)
+	if !ok {
+		return fmt.Sprint(v)
 	}
-	g.Name = name
-	return nil
-}
-
-func (g *Grant) setRights(rights string) error {
-	switch rights {
-	case "r":
-		g.Read = true
-	case "w":
-		g.Write = true
-	case "rw":
-		g.Read, g.Write = true, true
-	default:
-		return fmt.Errorf("%.40q are no rights: r, w or rw", rights)
+	parts := make([]string, len(list))
+	for i := range list {
+		parts[i] = fmt.Sprint(list[i])
 	}
-	return nil
+	return strings.Join(parts, ",")
 }
 
 func (g *Grant) set(key, value string) error {
 	var err error
 	switch key {
+	case "name":
+		if g.Name = value; !isName(value) {
+			err = fmt.Errorf("%.40q is no name: a small letter, then up to 31 small letters, digits and dashes, as in %s", value, grantSyntax)
+		}
+	case "rights":
+		g.Read, g.Write = value != "w", value != "r"
+		if value != "r" && value != "w" && value != "rw" {
+			err = fmt.Errorf("%.40q are no rights: r, w or rw", value)
+		}
 	case "deadman":
 		g.Deadman, err = time.ParseDuration(value)
 		if err != nil || g.Deadman < minDeadman || g.Deadman > maxDeadman {
 			err = fmt.Errorf("%.40q is no time from %v to %v, as in 2s", value, minDeadman, maxDeadman)
 		}
 	case "edges":
-		if g.Edges = value; !slices.Contains([]string{"rising", "falling", "both"}, value) {
+		if g.Edges = value; value != "rising" && value != "falling" && value != "both" {
 			err = fmt.Errorf("%.40q; want rising, falling or both", value)
 		}
 	case "handover":
@@ -246,22 +212,22 @@ func (g *Grant) set(key, value string) error {
 			err = fmt.Errorf("%.40q; want keep", value)
 		}
 	case "optional":
-		if g.Optional = true; value != "" && value != "true" {
+		if g.Optional = value != "false"; g.Optional && value != "" && value != "true" {
 			err = fmt.Errorf("%.40q; want true, or nothing", value)
 		}
 	case "rate":
 		err = g.Rate.UnmarshalText([]byte(value))
 	case "read":
-		g.ReadRegs, err = parseList[Range](value)
+		g.ReadRegs, err = parseRanges(value)
 	case "write":
-		g.WriteRegs, err = parseList[Range](value)
+		g.WriteRegs, err = parseRanges(value)
 	case "rx":
-		g.RX, err = parseList[IDMask](value)
+		g.RX, err = parseMasks(value)
 	case "tx":
-		g.TX, err = parseList[IDMask](value)
+		g.TX, err = parseMasks(value)
 	case "safe":
 		f, e := strconv.ParseFloat(value, 64)
-		if e != nil || f != f || f-f != 0 {
+		if e != nil || f-f != 0 {
 			err = fmt.Errorf("%.40q is no number", value)
 		}
 		g.Safe = &f
@@ -271,22 +237,30 @@ func (g *Grant) set(key, value string) error {
 	return err
 }
 
-// parseList reads a comma-separated list of ranges or identifiers.
-func parseList[T any, P interface {
-	*T
-	UnmarshalText([]byte) error
-}](text string) ([]T, error) {
+func parseRanges(text string) ([]Range, error) {
+	parts, err := split(text)
+	list := make([]Range, len(parts))
+	for i := 0; i < len(parts) && err == nil; i++ {
+		err = list[i].UnmarshalText([]byte(parts[i]))
+	}
+	return list, err
+}
+
+func parseMasks(text string) ([]IDMask, error) {
+	parts, err := split(text)
+	list := make([]IDMask, len(parts))
+	for i := 0; i < len(parts) && err == nil; i++ {
+		err = list[i].UnmarshalText([]byte(parts[i]))
+	}
+	return list, err
+}
+
+func split(text string) ([]string, error) {
 	parts := strings.Split(text, ",")
 	if len(parts) > maxRanges {
 		return nil, fmt.Errorf("%d parts; at most %d", len(parts), maxRanges)
 	}
-	list := make([]T, len(parts))
-	for i, part := range parts {
-		if err := P(&list[i]).UnmarshalText([]byte(part)); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	return parts, nil
 }
 
 // String is the short form; [ParseGrant] reads it back to the same grant.

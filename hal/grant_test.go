@@ -76,7 +76,7 @@ func TestARightIsWhatBothTheOwnerAndTheDeploymentWant(t *testing.T) {
 		"another module":          {relay, "lamp", `"relay-1:rw"`, "does not allow it to module lamp"},
 		"the owner's safe value":  {relay, "pump", `"relay-1:rw?safe=1"`, "remove safe"},
 		"fewer registers":         {imu, "x", `"imu:rw?write=0x6b"`, ""},
-		"more registers":          {imu, "x", `"imu:rw?write=0x6b-0x6c"`, "beyond what the device's configuration allows (0x6b,0x1a-0x1d)"},
+		"more registers":          {imu, "x", `"imu:rw?write=0x6b-0x6c"`, "beyond what the device's configuration allows: [0x6b 0x1a-0x1d]"},
 		"a deadman of an input":   {imu, "x", `"imu:rw?deadman=2s"`, "for an output"},
 		"identifiers of a relay":  {relay, "pump", `"relay-1:rw?tx=0x1"`, "rx and tx are of CAN"},
 		"a deadman without write": {relay, "pump", `"relay-1?deadman=2s"`, "granted to write"},

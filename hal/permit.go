@@ -2,7 +2,6 @@ package hal
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -48,7 +47,8 @@ func (r *Resource) Output() bool {
 // Permit intersects what the owner of r allows with what the deployment of module who asks for. An error says which of the two to
 // change.
 func Permit(r *Resource, who string, g *Grant) (*Effective, error) {
-	e := &Effective{Resource: r, Read: g.Read, Write: g.Write, Rate: r.Rate, Deadman: g.Deadman, Edges: g.Edges, Handover: g.Handover}
+	e := whole(r)
+	e.Read, e.Write, e.Deadman, e.Edges, e.Handover = g.Read, g.Write, g.Deadman, g.Edges, g.Handover
 	if !slices.Contains(r.Allow, "*") && !slices.Contains(r.Allow, who) {
 		return nil, r.denied("the device's configuration does not allow it to module %.64s; add the module to allow", who)
 	}
@@ -68,8 +68,6 @@ func Permit(r *Resource, who string, g *Grant) (*Effective, error) {
 		e.Safe = *g.Safe
 	case r.Output() && r.SafeBy == SafeByModule && g.Write:
 		return nil, r.denied("the device's configuration leaves the safe value to the deployment; add safe=…")
-	case r.Safe != nil:
-		e.Safe = *r.Safe
 	}
 	if (g.Deadman != 0 || g.Handover != "") && !(r.Output() && g.Write) {
 		return nil, r.denied("deadman and handover are for an output that is granted to write")
@@ -83,67 +81,51 @@ func Permit(r *Resource, who string, g *Grant) (*Effective, error) {
 	if (g.RX != nil || g.TX != nil) && r.Kind != KindCAN {
 		return nil, r.denied("rx and tx are of CAN frames")
 	}
-	switch r.Kind {
-	case KindI2C:
-		return e, e.narrowRegisters(g)
-	case KindCAN:
-		return e, e.narrowFrames(g)
-	case KindLine, KindSPI, KindSerial, KindModbus, KindPWM, KindLED, KindSensor, KindNode:
-	}
-	return e, nil
+	return e, e.narrow(g)
 }
 
 // denied is the refusal of something about the resource.
-func (r *Resource) denied(format string, args ...any) error {
-	return &Error{Code: Denied, Name: r.Name, Detail: fmt.Sprintf(format, args...)}
+func (r *Resource) denied(format string, args ...any) error { return r.refuse(Denied, format, args...) }
+
+func (r *Resource) refuse(code Code, format string, args ...any) error {
+	e := Errorf(code, format, args...)
+	e.Name = r.Name
+	return e
 }
 
-func (e *Effective) beyond(word, asked, owner string) error {
-	return e.Resource.denied("%s=%s is beyond what the device's configuration allows (%s)", word, asked, owner)
+func (e *Effective) beyond(word string, asked, owner any) error {
+	return e.Resource.denied("%s=%v is beyond what the device's configuration allows: %v", word, asked, owner)
 }
 
-func (e *Effective) narrowRegisters(g *Grant) error {
-	part := e.Resource.I2C
-	for _, side := range []struct {
-		word        string
-		owner, asks []Range
-		to          *[]Range
-	}{{"read", part.Read, g.ReadRegs, &e.ReadRegs}, {"write", part.Write, g.WriteRegs, &e.WriteRegs}} {
-		*side.to = side.owner
-		if side.asks == nil {
-			continue
-		}
+// narrow takes the registers and identifiers that a grant asks for in place of all that the owner allows.
+func (e *Effective) narrow(g *Grant) error {
+	for _, side := range [...]struct {
+		word string
+		asks []Range
+		has  *[]Range
+	}{{"read", g.ReadRegs, &e.ReadRegs}, {"write", g.WriteRegs, &e.WriteRegs}} {
 		for _, r := range side.asks {
-			if !within(side.owner, r.First, r.Last) {
-				return e.beyond(side.word, r.String(), printList(side.owner))
+			if !within(*side.has, r.First, r.Last) {
+				return e.beyond(side.word, r, *side.has)
 			}
 		}
-		*side.to = side.asks
+		if side.asks != nil {
+			*side.has = side.asks
+		}
 	}
-	return nil
-}
-
-func (e *Effective) narrowFrames(g *Grant) error {
-	part := e.Resource.CAN
-	for _, side := range []struct {
-		word        string
-		owner, asks []IDMask
-		to          *[]IDMask
-	}{{"rx", part.RX, g.RX, &e.RX}, {"tx", part.TX, g.TX, &e.TX}} {
-		*side.to = side.owner
-		if side.asks == nil {
-			continue
-		}
+	for _, side := range [...]struct {
+		word string
+		asks []IDMask
+		has  *[]IDMask
+	}{{"rx", g.RX, &e.RX}, {"tx", g.TX, &e.TX}} {
 		for _, m := range side.asks {
-			inside := false
-			for _, o := range side.owner {
-				inside = inside || o.Mask&^m.Mask == 0 && m.ID&o.Mask == o.ID&o.Mask
-			}
-			if !inside {
-				return e.beyond(side.word, m.String(), printList(side.owner))
+			if !slices.ContainsFunc(*side.has, func(o IDMask) bool { return o.Mask&^m.Mask == 0 && o.Has(m.ID) }) {
+				return e.beyond(side.word, m, *side.has)
 			}
 		}
-		*side.to = side.asks
+		if side.asks != nil {
+			*side.has = side.asks
+		}
 	}
 	return nil
 }
@@ -164,7 +146,7 @@ func (r *Resource) check(v float64) error {
 		}
 	}
 	if !(v >= low && v <= high) {
-		return &Error{Code: OutOfRange, Name: r.Name, Detail: fmt.Sprintf("%g is not from %g to %g", v, low, high)}
+		return r.refuse(OutOfRange, "%g is not from %g to %g", v, low, high)
 	}
 	return nil
 }
@@ -182,7 +164,7 @@ func (e *Effective) CheckOps(ops []Op) error {
 func (e *Effective) checkOp(op *Op) error {
 	r := e.Resource
 	if op.Read < 0 || op.Read > MaxTransfer || len(op.Write) > MaxTransfer {
-		return &Error{Code: Invalid, Name: r.Name, Detail: fmt.Sprintf("one operation moves at most %d bytes", MaxTransfer)}
+		return r.refuse(Invalid, "one operation moves at most %d bytes", MaxTransfer)
 	}
 	switch r.Kind {
 	case KindI2C:
@@ -274,42 +256,43 @@ func begins(b []byte, with []Prefix) bool {
 	return false
 }
 
+// functions are what a Modbus unit does: on which table, how many at most, and how many bytes one has in Write; 0 = a read.
+var functions = [...]struct {
+	fn    Function
+	table string
+	most  uint16
+	width int
+}{
+	{ReadCoils, "coil", 2000, 0}, {ReadDiscrete, "discrete", 2000, 0}, {ReadHolding, "holding", 125, 0}, {ReadInput, "input", 125, 0},
+	{WriteCoils, "coil", 1968, 1}, {WriteHoldings, "holding", 123, 2},
+}
+
 func (e *Effective) checkModbus(op *Op) error {
-	table, write, most, width := "", false, uint16(125), 0
-	switch op.Fn {
-	case ReadCoils:
-		table, most = "coil", 2000
-	case ReadDiscrete:
-		table, most = "discrete", 2000
-	case ReadHolding:
-		table = "holding"
-	case ReadInput:
-		table = "input"
-	case WriteCoils:
-		table, write, most, width = "coil", true, 1968, 1
-	case WriteHoldings:
-		table, write, most, width = "holding", true, 123, 2
-	default:
-		return &Error{Code: Unsupported, Name: e.Resource.Name, Detail: fmt.Sprintf("function %.32q; want read-coils, read-discrete, read-holding, read-input, write-coils or write-holdings", op.Fn)}
-	}
-	last := uint32(op.Addr) + uint32(op.N) - 1
-	if op.N == 0 || op.N > most || last > 0xffff || len(op.Write) != width*int(op.N) {
-		return &Error{Code: Invalid, Name: e.Resource.Name, Detail: fmt.Sprintf("%s of %d from %d with %d bytes", op.Fn, op.N, op.Addr, len(op.Write))}
-	}
-	allowed, granted := e.Resource.Modbus.Read, e.Read
-	if write {
-		allowed, granted = e.Resource.Modbus.Write, e.Write
-	}
-	var ranges []Range
-	for _, t := range allowed {
-		if t.Table == table {
-			ranges = append(ranges, t.Range)
+	r := e.Resource
+	for _, f := range functions {
+		if f.fn != op.Fn {
+			continue
 		}
+		last := uint32(op.Addr) + uint32(op.N) - 1
+		if op.N == 0 || op.N > f.most || last > 0xffff || len(op.Write) != f.width*int(op.N) {
+			return r.refuse(Invalid, "%s of %d from %d with %d bytes", op.Fn, op.N, op.Addr, len(op.Write))
+		}
+		allowed, granted := r.Modbus.Read, e.Read
+		if f.width > 0 {
+			allowed, granted = r.Modbus.Write, e.Write
+		}
+		var ranges []Range
+		for _, t := range allowed {
+			if t.Table == f.table {
+				ranges = append(ranges, t.Range)
+			}
+		}
+		if !granted || !within(ranges, uint32(op.Addr), last) {
+			return r.denied("%s %s:%d-%d is not granted", op.Fn, f.table, op.Addr, last)
+		}
+		return nil
 	}
-	if !granted || !within(ranges, uint32(op.Addr), last) {
-		return e.Resource.denied("%s %s:%d-%d is not granted", op.Fn, table, op.Addr, last)
-	}
-	return nil
+	return r.refuse(Unsupported, "function %.32q; want read-coils, read-discrete, read-holding, read-input, write-coils or write-holdings", op.Fn)
 }
 
 func (e *Effective) checkFrame(op *Op) error {
