@@ -38,7 +38,7 @@ func TestBoardSensorIsFoundByItsNameWhateverNumberItHas(t *testing.T) {
 	b := newBackend(t, "")
 	seen := map[string]map[string]bool{"0048": {}, "0050": {}}
 	for _, order := range [][]string{{"0048", "0050"}, {"0050", "0048"}} {
-		if err := errors.Join(bus.do(0x48, []piece{{w: []byte{0, 25, 0}}}), bus.do(0x50, []piece{{w: []byte{0, 50, 0}}})); err != nil {
+		if err := errors.Join(bus.do(0x48, []hal.Op{{Write: []byte{0, 25, 0}}}), bus.do(0x50, []hal.Op{{Write: []byte{0, 50, 0}}})); err != nil {
 			t.Fatal(err)
 		}
 		for _, addr := range order {
@@ -125,14 +125,14 @@ func TestBoardThermometerThatLostItsSupplyGivesNoReading(t *testing.T) {
 
 func TestBoardPWMIsSetUpInTheOrderThatItsDriverTakes(t *testing.T) {
 	onBoard(t, "lab_pwm")
-	c, err := host{}.findPWM("", "lab-pwm")
+	c, err := host{}.findPWM("lab-pwm")
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(c.dir, "pwm1") // channel 0 is the kill matrix's
-	take := func(period time.Duration, inverted bool) *pwm {
+	take := func(period time.Duration) *levelResource {
 		t.Helper()
-		p, err := c.openPWM(1, period, inverted)
+		p, err := openPWM(c, 1, period)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,8 +141,8 @@ func TestBoardPWMIsSetUpInTheOrderThatItsDriverTakes(t *testing.T) {
 	state := func() string {
 		return strings.Join([]string{line(t, dir+"/enable"), line(t, dir+"/duty_cycle"), line(t, dir+"/period"), line(t, dir+"/polarity")}, " ")
 	}
-	p := take(time.Millisecond, false)
-	if err := errors.Join(p.set(0.9), p.Close()); err != nil {
+	p := take(time.Millisecond)
+	if err := errors.Join(p.Set(t.Context(), 0.9), p.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := state(), "1 900000 1000000 normal"; got != want {
@@ -155,21 +155,24 @@ func TestBoardPWMIsSetUpInTheOrderThatItsDriverTakes(t *testing.T) {
 	if err := setAttr("inversed", dir, "polarity"); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("another polarity while on: got %v, want EBUSY", err)
 	}
-	p = take(time.Millisecond, false)
+	p = take(time.Millisecond)
 	if got, want := state(), "1 900000 1000000 normal"; got != want {
 		t.Errorf("taken again as it is: got %q, want %q untouched", got, want)
 	}
 	p.Close()
-	p = take(100*time.Microsecond, true)
-	if got, want := state(), "0 0 100000 inversed"; got != want {
+	if err := errors.Join(setAttr("0", dir, "enable"), setAttr("0", dir, "duty_cycle"), setAttr("inversed", dir, "polarity"), setAttr("1", dir, "enable")); err != nil {
+		t.Fatal(err) // as a boot loader may leave it
+	}
+	p = take(100 * time.Microsecond)
+	if got, want := state(), "0 0 100000 normal"; got != want {
 		t.Errorf("other period and polarity: got %q, want %q", got, want)
 	}
-	if err := p.set(0.5); err != nil || state() != "1 50000 100000 inversed" {
+	if err := p.Set(t.Context(), 0.5); err != nil || state() != "1 50000 100000 normal" {
 		t.Errorf("half: got %q, %v", state(), err)
 	}
 	p.Close()
-	p = take(time.Millisecond, false)
-	if err := errors.Join(p.set(0), p.Close()); err != nil {
+	p = take(time.Millisecond)
+	if err := errors.Join(p.Set(t.Context(), 0), p.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -41,7 +41,7 @@ func TestBoardPulsesThatAreTooFastForTheirInterruptAreCountedAsMerged(t *testing
 	ended := make(chan struct{})
 	go func() { // ends when the reader is closed
 		defer close(ended)
-		var into [edgeBatch]hal.Event
+		var into [64]hal.Event
 		for {
 			n, err := edges.Read(context.Background(), into[:])
 			if err != nil {
@@ -80,8 +80,8 @@ func TestBoardPulsesThatAreTooFastForTheirInterruptAreCountedAsMerged(t *testing
 func TestBoardBouncingContactGivesOneEdgeAfterItsQuietTime(t *testing.T) {
 	const quiet = time.Second // far longer than the bouncing takes on an emulated board
 	s := newSimChip(t, "bounce", "DOOR")
-	l, edges := door(t, s, func(p *hal.LinePart) { p.Debounce = quiet })
-	var into [edgeBatch]hal.Event
+	l, edges := door(t, s, func(p *hal.LinePart) { p.Debounce = hal.Duration(quiet) })
+	var into [64]hal.Event
 	for i, up := range []bool{true, false} {
 		before := monotonic()
 		for _, bounce := range []bool{up, !up, up, !up, up} {
