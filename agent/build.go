@@ -134,7 +134,8 @@ func (a *Agent) buildWorkload(context.Context) (err error) {
 			return m.Generation, ok
 		},
 		Keys: a.identities, Authority: ca, Broker: a.broker, Twins: a.twins, Modules: a.workloadModules, Health: a.heartbeat,
-		Crowded: a.offends(supervisor.Crowding), Oversize: a.offends(supervisor.Oversize), Hal: a.hal, Logger: a.log,
+		Crowded: a.offends(supervisor.Crowding), Oversize: a.offends(supervisor.Oversize), Stalled: a.offends(supervisor.Stalling),
+		Hal: a.hal, Logger: a.log,
 	}); err != nil {
 		return err
 	}

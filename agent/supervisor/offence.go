@@ -26,6 +26,7 @@ const (
 	Hoarding                  // it holds nearly as many files open as it may
 	Filling                   // it has filled its data directory, or memory that it may write files to
 	Reaching                  // it asks for pins or buses that it is not granted, or for more of them
+	Stalling                  // it began to send something to the agent and did not go on
 	offenceEnd                // how many there are
 )
 
@@ -35,6 +36,7 @@ var offenceTexts = [offenceEnd]string{
 	"tries to mount, to change its root or namespaces, or to reach into the kernel, and is refused",
 	"holds nearly as many files open as it may", "has filled what it may write to",
 	"asks for pins, buses or sensors beyond what it is granted, and is refused",
+	"begins requests to the agent and does not end them",
 }
 
 // How long an offence is shown, how often the same one is logged, and how often limits are looked at.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -92,79 +93,92 @@ func contentType(r *http.Request) string {
 // smallBody is a body that is taken at its announced length, in bytes.
 const smallBody = 4096
 
-// withBody reads at most limit bytes of the request's body and calls act with them. The number of bodies that are held at a time is
+// withBody reads at most limit bytes of the request's body and calls act with them. The number of large bodies that are held at a time is
 // bounded, and a body that says it is too long is refused before it is read.
 func (k *socket) withBody(w http.ResponseWriter, r *http.Request, limit int64, act func(body []byte)) {
-	if body, ok := k.body(w, r, limit); ok {
-		defer k.putBody()
+	if body, put, ok := k.body(w, r, limit); ok {
+		defer put()
 		act(body)
 	}
 }
 
-// body reads a body as withBody does. With false the request was answered; else the caller owes a putBody.
-func (k *socket) body(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
+// body reads a body as withBody does. With false the request was answered; else the caller owes a put.
+func (k *socket) body(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, put func(), ok bool) {
+	n := r.ContentLength
+	if n > limit {
+		k.bound(k.cfg.Oversize)
+		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", n, limit)
+		return nil, nil, false
+	}
+	if n > 0 && n <= smallBody { // what most requests have: no more of them than connections, and one that stops holds up no other
+		body = make([]byte, n)
+		if got, err := io.ReadFull(r.Body, body); err != nil {
+			k.cut(w, int64(got), err)
+			return nil, nil, false
+		}
+		return body, nothingOwed, true
+	}
 	select {
 	case k.bodies <- struct{}{}:
 	default: // asked last, as a context makes its channel when it is asked for it
 		select {
 		case k.bodies <- struct{}{}:
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(k.patience())) // it was not this body that took the time
 		case <-r.Context().Done():
 			fail(w, http.StatusServiceUnavailable, "the agent is stopping")
-			return nil, false
+			return nil, nil, false
 		}
-	}
-	defer func() {
-		if !ok {
-			k.putBody()
-		}
-	}()
-	if r.ContentLength > limit {
-		k.bound(k.cfg.Oversize)
-		fail(w, http.StatusRequestEntityTooLarge, "body of %d bytes, at most %d are taken", r.ContentLength, limit)
-		return nil, false
-	}
-	if n := r.ContentLength; n > 0 && n <= smallBody { // what most requests have, without a buffer that grows
-		body = make([]byte, n)
-		if _, err := io.ReadFull(r.Body, body); err != nil {
-			fail(w, http.StatusBadRequest, "read body: %v", err)
-			return nil, false
-		}
-		return body, true
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit)) // grows with what comes, not with what is announced
+	if err == nil {
+		return body, k.putBody, true
+	}
+	k.putBody()
 	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
+	if errors.As(err, &tooLarge) {
 		k.bound(k.cfg.Oversize)
 		fail(w, http.StatusRequestEntityTooLarge, "body longer than %d bytes", limit)
-	case err != nil:
-		fail(w, http.StatusBadRequest, "read body: %v", err)
+		return nil, nil, false
 	}
-	return body, err == nil
+	k.cut(w, int64(len(body)), err)
+	return nil, nil, false
 }
 
 func (k *socket) putBody() { <-k.bodies }
 
+func nothingOwed() {}
+
+// cut answers a request whose body stopped, and ends its connection.
+func (k *socket) cut(w http.ResponseWriter, got int64, err error) {
+	w.Header().Set("Connection", "close")
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		fail(w, http.StatusBadRequest, "read body: %v", err)
+		return
+	}
+	k.bound(k.cfg.Stalled)
+	fail(w, http.StatusRequestTimeout, "body: %d bytes came and the rest did not, in %v; send it whole", got, k.patience())
+}
+
 // withDocument is withBody for a JSON document; CBOR is turned into JSON first.
 func (k *socket) withDocument(w http.ResponseWriter, r *http.Request, limit int64, act func(doc []byte)) {
-	if doc, ok := k.document(w, r, limit); ok {
-		defer k.putBody()
+	if doc, put, ok := k.document(w, r, limit); ok {
+		defer put()
 		act(doc)
 	}
 }
 
 // document is body for a JSON document.
-func (k *socket) document(w http.ResponseWriter, r *http.Request, limit int64) (doc []byte, ok bool) {
-	doc, ok = k.body(w, r, limit)
+func (k *socket) document(w http.ResponseWriter, r *http.Request, limit int64) (doc []byte, put func(), ok bool) {
+	doc, put, ok = k.body(w, r, limit)
 	if ok && contentType(r) == typeCBOR {
 		read, err := toJSON(doc)
 		if doc = read; err != nil {
-			k.putBody()
+			put()
 			fail(w, http.StatusBadRequest, "body is not CBOR that can be written as JSON: %v", err)
-			return nil, false
+			return nil, nil, false
 		}
 	}
-	return doc, ok
+	return doc, put, ok
 }
 
 // unbounded lifts the time limits of a request that may last: a stream, or a wait for somebody else.

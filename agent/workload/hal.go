@@ -110,11 +110,11 @@ func (k *socket) readHal(w http.ResponseWriter, r *http.Request) {
 }
 
 func (k *socket) writeHal(w http.ResponseWriter, r *http.Request) {
-	raw, ok := k.document(w, r, maxHalBody)
+	raw, put, ok := k.document(w, r, maxHalBody)
 	if !ok {
 		return
 	}
-	defer k.putBody()
+	defer put()
 	req, err := readHalWrite(raw)
 	switch {
 	case err != nil:

@@ -2,12 +2,15 @@ package workload
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -135,7 +138,8 @@ func (k *socket) upgradeHal(w http.ResponseWriter, r *http.Request) {
 	defer conn.Close()
 	stop := context.AfterFunc(r.Context(), func() { _ = conn.Close() })
 	defer stop()
-	f := &frames{k: k, conn: conn, in: rw.Reader}
+	early, _ := rw.Reader.Peek(rw.Reader.Buffered()) // it is there; from its reader an error would end the context, and with it the connection before its answer
+	f := &frames{k: k, conn: conn, in: bufio.NewReader(io.MultiReader(bytes.NewReader(early), conn))}
 	_ = conn.SetDeadline(time.Now().Add(writeTime))
 	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "+halProtocol+"\r\n\r\n"); err != nil {
 		return
@@ -156,9 +160,19 @@ func (f *frames) serve(ctx context.Context) {
 			timed = now
 			_ = f.conn.SetReadDeadline(now.Add(frameIdle))
 		}
-		raw, err := readFrame(f.in, room[:])
+		raw, waited, err := f.read(room[:])
 		if err != nil {
+			if waited && errors.Is(err, os.ErrDeadlineExceeded) {
+				f.k.bound(f.k.cfg.Stalled)
+				_ = f.fail(0, hal.Errorf(hal.TimedOut, "half a frame came, and the rest did not in %v; send it whole", f.k.patience()))
+			}
 			return // the module went, or speaks something else: there is nobody to tell
+		}
+		if waited {
+			timed = time.Time{}
+			if watches > 0 {
+				_ = f.conn.SetReadDeadline(time.Time{})
+			}
 		}
 		if err := readRequest(raw, &req); err != nil {
 			_ = f.fail(0, hal.Errorf(hal.Invalid, "frame: %v", err))
@@ -177,6 +191,23 @@ func (f *frames) serve(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// read reads the next frame. One that has begun has to come whole within some time; waited says that this was set for the connection.
+func (f *frames) read(room []byte) (raw []byte, waited bool, err error) {
+	if _, err := f.in.Peek(1); err != nil {
+		return nil, false, err
+	}
+	whole := false
+	if n := f.in.Buffered(); n >= 4 {
+		head, _ := f.in.Peek(4) // it is there
+		whole = uint32(n-4) >= binary.BigEndian.Uint32(head)
+	}
+	if !whole {
+		_ = f.conn.SetReadDeadline(time.Now().Add(f.k.patience()))
+	}
+	raw, err = readFrame(f.in, room)
+	return raw, !whole, err
 }
 
 // readFrame reads one frame into room, or into as much as it needs.

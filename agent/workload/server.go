@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,13 +18,13 @@ import (
 	"github.com/sandpiper-edge/sandpiper/hal"
 )
 
-// Limits of one module's socket. They bound what a hostile module can make the agent hold: four bodies, of which the
-// largest, a batch, is a megabyte.
+// Limits of one module's socket. They bound what a hostile module can make the agent hold: four large bodies, of which
+// the largest, a batch, is a megabyte, and a small one for each connection.
 const (
 	maxConns    = 64
 	maxBodies   = 4
-	maxHeader   = 64 << 10 // request line and headers; the property bag stands in the request line
-	readTime    = 2 * time.Minute
+	maxHeader   = 64 << 10         // request line and headers; the property bag stands in the request line
+	readTime    = 30 * time.Second // of a body, and of a frame that began
 	writeTime   = 30 * time.Second
 	idleTime    = time.Minute
 	headerTime  = 10 * time.Second
@@ -64,6 +65,8 @@ type Config struct {
 	Health     func(id iothub.ID, report Health) // told what a module says of itself; nil = not of interest
 	Crowded    func(id iothub.ID)                // told when a module holds as many connections as it may; nil = not of interest
 	Oversize   func(id iothub.ID)                // told when a body is larger than is taken; nil = not of interest
+	Stalled    func(id iothub.ID)                // told when a body or a frame began and did not end within Patience; nil = not of interest
+	Patience   time.Duration                     // for a body, and for the rest of a frame; default 30 s
 	Hal        *hal.Server                       // pins and sensors; nil = this device has none
 	Now        func() time.Time                  // default time.Now
 	Logger     *slog.Logger                      // default: discard
@@ -126,7 +129,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, caller Caller) error
 		Handler:           k.handler(),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTime,
-		ReadTimeout:       readTime,
+		ReadTimeout:       k.patience(),
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.With("module", caller.ID.Module).Handler(), slog.LevelDebug),
@@ -168,6 +171,8 @@ func (k *socket) handler() http.Handler {
 	})
 	return mux
 }
+
+func (k *socket) patience() time.Duration { return cmp.Or(k.cfg.Patience, readTime) }
 
 // bound tells that the module ran into a bound.
 func (k *socket) bound(tell func(iothub.ID)) {
