@@ -69,6 +69,7 @@ type Agent struct {
 	stopping   atomic.Bool   // with its modules
 	pins       pinModules
 	evictor    *evictor
+	refused    atomic.Pointer[error] // why the configuration file is not what is in force
 	refusal    atomic.Pointer[error] // why the last message that was not stored was not
 	syncNow    chan struct{}         // capacity 1: identities changed, the hub should know
 	syncError  atomic.Pointer[error] // why the hub could not be told of them the last time
@@ -86,6 +87,7 @@ func (a *Agent) edgeHub() iothub.ID {
 func New(ctx context.Context, cfg Config, opts Options) (a *Agent, err error) {
 	cfg = cfg.withDefaults()
 	a = &Agent{cfg: cfg, log: opts.Logger, version: opts.Version, config: opts.Config, started: time.Now(), syncNow: make(chan struct{}, 1)}
+	a.refused.Store(&opts.Refused)
 	if a.dev, err = cfg.identity(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
@@ -143,9 +145,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error { return err }) // which ends all the others
 		return g.Wait()
 	}
-	a.ready.Store(int64(time.Since(processStart(a.started))))
+	age, err := processAge(os.Getpid()) // what the runtime did before main counts as start-up too
+	if err != nil {
+		age = time.Since(a.started)
+	}
+	a.ready.Store(int64(age))
 	a.log.Info("agent is up", "identity", a.dev.id, "hub", a.dev.hub, "version", a.version)
-	err := g.Wait()
+	err = g.Wait()
 	a.doors.wait()
 	a.pins.wait()
 	if errors.Is(err, context.Canceled) {

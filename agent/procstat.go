@@ -3,10 +3,29 @@ package agent
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"os"
 	"strconv"
+	"time"
 )
 
-// startTicks reads field 22 of /proc/self/stat: the start of the process after boot, in clock ticks (proc_pid_stat(5)).
+// userHertz is the unit of times in /proc, 100 per second on every Linux that Go supports.
+const userHertz = 100
+
+// processAge is how long ago the kernel made a process, suspended time included. Nobody can set that clock.
+func processAge(pid int) (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	ticks, err := startTicks(raw)
+	if err != nil {
+		return 0, err
+	}
+	return max(kernelUptime()-time.Duration(ticks)*(time.Second/userHertz), 0), nil
+}
+
+// startTicks reads field 22 of /proc/PID/stat: the start of the process after boot, in clock ticks (proc_pid_stat(5)).
 func startTicks(stat []byte) (uint64, error) {
 	end := bytes.LastIndexByte(stat, ')') // the second field may hold anything, blanks too
 	if end < 0 {

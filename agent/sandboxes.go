@@ -56,7 +56,7 @@ func (a *Agent) buildSandboxes(context.Context) (err error) {
 	a.supervisor, err = supervisor.New(supervisor.Config{
 		Device: a.dev.id, Runtime: pinRuntime{a.runtime, a}, Images: shelf{a}, Hosting: hosting{a}, Twins: a.twins, Docs: a.store.Docs(),
 		LogDir: logs, LogTotal: int64(a.cfg.Modules.LogTotal), LogRate: int64(a.cfg.Modules.LogRate), FIFODir: filepath.Join(a.cfg.RunDir, "log"), IDBase: a.cfg.Modules.IDBase, Full: a.fullPlaces,
-		Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
+		Age: processAge, Commit: a.commitImage, Build: a.buildInfo(), Platform: deployment.Platform{OS: "linux", Architecture: machine(), Version: a.version}, Logger: a.log,
 	})
 	return err
 }

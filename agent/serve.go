@@ -23,6 +23,7 @@ type Options struct {
 	Logger      *slog.Logger // default: discard
 	Config      string       // path of the configuration file, for whoever asks
 	CheckConfig func() error // reads the configuration file again; nil = it cannot change
+	Refused     error        // why the file is not what is in force, which is what an agent before read; nil = it is
 }
 
 // Serve is the life of the agent process under a warden, with or without systemd. It ends with
@@ -58,7 +59,7 @@ func Serve(ctx context.Context, cfg Config, opts Options) error {
 		case err := <-ended:
 			return errors.Join(err, a.Close())
 		case order := <-orders:
-			if order == syscall.SIGHUP && !reload(log, opts.CheckConfig) {
+			if order == syscall.SIGHUP && !a.reload(opts.CheckConfig) {
 				continue
 			}
 			a.leaveHal()
@@ -74,7 +75,8 @@ func Serve(ctx context.Context, cfg Config, opts Options) error {
 }
 
 // reload checks the configuration anew. False: it is wrong, and the old one stays in force.
-func reload(log *slog.Logger, check func() error) bool {
+func (a *Agent) reload(check func() error) bool {
+	log := a.log
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
 		usec := int64(now.Sec)*1e6 + int64(now.Nsec)/1e3 // both are 32 bits wide on ARM
@@ -84,6 +86,7 @@ func reload(log *slog.Logger, check func() error) bool {
 		return true
 	}
 	if err := check(); err != nil {
+		a.refused.Store(&err)
 		log.Error("configuration not reloaded, the old one stays in force", "err", err)
 		notify(log, daemon.SdNotifyReady+"\nSTATUS=Running with the old configuration: "+err.Error())
 		return false

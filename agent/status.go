@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/deployment"
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
@@ -53,6 +51,9 @@ func (a *Agent) status(context.Context) (control.Status, error) {
 	a.addSandbox(&st)
 	st.Routes = a.routes.list()
 	st.Store = a.storeStatus()
+	if err := *a.refused.Load(); err != nil {
+		st.Problems = append(st.Problems, fmt.Sprintf("the configuration of before is in force, as its file is refused: %s; correct it and reload", err))
+	}
 	st.Problems = append(st.Problems, st.Store.Why...)
 	a.syncTrouble(&st)
 	unused := result.Code == deployment.CodeEmpty && len(st.Modules) == 0 // nothing is deployed yet
@@ -120,21 +121,3 @@ func (a *Agent) reportClients(ctx context.Context) error {
 		}
 	}
 }
-
-// processStart is when the kernel made this process, so that what the runtime did before main counts as start-up too.
-func processStart(otherwise time.Time) time.Time {
-	raw, err := os.ReadFile("/proc/self/stat")
-	if err != nil {
-		return otherwise
-	}
-	ticks, err := startTicks(raw)
-	var now unix.Timespec
-	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
-		return otherwise
-	}
-	age := time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/userHertz)
-	return time.Now().Add(-age)
-}
-
-// userHertz is the unit of times in /proc, 100 per second on every Linux that Go supports.
-const userHertz = 100

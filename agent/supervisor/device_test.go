@@ -30,6 +30,7 @@ type device struct {
 	docs *memory
 	fake *sandboxtest.Fake
 	boot int
+	skew time.Duration // of the device's clock
 
 	mu     sync.Mutex // guards what follows
 	events []string
@@ -203,6 +204,7 @@ func (d *device) start() {
 	s, err := New(Config{
 		Device: "edge1", Runtime: d.fake, Images: d, Hosting: d, Twins: twins, Docs: d.docs, IDBase: 1 << 20, Full: d.fullOf,
 		LogDir: d.dir + "/log", FIFODir: d.dir + "/fifo", Boot: "boot " + strconv.Itoa(d.boot),
+		Now: func() time.Time { return time.Now().Add(d.skew) }, Age: d.age,
 		Commit: func(digest string) error { d.note("commit " + digest); return nil },
 	})
 	if err != nil {
@@ -235,6 +237,16 @@ func (d *device) reboot() {
 	d.destroyAll()
 	d.boot++
 	d.start()
+}
+
+// age is that of a process, by a clock that nobody sets.
+func (d *device) age(pid int) (time.Duration, error) {
+	for _, i := range d.fake.Instances() {
+		if i.Pid() == pid {
+			return time.Since(i.Started()), nil
+		}
+	}
+	return 0, os.ErrNotExist
 }
 
 func (d *device) destroyAll() {

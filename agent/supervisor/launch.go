@@ -103,7 +103,7 @@ func (u *unit) watch(ctx context.Context, inst sandbox.Instance) {
 func (u *unit) adopt(ctx context.Context) {
 	u.mu.Lock()
 	inst := u.inst
-	u.budget.up = inst.Started()
+	u.budget.up = u.s.cfg.Now().Add(-u.s.age(inst))
 	u.mu.Unlock()
 	u.watch(ctx, inst)
 	if u.hash == "" {
@@ -128,6 +128,16 @@ func (u *unit) adopt(ctx context.Context) {
 	}
 	u.log.Info("module adopted", "pid", inst.Pid(), "since", inst.Started())
 	signal(u.s.tell)
+}
+
+// age is how long ago an instance began.
+func (s *Supervisor) age(inst sandbox.Instance) time.Duration {
+	if pid := inst.Pid(); pid != 0 && s.cfg.Age != nil {
+		if age, err := s.cfg.Age(pid); err == nil {
+			return age
+		}
+	}
+	return max(s.cfg.Now().Sub(inst.Started()), 0) // it has ended meanwhile
 }
 
 // delay is how long to back off, counted as one more restart.

@@ -113,7 +113,7 @@ func (s *Supervisor) revive(ctx context.Context, name string, rec record, inst s
 	u := s.newUnit(seat, rec, st, inst)
 	if st == backoff {
 		b := budget{in: rec.Failures - 1}
-		u.due = s.cfg.Now().Add(min(rec.Exited.Add(b.next(time.Time{})).Sub(s.cfg.Now()), mostBackoff))
+		u.due = time.Now().Add(b.next(time.Time{}) - max(s.cfg.Now().Sub(rec.Exited), 0)) // the clock may have been set since
 	}
 	return u, nil
 }

@@ -87,7 +87,9 @@ type Config struct {
 	Build    deployment.Build
 	Platform deployment.Platform
 	Now      func() time.Time // default time.Now
-	Logger   *slog.Logger     // default: discard
+	// Age is how long ago a process of this boot began, whatever the clock says, which may have been set by years since; default: by the clock.
+	Age    func(pid int) (time.Duration, error)
+	Logger *slog.Logger // default: discard
 }
 
 // Supervisor runs the modules of one device.

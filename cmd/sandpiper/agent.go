@@ -29,17 +29,23 @@ func (s *shared) agentCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.loadConfig(cmd, config)
+			var refused error
+			if err != nil && child { // what the agent before this one read is better than none
+				if before, none := s.loadConfig(cmd, inForce(s.runDir)); none == nil {
+					cfg, refused, err = before, err, nil
+				}
+			}
 			if err != nil {
 				return console.Usage(err)
 			}
 			logger := agent.NewLogger(os.Stderr, cfg.Log)
-			if child {
-				return s.runAgent(cmd.Context(), cfg, config, logger, func() error {
-					_, err := s.loadConfig(cmd, config)
-					return err
-				})
+			if !child {
+				return s.runWarden(cmd, cfg, config, logger)
 			}
-			return s.runWarden(cmd, cfg, config, logger)
+			return s.runAgent(cmd.Context(), cfg, config, logger, agent.Options{Refused: refused, CheckConfig: func() error {
+				_, err := s.loadConfig(cmd, config)
+				return err
+			}})
 		},
 	}
 	c.Flags().StringVar(&config, "config", "", "configuration file (default "+agent.DefaultConfigPath+" if it is there)")
@@ -77,7 +83,7 @@ func (s *shared) runWarden(cmd *cobra.Command, cfg agent.Config, config string, 
 	return err
 }
 
-func (s *shared) runAgent(ctx context.Context, cfg agent.Config, config string, logger *slog.Logger, check func() error) error {
+func (s *shared) runAgent(ctx context.Context, cfg agent.Config, config string, logger *slog.Logger, opts agent.Options) error {
 	config, err := filepath.Abs(cmp.Or(config, agent.DefaultConfigPath)) // others ask for it, from where they are
 	if err != nil {
 		return err
@@ -87,6 +93,32 @@ func (s *shared) runAgent(ctx context.Context, cfg agent.Config, config string, 
 		return err
 	}
 	defer lock.Close()
+	if opts.Refused != nil {
+		logger.Error("configuration refused, that of the agent before stays in force", "err", opts.Refused)
+	} else if err := keepInForce(config, cfg.RunDir); err != nil {
+		logger.Warn("configuration not kept for the next agent", "err", err)
+	}
 	go shrink(ctx)
-	return agent.Serve(ctx, cfg, agent.Options{Version: version, Logger: logger, Config: config, CheckConfig: check})
+	opts.Version, opts.Logger, opts.Config = version, logger, config
+	return agent.Serve(ctx, cfg, opts)
+}
+
+// inForce is where a copy of the configuration lies that the running agent began with: whoever breaks the file must not take the device
+// away when the agent dies the next time. It is gone after a boot.
+func inForce(runDir string) string { return filepath.Join(runDir, "config.toml") }
+
+// keepInForce makes that copy.
+func keepInForce(config, runDir string) error {
+	raw, err := os.ReadFile(config)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.RemoveAll(inForce(runDir))
+	}
+	if err != nil {
+		return err
+	}
+	next := inForce(runDir) + ".new"
+	if err := os.WriteFile(next, raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, inForce(runDir))
 }
