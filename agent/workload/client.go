@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"time"
 
@@ -206,6 +207,9 @@ func (c *Client) stream(ctx context.Context, path string, fn func(doc json.RawMe
 type noSocket string
 
 func (e noSocket) Error() string {
+	if os.Getenv("IOTEDGE_MODULEID") != "" {
+		return fmt.Sprintf("the agent did not answer at %s, do it again: it is away for a moment", string(e))
+	}
 	return fmt.Sprintf("there is no %s, the socket of a module: this works inside one, or where --socket names it", string(e))
 }
 
