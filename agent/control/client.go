@@ -17,22 +17,31 @@ import (
 
 // Client asks a running agent. The zero value is of no use; see [Dial].
 type Client struct {
-	path string
-	http *http.Client
+	path     string
+	http     *http.Client
+	patience time.Duration // for what an agent that is well answers at once
 }
+
+// patience is long enough for a slow board under load, and short enough for a script over many devices.
+const patience = 30 * time.Second
 
 // Dial returns a client of the agent whose control socket is at path. It connects on the first question.
 func Dial(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", path)
 	}
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{path: path, patience: patience, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Status asks for the agent at a glance.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var doc Status
-	err := c.ask(ctx, http.MethodGet, "/status", nil, &doc)
+	asking, cancel := context.WithTimeout(ctx, c.patience)
+	defer cancel()
+	err := c.ask(asking, http.MethodGet, "/status", nil, &doc)
+	if err != nil && asking.Err() != nil && ctx.Err() == nil {
+		err = said{fmt.Sprintf("the agent at %s does not answer within %s; it may hang: see its log", c.path, c.patience), asking.Err()}
+	}
 	return doc, err
 }
 

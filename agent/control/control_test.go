@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // shortDir is a temporary directory whose name does not grow with the test's.
@@ -130,6 +131,23 @@ func TestNoAgentIsSaidWithWhatToDo(t *testing.T) {
 	_, err := Dial(filepath.Join(shortDir(t), "none.sock")).Status(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "start it with `sandpiper agent`") {
 		t.Errorf("got %v, want the remedy", err)
+	}
+}
+
+func TestAnAgentThatHangsIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	c := serve(t, Config{Status: func(ctx context.Context) (Status, error) {
+		<-ctx.Done()
+		return Status{}, ctx.Err()
+	}})
+	c.patience = 10 * time.Millisecond
+	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "does not answer within 10ms") || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that it does not answer", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Status(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: got %v", err)
 	}
 }
 

@@ -69,7 +69,7 @@ func isAway(err error) bool {
 	if _, ok := errors.AsType[*net.OpError](err); ok {
 		return true
 	}
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist}, func(kind error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, fs.ErrNotExist, context.DeadlineExceeded}, func(kind error) bool {
 		return errors.Is(err, kind)
 	})
 }

@@ -30,7 +30,7 @@ type recorded struct {
 	Records int      `json:"records"`
 	Gaps    int      `json:"gaps"` // where records are missing: they came too fast
 	Bytes   int      `json:"bytes"`
-	Ended   string   `json:"ended"` // by: time, size, interrupt
+	Ended   string   `json:"ended"` // by: time, size, interrupt, agent (which ended)
 }
 
 func (s *shared) halRecordCommand() *cobra.Command {
@@ -38,13 +38,14 @@ func (s *shared) halRecordCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "record NAME...", Short: "Write down what goes over pins, buses and sensors, for a simulated board or a test to play again",
 		Long: `Write down what goes over pins, buses and sensors: what modules read, write and transfer, and the edges and frames that come. Nothing is
-read or driven for it. The recording is a document of JSON a line; it ends at its time, at 16 MiB, or with ^C, and is good as far as it goes.
+read or driven for it. The recording is a document of JSON a line; it ends at its time, at 16 MiB, with the agent, or with ^C, and is good as far as it goes.
 A simulated board plays it again: replay = "FILE" in [hal], with backend = "sim".`,
 		Args: cobra.MinimumNArgs(1), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if long <= 0 || long > 24*time.Hour {
 				return console.Usagef("--for: want a time up to 24h, such as 10s")
 			}
+			began := time.Now()
 			body, err := s.hal().open(cmd.Context(), http.MethodGet, "/hal/record?"+url.Values{"name": args, "for": {long.String()}}.Encode(), nil)
 			if err != nil {
 				return err
@@ -61,6 +62,9 @@ A simulated board plays it again: replay = "FILE" in [hal], with backend = "sim"
 			}
 			sum := recorded{File: file, Names: args}
 			err = s.tape(out, body, &sum)
+			if errors.Is(err, io.ErrUnexpectedEOF) || err == nil && sum.Ended == "time" && time.Since(began) < long {
+				sum.Ended, err = "agent", nil
+			}
 			if cmd.Context().Err() != nil {
 				sum.Ended, err = "interrupt", nil
 			}
