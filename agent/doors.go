@@ -68,57 +68,75 @@ const (
 // maxSocketPath is how long the path of a unix socket may be (unix(7): 108 bytes with the one that ends it).
 const maxSocketPath = 107
 
-// serve opens the doors of one instance, closing those of an earlier one of the same module, and returns when all are open.
-// They stay open until shut or until ctx ends. An agent that restarts opens them again at the same places.
-func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32, resolves bool) (err error) {
-	d.shut(module.Module)
-	dir, err := d.prepareDir(module.Module)
-	if err != nil {
-		return err
+// listeners are what is open for one instance before anything is served there.
+type listeners struct {
+	socket net.Listener
+	pairs  []pair
+}
+
+func (l listeners) close() {
+	l.socket.Close()
+	for _, p := range l.pairs {
+		p.mqtt.Close()
+		p.https.Close()
 	}
-	var opened []net.Listener
-	defer func() {
-		if err != nil {
-			for _, l := range opened {
-				l.Close()
-			}
-		}
-	}()
+}
+
+// listen opens all of them or none.
+func (d *doors) listen(module string, inst sandbox.Instance, addr string) (l listeners, err error) {
+	dir, err := d.prepareDir(module)
+	if err != nil {
+		return l, err
+	}
 	path := filepath.Join(dir, socketName)
 	if len(path) > maxSocketPath {
-		return fmt.Errorf("module socket %s: a path of %d bytes, and a socket's has %d at most; choose a shorter run_dir", path, len(path), maxSocketPath)
+		return l, fmt.Errorf("module socket %s: a path of %d bytes, and a socket's has %d at most; choose a shorter run_dir", path, len(path), maxSocketPath)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return l, err
 	}
-	unix, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("module socket: %w", err)
+	if l.socket, err = net.Listen("unix", path); err != nil {
+		return l, fmt.Errorf("module socket: %w", err)
 	}
-	opened = append(opened, unix)
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
 	if err := os.Chmod(path, 0o666); err != nil { // the caller's uid is checked, see workload
-		return err
+		return l, err
 	}
 	first, err := listenPair(inst, addr)
 	if err != nil {
-		return fmt.Errorf("listen in the sandbox of %s: %w", module.Module, err)
+		return l, fmt.Errorf("listen in the sandbox of %s: %w", module, err)
 	}
-	pairs := []pair{first}
-	opened = append(opened, first.mqtt, first.https)
-	if addr == loopback {
-		if second, err := listenPair(inst, "::1"); err == nil {
-			pairs = append(pairs, second)
-			opened = append(opened, second.mqtt, second.https)
-		} else { // a kernel without IPv6: the names in /etc/hosts point at 127.0.0.1 anyway
-			d.logger.Debug("no IPv6 loopback in the sandbox", "module", module.Module, "err", err)
-		}
+	l.pairs = append(l.pairs, first)
+	if addr != loopback {
+		return l, nil
 	}
+	second, err := listenPair(inst, "::1")
+	if err != nil { // a kernel without IPv6: the names in /etc/hosts point at 127.0.0.1 anyway
+		d.logger.Debug("no IPv6 loopback in the sandbox", "module", module, "err", err)
+		return l, nil
+	}
+	l.pairs = append(l.pairs, second)
+	return l, nil
+}
 
+// serve opens the doors of one instance, closing those of an earlier one of the same module, and returns when all are open.
+// They stay open until shut or until ctx ends. An agent that restarts opens them again at the same places. resolves: names are answered, too.
+func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instance, addr string, idBase uint32, resolves bool) error {
+	d.shut(module.Module)
+	opened, err := d.listen(module.Module, inst, addr)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var answer func() error
 	if resolves {
 		if answer, err = d.names(ctx, inst); err != nil {
 			cancel()
+			opened.close()
 			return fmt.Errorf("resolve names for %s: %w", module.Module, err)
 		}
 	}
@@ -132,9 +150,9 @@ func (d *doors) serve(ctx context.Context, module iothub.ID, inst sandbox.Instan
 		})
 	}
 	run(socketName, func() error {
-		return d.socket(ctx, unix, workload.Caller{ID: module, UIDBase: idBase, UIDCount: sandbox.IDCount})
+		return d.socket(ctx, opened.socket, workload.Caller{ID: module, UIDBase: idBase, UIDCount: sandbox.IDCount})
 	})
-	for _, p := range pairs {
+	for _, p := range opened.pairs {
 		run(p.mqtt.Addr().String(), func() error {
 			return d.mqtt(ctx, p.mqtt, p.https, mqtt.Origin{ID: module, Label: "sandbox " + module.Module})
 		})
