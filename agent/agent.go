@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -215,25 +214,4 @@ func rootsFrom(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%w: trusted_ca: %s holds no certificate in PEM", ErrConfig, file)
 	}
 	return pool, nil
-}
-
-// httpClient is for bundles: redirects are bounded, and only to https.
-func httpClient(roots *x509.CertPool) *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:   20 * time.Second,
-			ResponseHeaderTimeout: 60 * time.Second,
-			Proxy:                 http.ProxyFromEnvironment,
-		},
-		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			switch {
-			case len(via) >= 5:
-				return errors.New("more than 5 redirects")
-			case req.URL.Scheme != "https":
-				return fmt.Errorf("redirect to %s", req.URL.Scheme)
-			}
-			return nil
-		},
-	}
 }

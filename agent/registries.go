@@ -51,7 +51,7 @@ func (a *Agent) registries() (list []oci.Registry, policies []image.Policy, err 
 			if err != nil {
 				return nil, nil, err
 			}
-			reg.HTTP = httpClient(roots)
+			reg.HTTP = oci.HTTPClient(roots)
 		}
 		list = append(list, reg)
 		policy := image.Policy{Prefix: r.Name}

@@ -40,7 +40,7 @@ func (a *Agent) buildSandboxes(context.Context) (err error) {
 	}
 	if a.images, err = image.Open(image.Config{
 		Dir: filepath.Join(a.cfg.StateDir, "images"), MountDir: filepath.Join(a.cfg.RunDir, "images"), Trusted: trusted,
-		HTTP: httpClient(roots), MaxBytes: int64(a.cfg.Bundles.MaxBytes), Logger: a.log,
+		HTTP: oci.HTTPClient(roots), MaxBytes: int64(a.cfg.Bundles.MaxBytes), Logger: a.log,
 		OCI: oci.ClientConfig{Registries: registries, Logins: a.logins}, Policies: policies,
 		Mirrors: a.cfg.Bundles.mirrors(), Rate: int64(a.cfg.Bundles.Rate), Metered: a.cfg.Bundles.Metered, Monthly: int64(a.cfg.Bundles.Monthly),
 	}); err != nil {

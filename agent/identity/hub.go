@@ -34,10 +34,11 @@ func (r *Registry) client() *http.Client {
 	}
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	transport := &http.Transport{
-		Proxy:           http.ProxyFromEnvironment,
-		TLSClientConfig: conf,
-		MaxIdleConns:    1,
-		IdleConnTimeout: 10 * time.Second, // calls come in bursts; a device keeps no idle connection
+		Proxy:                  http.ProxyFromEnvironment,
+		TLSClientConfig:        conf,
+		MaxIdleConns:           1,
+		MaxResponseHeaderBytes: maxAnswer,
+		IdleConnTimeout:        10 * time.Second, // calls come in bursts; a device keeps no idle connection
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if r.cfg.Address != "" {
 				addr = r.cfg.Address

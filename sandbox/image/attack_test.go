@@ -128,7 +128,7 @@ func TestAttacked(t *testing.T) {
 	readOnlyHost(t, a.Dir)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(a.CA))
-	client := defaultClient()
+	client := oci.HTTPClient(nil)
 	if tr, ok := client.Transport.(*http.Transport); ok {
 		tr.TLSClientConfig.RootCAs = roots
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/bundle/bundletest"
+	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci"
 	"github.com/sandpiper-edge/sandpiper/sandbox/image/oci/ocitest"
 )
 
@@ -336,7 +337,7 @@ func TestKilled(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(text)
-	cfg.HTTP = defaultClient()
+	cfg.HTTP = oci.HTTPClient(nil)
 	if tr, ok := cfg.HTTP.Transport.(*http.Transport); ok {
 		tr.TLSClientConfig.RootCAs = roots
 	}

@@ -82,7 +82,7 @@ func TestViewed(t *testing.T) {
 	readOnlyHost(t, v.Dir)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(v.CA))
-	client := defaultClient()
+	client := oci.HTTPClient(nil)
 	if tr, ok := client.Transport.(*http.Transport); ok {
 		tr.TLSClientConfig.RootCAs = roots
 	}

@@ -31,19 +31,6 @@ var errConnection = errors.New("connection")
 // errStalled is the cause when a transfer brought too little for too long.
 var errStalled = errors.New("stalled")
 
-// defaultClient trusts the system's roots. It has no deadline for a whole transfer: a slow link may need hours, and stalls are cut.
-func defaultClient() *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    answerTimeout,
-		ResponseHeaderTimeout:  answerTimeout,
-		MaxResponseHeaderBytes: 64 << 10,
-		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,
-	}}
-}
-
 // httpsSource reads a bundle from a static web server, with Range requests where it was cut.
 type httpsSource struct {
 	client *http.Client

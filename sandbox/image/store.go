@@ -54,7 +54,7 @@ const (
 
 func (c Config) withDefaults() Config {
 	if c.HTTP == nil {
-		c.HTTP = defaultClient()
+		c.HTTP = oci.HTTPClient(nil)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -57,13 +58,19 @@ const (
 // ErrConnection marks errors that another try may not have.
 var ErrConnection = errors.New("connection")
 
+// HTTPClient is what images of either kind are fetched with: it trusts roots (nil: the system's), reads at most 64 KiB of headers, and has
+// no deadline for a whole transfer: a slow link may need hours, and stalls are cut by who reads.
+func HTTPClient(roots *x509.CertPool) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: answerTimeout,
+		ResponseHeaderTimeout: answerTimeout, MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true, DisableCompression: true,
+	}}
+}
+
 // NewClient returns a client; it connects when it is asked for something.
 func NewClient(cfg ClientConfig) *Client {
 	if cfg.HTTP == nil {
-		cfg.HTTP = &http.Client{Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: answerTimeout,
-			ResponseHeaderTimeout: answerTimeout, MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true, DisableCompression: true,
-		}}
+		cfg.HTTP = HTTPClient(nil)
 	}
 	if cfg.Stall <= 0 {
 		cfg.Stall = defaultStall
