@@ -36,14 +36,20 @@ func spec(t *testing.T, id string) sandbox.Spec {
 	}
 }
 
-// openDir is a directory that strangers can reach.
+// openDir is a directory that strangers can reach, and whose name leaves room for that of a socket in it.
 func openDir(tb testing.TB) string {
 	tb.Helper()
-	dir := tb.TempDir()
-	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
-		if err := os.Chmod(d, 0o755); err != nil {
-			tb.Fatal(err)
+	dir, err := os.MkdirTemp("", "sandbox-") //nolint:usetesting // t.TempDir is as long as the test's name, and a unix socket's path is not
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("something is left: %v", err)
 		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		tb.Fatal(err)
 	}
 	return dir
 }
