@@ -58,7 +58,7 @@ build/golangci-lint: scripts/tools/go.mod
 	cd scripts/tools && $(GO) build -o ../../build/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 imports: ## the import rules of ARCHITECTURE.md
-	$(GO) test -tags "$(TAGS)" -run 'TestImports|TestPackageDocs|TestOneForeignLibraryOneRoom' ./cmd/sandpiper
+	$(GO) test -tags "$(TAGS)" -run 'TestImports|TestPackageDocs|TestOneForeignLibraryOneRoom|TestForeignLibraries' ./cmd/sandpiper
 
 size: ## the device binary against its budget
 	@scripts/size build/sandpiper

@@ -22,6 +22,8 @@ type room struct {
 	Doc        string
 	Imports    []string
 	GoFiles    []string
+
+	TestImports, XTestImports []string
 }
 
 // short is the path below the module, "agent/broker"; "" for the module's root.
@@ -54,7 +56,7 @@ func goList(t *testing.T, args ...string) []byte {
 // rooms lists every package of the module.
 func rooms(t *testing.T) []room {
 	t.Helper()
-	out := goList(t, "-json=ImportPath,Name,Doc,Imports,GoFiles", modulePath+"/...")
+	out := goList(t, "-json=ImportPath,Name,Doc,Imports,GoFiles,TestImports,XTestImports", modulePath+"/...")
 	var list []room
 	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var r room
@@ -168,6 +170,7 @@ func TestTheDeviceBinaryHoldsNoHub(t *testing.T) {
 		"github.com/nats-io/nats-server/v2/server": "the hub's state engine costs 10 MB",
 		"net/rpc":                        "it looks methods up by name",
 		"periph.io/x/host/v3":            "it opens every chip at the start and costs 0.5 MB",
+		"periph.io/x/host/v3/sysfs":      "it is what our own code is compared with",
 		"periph.io/x/conn/v3/i2c/i2creg": "a global registry of buses",
 		modulePath + "/hal/linux/conn":   "it is for modules",
 	} {
@@ -208,20 +211,61 @@ var homes = map[string][]string{
 	"periph.io/x/conn/v3":                    {"hal/linux/conn"},
 }
 
+// oracles are the foreign libraries that only tests use: what ours is compared with, or what looks at it from outside. Each has its room too.
+var oracles = map[string][]string{
+	"github.com/coder/websocket":   {"agent/broker", "agent/mqtt"},
+	"github.com/veraison/go-cose":  {"sandbox/image/bundle"},
+	"github.com/vishvananda/netns": {"sandbox/network"},
+	"periph.io/x/devices/v3":       {"hal/linux", "hal/linux/conn"},
+	"periph.io/x/host/v3":          {"hal/linux"},
+}
+
+// libraryOf is which library of a table an import is of.
+func libraryOf(table map[string][]string, imported string) (library string, known bool) {
+	for library := range table {
+		if imported == library || strings.HasPrefix(imported, library+"/") {
+			return library, true
+		}
+	}
+	return "", false
+}
+
+func foreign(imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return strings.Contains(first, ".") && !strings.HasPrefix(imported, modulePath)
+}
+
+func TestForeignLibrariesOfTestsStayInTheirRooms(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	for _, r := range rooms(t) {
+		for _, imported := range slices.Concat(r.TestImports, r.XTestImports) {
+			if _, of := libraryOf(homes, imported); of || !foreign(imported) {
+				continue
+			}
+			library, known := libraryOf(oracles, imported)
+			if !known || !slices.Contains(oracles[library], r.short()) {
+				t.Errorf("the tests of %s import %s: a dependency of tests is a decision too (DECISIONS.md) and a line in this test", r.short(), imported)
+			}
+			used[library] = true
+		}
+	}
+	for library := range oracles {
+		if !used[library] {
+			t.Errorf("no test imports %s: remove its line", library)
+		}
+	}
+}
+
 func TestOneForeignLibraryOneRoom(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
 	for _, r := range rooms(t) {
 		for _, imported := range r.Imports {
-			if !strings.Contains(strings.SplitN(imported, "/", 2)[0], ".") || strings.HasPrefix(imported, modulePath) {
+			if !foreign(imported) {
 				continue
 			}
-			home, known := "", false
-			for library := range homes {
-				if imported == library || strings.HasPrefix(imported, library+"/") {
-					home, known = library, true
-				}
-			}
+			home, known := libraryOf(homes, imported)
 			if !known {
 				t.Errorf("%s imports %s, which has no home: a dependency is a decision (DECISIONS.md) and a line in this test", r.short(), imported)
 				continue
