@@ -133,6 +133,8 @@ func siblings(key toml.Key) []string {
 		"hal.i2c":              {"name", "adapter", "path", "timeout", "device"},
 		"hal.i2c.device":       {"name", "addr", "reg_bytes", "read", "write", "commands", "rate", "allow"},
 		"hal.sensor":           {"name", "source", "unit", "scale", "offset", "range", "curve", "invalid", "rate", "allow", "sim"},
+		"hal.line.sim":         {"wave", "min", "max", "period", "steps", "csv", "column", "wire", "release", "fifo"},
+		"hal.sensor.sim":       {"wave", "min", "max", "period", "steps", "csv", "column", "wire", "release", "fifo"},
 		"hal.sensor.source":    {"hwmon", "iio", "thermal", "w1", "power", "i2c", "modbus", "driver", "parent", "attr", "type"},
 		"hal.pwm":              {"name", "chip", "channel", "freq", "max_duty", "safe", "max_on", "allow"},
 		"hal.led":              {"name", "led", "safe", "allow"},

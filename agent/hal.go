@@ -21,6 +21,9 @@ import (
 
 // buildHal makes the server of pins and sensors that the configuration names; a device without a [hal] section has none.
 func (a *Agent) buildHal(context.Context) error {
+	if err := loadColumns(&a.cfg.Hal, time.Now()); err != nil {
+		return fmt.Errorf("%w: hal.%w", ErrConfig, err)
+	}
 	resources, err := a.cfg.Hal.Resources()
 	if err != nil {
 		return fmt.Errorf("%w: hal.%w", ErrConfig, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sandpiper-edge/sandpiper/agent/checkup"
 	"github.com/sandpiper-edge/sandpiper/hal"
@@ -32,6 +33,11 @@ func (c Config) checkPins(_ context.Context, say func(checkup.Level, string, str
 		return // without [hal] there is nothing to say, and what is wrong in it was said of the configuration
 	}
 	if c.Hal.Backend == "sim" {
+		if err := loadColumns(&c.Hal, time.Now()); err != nil {
+			say(checkup.Bad, "hal."+err.Error(), "the agent does not start with it")
+		} else if _, err := simulated(c.Hal.Replay); err != nil {
+			say(checkup.Bad, "hal.replay: "+err.Error(), "the agent does not start with it; `sandpiper hal record` writes one")
+		}
 		say(checkup.Warning, "the board is simulated: no pin of this device is read or driven", `write backend = "linux" in [hal] for the real one`)
 		return
 	}

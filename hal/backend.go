@@ -165,6 +165,8 @@ type Wave struct {
 	Max     float64   `json:"max,omitempty" toml:"max"`         //
 	Period  Duration  `json:"period,omitzero" toml:"period"`    // of the sine, or of one step
 	Steps   []float64 `json:"steps,omitempty" toml:"steps"`     // one after the other, each for a period, over and over
+	CSV     string    `json:"-" toml:"csv"`                     // a file whose rows are the steps; whoever makes a Sim reads it
+	Column  string    `json:"-" toml:"column"`                  // of that file, by the name in its first row
 	Wire    string    `json:"wire,omitempty" toml:"wire"`       // this input follows that output
 	Release string    `json:"release,omitempty" toml:"release"` // of an output line: input, keep, pull
 	FIFO    int       `json:"fifo,omitempty" toml:"fifo"`       // events that the simulated kernel holds; 0 = 16

@@ -248,18 +248,24 @@ func (d simDevice) get() (float64, error) {
 	}
 	d.sim.mu.Lock()
 	defer d.sim.mu.Unlock()
-	w := d.pin.wave
-	if w == nil || w.Period == 0 || d.pin.still {
-		return d.pin.value, nil
+	v, _ := d.pin.nowLocked()
+	return v, nil
+}
+
+// nowLocked is the value of this moment, and how long it stays the same step; 0 = it has no steps.
+func (p *pin) nowLocked() (v float64, stays time.Duration) {
+	w := p.wave
+	if w == nil || w.Period <= 0 || p.still {
+		return p.value, 0
 	}
-	at := float64(time.Now().UnixNano()) / float64(w.Period)
+	now, period := time.Now().UnixNano(), int64(w.Period)
 	switch {
 	case len(w.Steps) > 0:
-		return w.Steps[int64(at)%int64(len(w.Steps))], nil
+		return w.Steps[now/period%int64(len(w.Steps))], time.Duration(period - now%period)
 	case w.Wave == "sine":
-		return w.Min + (w.Max-w.Min)*(1+math.Sin(2*math.Pi*at))/2, nil
+		return w.Min + (w.Max-w.Min)*(1+math.Sin(2*math.Pi*float64(now)/float64(period)))/2, 0
 	}
-	return d.pin.value, nil
+	return p.value, 0
 }
 
 func (d simDevice) set(v float64) error {
@@ -320,6 +326,9 @@ func (d simDevice) events() EdgeReader {
 	if d.pin.played != nil {
 		return &playedEvents{d: d, began: time.Now()}
 	}
+	d.sim.mu.Lock()
+	defer d.sim.mu.Unlock()
+	d.pin.value, _ = d.pin.nowLocked() // what it is already is no edge
 	return simEdges{d}
 }
 
@@ -338,6 +347,13 @@ func (d simEdges) Close() error { return nil }
 func (d simEdges) Read(ctx context.Context, into []Event) (int, error) {
 	for {
 		d.sim.mu.Lock()
+		var step <-chan time.Time
+		if v, stays := d.pin.nowLocked(); stays > 0 {
+			if v != d.pin.value {
+				d.sim.driveLocked(d.r.Name, v)
+			}
+			step = time.After(stays)
+		}
 		n := copy(into, d.pin.events)
 		d.pin.events = append(d.pin.events[:0], d.pin.events[n:]...)
 		if n > 0 {
@@ -349,6 +365,7 @@ func (d simEdges) Read(ctx context.Context, into []Event) (int, error) {
 		}
 		select {
 		case <-d.pin.wake:
+		case <-step:
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
