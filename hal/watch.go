@@ -113,6 +113,9 @@ func (f *feed) run(ctx context.Context, reader EdgeReader) {
 	var batch [64]Event
 	for {
 		n, err := reader.Read(ctx, batch[:])
+		if err != nil && ctx.Err() != nil {
+			err = ctx.Err() // it is not the line that failed
+		}
 		f.mu.Lock()
 		for _, e := range batch[:n] {
 			if len(f.ring) < feedSize {

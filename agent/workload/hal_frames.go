@@ -291,7 +291,7 @@ func (f *frames) watch(ctx context.Context, req *frameRequest) error {
 		for {
 			n, err := watcher.Next(ctx, events[:])
 			if err != nil {
-				if ctx.Err() == nil {
+				if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 					_ = f.fail(req.ID, err) // then there is no more
 				}
 				return

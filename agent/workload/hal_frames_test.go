@@ -82,6 +82,31 @@ func TestEventsComeInOrderAndTheModuleIsToldWhatItLost(t *testing.T) {
 	}
 }
 
+// TestEventsOfAnAgentThatEndsJustEnd: a module that was told of an error would look for it at its line.
+func TestEventsOfAnAgentThatEndsJustEnd(t *testing.T) {
+	t.Parallel()
+	ctx, leave := context.WithCancel(context.WithoutCancel(t.Context()))
+	k, sim := pinBoardUntil(ctx, t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+pinServer(t, k)+"/v1/hal/door/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	in := bufio.NewReader(res.Body)
+	sim.Set("door", 1)
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "rising") {
+		t.Errorf("got %q, %v", line, err)
+	}
+	leave()
+	if rest, err := io.ReadAll(in); err != nil || len(rest) != 0 {
+		t.Errorf("got %q, %v, want the end", rest, err)
+	}
+}
+
 // framed is a module's end of a connection of frames.
 type framed struct {
 	t    *testing.T

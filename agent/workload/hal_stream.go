@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -45,6 +46,8 @@ func (k *socket) eventsHal(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case n == 0 && beat:
 			err = s.write([]byte(`{"beat":true}`))
+		case errors.Is(err, context.Canceled): // the agent ends, and its successor goes on
+			return
 		case err != nil && ctx.Err() == nil:
 			_ = s.write(appendError(nil, err)) // the last document says why
 			return

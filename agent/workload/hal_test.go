@@ -15,6 +15,12 @@ import (
 // pinBoard is a module's side of a simulated board: a relay, a door that follows it, a chip, and one that is not granted.
 func pinBoard(t *testing.T) (*socket, *hal.Sim) {
 	t.Helper()
+	return pinBoardUntil(context.WithoutCancel(t.Context()), t)
+}
+
+// pinBoardUntil is a pinBoard that ends with ctx.
+func pinBoardUntil(ctx context.Context, t *testing.T) (*socket, *hal.Sim) {
+	t.Helper()
 	zero := 0.0
 	relay := hal.Resource{Name: "relay", Kind: hal.KindLine, Bus: "c", Safe: &zero, Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.Out}}
 	secret := relay
@@ -36,7 +42,7 @@ func doorTo(t *testing.T, board hal.Backend, resources ...hal.Resource) (*Server
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- pins.Run(ctx) }()
 	t.Cleanup(func() {

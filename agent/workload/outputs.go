@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"mime"
@@ -108,6 +109,8 @@ func publishFault(err error) (status int, text string) {
 		return hub.Status(), hub.Message
 	case errors.Is(err, message.ErrTooLarge), errors.Is(err, store.ErrTooLarge):
 		return http.StatusRequestEntityTooLarge, err.Error()
+	case errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable, "message was not stored: the agent ends; send it again when its successor is here"
 	case errors.Is(err, store.ErrFull):
 		return http.StatusInsufficientStorage, "message was not stored: " + err.Error()
 	}
