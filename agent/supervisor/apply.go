@@ -151,6 +151,9 @@ func (s *Supervisor) execute(ctx context.Context) error {
 		}
 	}
 	errs := s.takeDown(ctx, effective)
+	if ctx.Err() != nil { // what was not ended goes on, and is the next agent's
+		return ctx.Err()
+	}
 	errs = append(errs, s.bringUp(ctx, effective, images)...)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -229,6 +232,9 @@ func (s *Supervisor) bringUp(ctx context.Context, wanted deployment.Agent, image
 		m := wanted.Find(step.Module)
 		switch step.Verb {
 		case deployment.Create:
+			if _, err := s.unit(m.Name); err == nil { // the one before could not be removed, which was said: two must not have one record
+				continue
+			}
 			if err := s.create(ctx, *m, images[m.Name]); err != nil {
 				errs = append(errs, fmt.Errorf("install module %s: %w", m.Name, err))
 			}

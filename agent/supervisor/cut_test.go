@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,7 +15,7 @@ import (
 // TestARestartByAnOperatorOutlivesTheAgent: whatever step the agent dies at, the module runs again in the end, and is started once.
 func TestARestartByAnOperatorOutlivesTheAgent(t *testing.T) {
 	t.Parallel()
-	for _, step := range []string{"put " + recordPrefix + "a", "signal a terminated", "in between", "spec a", "open a", "never"} {
+	for _, step := range []string{"put " + recordPrefix + "a", "signal a SIGTERM", "in between", "spec a", "open a", "never"} {
 		for _, policy := range []string{"on-failure", "never", "always"} {
 			t.Run(step+", policy "+policy, func(t *testing.T) {
 				live(t, func(t *testing.T, d *device) {
@@ -29,6 +30,11 @@ func TestARestartByAnOperatorOutlivesTheAgent(t *testing.T) {
 						d.cancel()
 					}
 					pass(20 * time.Second) // the program ends with code 0 while nobody looks
+					if d.mu.Lock(); d.cut != "" && step != "in between" && step != "never" {
+						t.Error("this step is none, so the test shows nothing")
+					}
+					d.cut = ""
+					d.mu.Unlock()
 					d.restart()
 					<-answered
 					pass(20 * time.Second)
@@ -178,5 +184,82 @@ func TestAPauseIsNoLateHeartbeat(t *testing.T) {
 		if m := d.module("a"); m.Pid != pid || m.Status != deployment.RuntimeRunning {
 			t.Errorf("got %+v, want it left alone: its heart beats since it goes on", m)
 		}
+	})
+}
+
+// TestADeploymentOutlivesTheAgent: one module is replaced, one removed and one is new, and the agent ends at each step of that.
+func TestADeploymentOutlivesTheAgent(t *testing.T) {
+	t.Parallel()
+	steps := []string{
+		"fetch x2", "fetch z", "put " + appliedKey, "signal a SIGTERM", "signal b SIGTERM", "removed b", "put " + recordPrefix + "a", "put " + recordPrefix + "b", "put " + recordPrefix + "c",
+		"put " + rangePrefix + "c", "spec a", "spec c", "open a", "open c", "never",
+	}
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			live(t, func(t *testing.T, d *device) {
+				d.deploy(map[string]string{"a": wanted("x", "on-failure", ``, ``, "slow", "3s"), "b": wanted("y", "never", ``, ``, "slow", "3s")})
+				pass(time.Minute)
+				d.happened()
+				d.cutAt(step)
+				d.deploy(map[string]string{"a": wanted("x2", "on-failure", ``, ``, "slow", "3s"), "c": wanted("z", "never", ``, ``)})
+				pass(20 * time.Second)
+				if d.mu.Lock(); d.cut != "" && step != "never" {
+					t.Error("this step is none, so the test shows nothing")
+				}
+				d.cut = ""
+				d.mu.Unlock()
+				d.restart()
+				pass(20 * time.Second)
+				d.expectStatuses("a running, c running")
+				if m := d.module("a"); m.Wanted.Settings.Image != "x2" || m.Restarts != 0 {
+					t.Errorf("got %+v, want the new image and nothing held against it", m)
+				}
+				if removed := slices.Contains(d.happened(), "removed b"); !removed || d.docs.has(recordPrefix+"b") || d.fake.Instance("b") != nil {
+					t.Errorf("what is not wanted: removed %t, and still known %t", removed, d.docs.has(recordPrefix+"b"))
+				}
+				d.expectCode(200, "")
+			})
+		})
+	}
+}
+
+// TestWhatCannotBeEndedIsNotReplaced: a program that hangs in a driver keeps its record, or the next agent would take it for its successor.
+func TestWhatCannotBeEndedIsNotReplaced(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``, "hang")})
+		first := d.module("a").Pid
+		d.deploy(map[string]string{"a": wanted("x2", "always", ``, ``)})
+		pass(2 * time.Minute)
+		d.expectCode(500, "does not end after SIGKILL")
+		if m := d.module("a"); m.Digest != "sha256:x" || m.Pid != first {
+			t.Errorf("got %+v, want what still runs", m)
+		}
+		d.end()
+		d.start()
+		pass(time.Minute)
+		if m := d.module("a"); m.Digest != "sha256:x" || m.Pid != first {
+			t.Errorf("the next agent: got %+v, want what still runs", m)
+		}
+		close(d.driver)
+		pass(10 * time.Minute)
+		if m := d.module("a"); m.Digest != "sha256:x2" || m.Status != deployment.RuntimeRunning {
+			t.Errorf("got %+v, want the new one", m)
+		}
+		d.expectCode(200, "")
+	})
+}
+
+// TestAnAgentThatEndsDoesNotSayDone: to an operator whose word nobody wrote down.
+func TestAnAgentThatEndsDoesNotSayDone(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``)})
+		d.end()
+		for verb, act := range map[string]func(context.Context, string) error{"start": d.s.Start, "stop": d.s.Stop, "restart": d.s.Restart} {
+			if err := act(t.Context(), "a"); !errors.Is(err, errEnding) {
+				t.Errorf("%s: got %v, want that it is not done", verb, err)
+			}
+		}
+		d.start()
+		d.expectStatuses("a running")
 	})
 }

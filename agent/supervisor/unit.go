@@ -47,6 +47,7 @@ type unit struct {
 	beat   atomic.Int64  // when it last said that it is well, nanoseconds since made: the device's clock may jump by years
 	noted  chan struct{} // capacity 1: the record holds something that is not written yet
 	gone   chan struct{}
+	over   bool // it was retired: nothing of it is left; to be read when gone is closed
 
 	exits chan sandbox.Exit // of inst; the goroutine's own
 
@@ -146,9 +147,15 @@ func (u *unit) do(ctx context.Context, o order) error {
 	}
 }
 
+// errEnding is the answer to an order that comes when the agent is about to end.
+var errEnding = errors.New("the agent ends; ask its successor")
+
 // absent is what an order to a unit that has ended comes to.
 func (u *unit) absent(o order) error {
-	if o == orderStart || o == orderResume || o == orderRenew {
+	switch {
+	case !u.over:
+		return errEnding
+	case o == orderStart || o == orderResume || o == orderRenew:
 		return ErrNoModule
 	}
 	return nil
@@ -199,6 +206,7 @@ func (u *unit) run(ctx context.Context) {
 			err := u.obey(ctx, c.order)
 			c.done <- err
 			if c.order == orderRetire && err == nil {
+				u.over = true
 				timer.Stop()
 				return
 			}

@@ -109,7 +109,7 @@ func publishFault(err error) (status int, text string) {
 		return hub.Status(), hub.Message
 	case errors.Is(err, message.ErrTooLarge), errors.Is(err, store.ErrTooLarge):
 		return http.StatusRequestEntityTooLarge, err.Error()
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, store.ErrClosed):
 		return http.StatusServiceUnavailable, "message was not stored: the agent ends; send it again when its successor is here"
 	case errors.Is(err, store.ErrFull):
 		return http.StatusInsufficientStorage, "message was not stored: " + err.Error()
