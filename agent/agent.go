@@ -159,13 +159,23 @@ func (a *Agent) Run(ctx context.Context) error {
 	return err
 }
 
+// foundPatience is when an operator is answered all the same: the modules that are there may be what is wrong.
+const foundPatience = 10 * time.Second
+
 // listen opens the control socket and the host addresses that the configuration names, and nothing else.
 func (a *Agent) listen(ctx context.Context, g *errgroup.Group) error {
 	l, err := control.Listen(filepath.Join(a.cfg.RunDir, "control.sock"))
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	g.Go(func() error { return named("control", a.control.Serve(ctx, l)) })
+	g.Go(func() error {
+		select { // who asks earlier waits, instead of hearing that there are no modules
+		case <-a.supervisor.Found():
+		case <-time.After(foundPatience):
+		case <-ctx.Done():
+		}
+		return named("control", a.control.Serve(ctx, l))
+	})
 	for _, addr := range a.cfg.Listen.MQTT {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {

@@ -41,6 +41,7 @@ func (s *Supervisor) recover(ctx context.Context) error {
 		s.mu.Unlock()
 		u.begin(ctx)
 	}
+	close(s.found)
 	s.shelf.sweep(s.cfg.LogDir)
 	for id, inst := range instances {
 		s.cfg.Logger.Warn("instance that no record knows is ended", "instance", id)

@@ -101,6 +101,7 @@ type Supervisor struct {
 	tell    chan struct{} // capacity 1: the report may have changed
 	group   sync.WaitGroup
 
+	found chan struct{} // closed when recover knows what an earlier agent left
 	ready chan struct{} // closed when recover is done
 
 	shelf *logShelf
@@ -144,7 +145,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
-		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), ready: make(chan struct{}), units: map[string]*unit{}, openSource: openFIFO,
+		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), found: make(chan struct{}), ready: make(chan struct{}), units: map[string]*unit{}, openSource: openFIFO,
 		shelf:  newLogShelf(cfg.LogTotal, cfg.LogRate),
 		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
 	}
@@ -211,6 +212,9 @@ const (
 	fetchRetry     = 5 * time.Second
 	fetchRetryMost = 5 * time.Minute
 )
+
+// Found is closed when every module that an earlier agent had is known again; before that there seem to be none.
+func (s *Supervisor) Found() <-chan struct{} { return s.found }
 
 // Ready is closed when what an earlier agent left is adopted and the deployment in force runs, or each module of it was tried.
 func (s *Supervisor) Ready() <-chan struct{} { return s.ready }

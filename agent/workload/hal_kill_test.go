@@ -87,7 +87,7 @@ func TestAModuleThatIsKilledBeforeTheAnswerToItsWriteLeavesItsOutputSafe(t *test
 			zero := 0.0
 			relay := hal.Resource{Name: "relay", Kind: hal.KindLine, Bus: "c", Safe: &zero, Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.Out}}
 			board := &heldBoard{Sim: hal.NewSim(), prompt: c.prompt, driven: make(chan float64, 8), returns: make(chan struct{})}
-			s, pins := doorTo(t, board, relay)
+			s, pins := doorTo(context.WithoutCancel(t.Context()), t, board, relay)
 			if err := pins.Grant(filter.Module, []hal.Grant{{Name: "relay", Read: true, Write: true, Deadman: c.deadman}}); err != nil {
 				t.Fatal(err)
 			}

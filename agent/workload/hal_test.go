@@ -28,7 +28,7 @@ func pinBoardUntil(ctx context.Context, t *testing.T) (*socket, *hal.Sim) {
 	door := hal.Resource{Name: "door", Kind: hal.KindLine, Bus: "c", Allow: []string{"*"}, Line: &hal.LinePart{Direction: hal.In}, Sim: &hal.Wave{Wire: "relay", FIFO: 4096}}
 	imu := hal.Resource{Name: "imu", Kind: hal.KindI2C, Bus: "i", Allow: []string{"*"}, I2C: &hal.I2CPart{Addr: 0x68, RegBytes: 1, Read: []hal.Range{{Last: 0x1f}}, Write: []hal.Range{{First: 0x10, Last: 0x10}}}}
 	sim := hal.NewSim()
-	server, pins := doorTo(t, sim, relay, secret, door, imu)
+	server, pins := doorTo(ctx, t, sim, relay, secret, door, imu)
 	if err := pins.Grant("filter", []hal.Grant{{Name: "relay", Read: true, Write: true}, {Name: "door", Read: true}, {Name: "imu", Read: true, Write: true}}); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func pinBoardUntil(ctx context.Context, t *testing.T) (*socket, *hal.Sim) {
 }
 
 // doorTo serves a board of these resources, on which nothing is granted yet.
-func doorTo(t *testing.T, board hal.Backend, resources ...hal.Resource) (*Server, *hal.Server) {
+func doorTo(ctx context.Context, t *testing.T, board hal.Backend, resources ...hal.Resource) (*Server, *hal.Server) {
 	t.Helper()
 	pins, err := hal.New(hal.ServerConfig{Resources: resources, Backend: board})
 	if err != nil {

@@ -138,7 +138,7 @@ func TestWhoFollowsStaysOverAgents(t *testing.T) {
 		var usage []any
 		if err := list.Decode(&usage); errors.Is(err, io.EOF) {
 			break
-		} else if err != nil { // none is right, too: an agent that begins has not found them all yet
+		} else if err != nil || len(usage) == 0 {
 			t.Fatalf("JSON: got %v, %v", usage, err)
 		}
 	}
