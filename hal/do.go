@@ -175,7 +175,7 @@ func (s *Server) holdLocked(who string, g *granted, fence uint64) (*lease, error
 
 // armLocked starts the clocks of a value: the end of a pulse, and the longest time away from safe.
 func (s *Server) armLocked(g *granted, t *thing, v float64, pulse time.Duration, l *lease, now time.Time) {
-	s.enterLocked(Entry{Time: now, Who: l.who, Name: t.Name, What: "write"})
+	s.enterLocked(Entry{Time: now, Who: l.who, Name: t.Name, What: written(v)})
 	g.tally.writes++
 	l.pulse = 0
 	stopClock(&t.pulse)

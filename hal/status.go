@@ -39,7 +39,7 @@ type Status struct {
 	State string `json:"state"` // ok, unsafe, stuck, gone, busy, leased, unmediated
 
 	Limits []float64 `json:"limits,omitempty"`  // least and most of a value; none = a line's 0 and 1, or nobody set them
-	Rate   Rate      `json:"rate,omitempty"`    // operations a second
+	Rate   float64   `json:"rate,omitempty"`    // operations a second
 	MaxOn  float64   `json:"max_on,omitempty"`  // seconds away from safe
 	Lease  float64   `json:"deadman,omitempty"` // seconds
 }
@@ -56,7 +56,7 @@ func (s *Server) List(who string) []Status {
 		st := Status{Name: name, Kind: t.Kind, Unit: t.Unit, State: t.state, Read: true, Write: t.writable()}
 		if g != nil {
 			st.Read, st.Write = g.Read, g.Write
-			st.Rate, st.Lease = g.Rate, g.Deadman.Seconds()
+			st.Rate, st.Lease = float64(g.Rate), g.Deadman.Seconds()
 		}
 		if st.MaxOn = t.Limits.MaxOn.Seconds(); t.Limits.Min != 0 || t.Limits.Max != 0 {
 			st.Limits = []float64{t.Limits.Min, t.Limits.Max}

@@ -1,6 +1,7 @@
 package hal
 
 import (
+	"strconv"
 	"strings"
 	"time"
 )
@@ -84,4 +85,15 @@ func (s *Server) safetyLocked(who, name, why string) {
 	if g := s.grants[who][name]; g != nil {
 		g.tally.safe, g.tally.last, g.tally.at = g.tally.safe+1, why, time.Now()
 	}
+}
+
+// written is what the record says of a write.
+func written(v float64) string {
+	switch v {
+	case 0:
+		return "write 0"
+	case 1:
+		return "write 1"
+	}
+	return "write " + strconv.FormatFloat(v, 'g', 6, 64)
 }

@@ -92,7 +92,7 @@ func TestAFloodOfRefusalsLeavesTheRecordToOthers(t *testing.T) {
 			wantCode(t, err, hal.Unknown)
 		}
 		log := s.Log()
-		if len(log) > 10 || !slices.ContainsFunc(log, func(e hal.Entry) bool { return e.Who == "b" && e.What == "write" }) {
+		if len(log) > 10 || !slices.ContainsFunc(log, func(e hal.Entry) bool { return e.Who == "b" && e.What == "write 1" }) {
 			t.Errorf("got %d entries, want what b did and one of each refusal", len(log))
 		}
 		for _, e := range log {

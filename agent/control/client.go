@@ -158,16 +158,19 @@ type said struct {
 func (s said) Error() string { return s.words }
 func (s said) Unwrap() error { return s.cause }
 
-// explain says why the agent could not be reached, and what to do.
-func (c *Client) explain(err error) error {
+// explain is [Explain] for this client's socket.
+func (c *Client) explain(err error) error { return Explain(c.path, err) }
+
+// Explain says why the agent could not be reached at its socket, and what to do.
+func Explain(path string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return said{fmt.Sprintf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", c.path), err}
+		return said{fmt.Sprintf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", path), err}
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", c.path)
+		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", path)
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		if os.Geteuid() != 0 {
-			return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", c.path)
+			return fmt.Errorf("the agent at %s closed the connection; it answers root and its own user only", path)
 		}
 		return said{"the agent ended before it answered; what it had begun goes on with the next one, `sandpiper status` says how far it is", err}
 	}

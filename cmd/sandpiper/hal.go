@@ -28,15 +28,39 @@ func halPath(name string, rest ...string) string {
 	return "/v1/hal/" + url.PathEscape(name) + strings.Join(rest, "")
 }
 
+// halName takes arguments of which the first can be a name.
+func halName(also cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := also(cmd, args); err != nil {
+			return err
+		}
+		if n := len(args[0]); n == 0 || n > 32 {
+			return console.Usagef("%.32q of %d characters is no name: one has 1 to 32, and `sandpiper hal list` shows them all", args[0], n)
+		}
+		return nil
+	}
+}
+
+// halNumber reads a value.
+func halNumber(text string) (float64, error) {
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || v-v != 0 {
+		return 0, console.Usagef("value %.40q: want a number, such as 1 or 0.5", text)
+	}
+	return v, nil
+}
+
 // halNames completes a name from the running agent.
 func (s *shared) halNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	var list []hal.Status
-	if len(args) > 0 || s.hal().ask(cmd.Context(), http.MethodGet, "/v1/hal", nil, &list) != nil {
+	if len(args) > 0 && cmd.Name() != "record" || s.hal().ask(cmd.Context(), http.MethodGet, "/v1/hal", nil, &list) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
 	for _, st := range list {
-		names = append(names, st.Name)
+		if !slices.Contains(args, st.Name) {
+			names = append(names, st.Name)
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
@@ -79,7 +103,7 @@ type halValue struct {
 
 func (s *shared) halReadCommand() *cobra.Command {
 	return s.withJSON(&cobra.Command{
-		Use: "read NAME", Short: "Read a line, an output or a sensor", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
+		Use: "read NAME", Short: "Read a line, an output or a sensor", Args: halName(cobra.ExactArgs(1)), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var v halValue
 			if err := s.hal().ask(cmd.Context(), http.MethodGet, halPath(args[0]), nil, &v); err != nil {
@@ -101,11 +125,11 @@ func (s *shared) halReadCommand() *cobra.Command {
 func (s *shared) halWriteCommand() *cobra.Command {
 	pulse := 10 * time.Second
 	c := &cobra.Command{
-		Use: "write NAME VALUE", Short: "Drive an output for a time; then it is safe again, whatever becomes of this command", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		Use: "write NAME VALUE", Short: "Drive an output for a time; then it is safe again, whatever becomes of this command", Args: halName(cobra.ExactArgs(2)), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := strconv.ParseFloat(args[1], 64)
+			v, err := halNumber(args[1])
 			if err != nil {
-				return console.Usagef("value %q: want a number", args[1])
+				return err
 			}
 			if pulse <= 0 {
 				return console.Usagef("--for: want a time above 0, such as 5s")
@@ -127,7 +151,7 @@ func (s *shared) halWriteCommand() *cobra.Command {
 func (s *shared) halWatchCommand() *cobra.Command {
 	var count int
 	c := &cobra.Command{
-		Use: "watch NAME", Short: "Print each edge of a line, or each frame of a CAN interface, until interrupted", Args: cobra.ExactArgs(1), ValidArgsFunction: s.halNames,
+		Use: "watch NAME", Short: "Print each edge of a line, or each frame of a CAN interface, until interrupted", Args: halName(cobra.ExactArgs(1)), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count < 0 {
 				return console.Usagef("--count %d: want 0 or more", count)
@@ -251,22 +275,29 @@ func (s *shared) halSimCommand() *cobra.Command {
 		return console.JSON(s.out, what)
 	}
 	return console.Group("sim", `The world around a simulated board (backend = "sim")`, s.withJSON(&cobra.Command{
-		Use: "set NAME VALUE", Short: "Drive an input or a sensor from outside", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		Use: "set NAME VALUE", Short: "Drive an input or a sensor from outside", Args: halName(cobra.ExactArgs(2)), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := strconv.ParseFloat(args[1], 64)
+			v, err := halNumber(args[1])
 			if err != nil {
-				return console.Usagef("value %q: want a number", args[1])
+				return err
 			}
 			return happen(cmd, args[0], map[string]any{"value": v})
 		},
 	}), s.withJSON(&cobra.Command{
-		Use: "fail NAME nack=N|stuck=TIME|gone|none", Short: "Break a resource, or mend it", Args: cobra.ExactArgs(2), ValidArgsFunction: s.halNames,
+		Use: "fail NAME nack=N|stuck=TIME|gone|none", Short: "Break a resource, or mend it", Args: halName(cobra.ExactArgs(2)),
+		Long: "Break a resource, or mend it: nack=3 refuses the next three operations, stuck=2s holds the next one up, gone unplugs, none mends.",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return []string{"nack=", "stuck=", "gone", "none"}, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+			}
+			return s.halNames(cmd, args, typed)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fault := map[string]any{}
 			kind, value, _ := strings.Cut(args[1], "=")
 			n, err := strconv.Atoi(value)
 			switch {
-			case kind == "nack" && err == nil:
+			case kind == "nack" && err == nil && n > 0:
 				fault["nack"] = n
 			case kind == "stuck" && value != "":
 				fault["stuck"] = value

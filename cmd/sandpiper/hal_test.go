@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,7 @@ chip = "pinctrl-bcm2711"
 line = "GPIO17"
 direction = "out"
 safe = 0
+max_rate = "100/s"
 allow = ["valve"]
 [[hal.line]]
 name = "heater"
@@ -96,17 +98,34 @@ func TestATankIsReadAndDrivenWithoutCodeAndItsPumpIsSafeWhenAModuleIsKilled(t *t
 		t.Errorf("leases: got\n%s", got)
 	}
 	for verb, want := range map[string]string{
-		"read nothing":        "sandpiper: nothing: unknown: the device's configuration has no such name; known are [door heater level pump]",
-		"sim set nothing 1":   "sandpiper: nothing: unknown: ",
-		"sim set pump 1":      "sandpiper: pump: denied: it is an output or a bus",
-		"sim set door x":      `value "x": want a number`,
-		"sim fail door bogus": "want nack=3, stuck=2s, gone or none",
-		"write pump 0":        "sandpiper: pump: busy: module valve drives it",
-		"write door 1":        "sandpiper: door: denied: ",
+		"read nothing":                      "sandpiper: nothing: unknown: the device's configuration has no such name; known are [door heater level pump]",
+		"sim set nothing 1":                 "sandpiper: nothing: unknown: ",
+		"sim set pump 1":                    "sandpiper: pump: denied: it is an output or a bus",
+		"sim set door x":                    `value "x": want a number`,
+		"sim fail door bogus":               "want nack=3, stuck=2s, gone or none",
+		"write pump 0":                      "sandpiper: pump: busy: module valve drives it",
+		"write door 1":                      "sandpiper: door: denied: ",
+		"write heater NaN":                  `value "NaN": want a number`,
+		"sim set level Inf":                 `value "Inf": want a number`,
+		"sim fail door nack=-1":             "want nack=3",
+		"read " + strings.Repeat("n", 4096): `of 4096 characters is no name`,
 	} {
 		if got := d.hal(strings.Fields(verb)...); !strings.Contains(got, want) {
 			t.Errorf("hal %s: got %s, want %q", verb, got, want)
 		}
+	}
+	if got := d.hal("read", ""); !strings.Contains(got, "is no name") {
+		t.Errorf("read of nothing: got %s", got)
+	}
+	for line, want := range map[string]string{"read ": "pump", "record door ": "level", "sim fail door ": "stuck="} {
+		words := strings.Split("--run-dir "+d.path("run")+" __complete hal "+line, " ")
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), words, strings.NewReader(""), &out, &errs); code != 0 || !slices.Contains(strings.Fields(out.String()), want) {
+			t.Errorf("hal %s<TAB>: got %d %q, want %s among it", line, code, out.String(), want)
+		}
+	}
+	if got := d.hal("log"); !strings.Contains(got, "write 1") {
+		t.Errorf("log: got\n%s\nwant the value that was written", got)
 	}
 	if got := d.hal("sim", "fail", "door", "none", "--json"); !strings.Contains(got, `"name": "door"`) {
 		t.Errorf("sim --json: got %s", got)
@@ -114,7 +133,7 @@ func TestATankIsReadAndDrivenWithoutCodeAndItsPumpIsSafeWhenAModuleIsKilled(t *t
 	if got := d.hal("write", "pump", "0"); !strings.Contains(got, "busy") {
 		t.Errorf("the operator writes what a module drives: got %s, want busy", got)
 	}
-	if got := d.hal("list", "--json"); !strings.Contains(got, `"name": "level"`) {
+	if got := d.hal("list", "--json"); !strings.Contains(got, `"name": "level"`) || !strings.Contains(got, `"rate": 100`) {
 		t.Errorf("list: got %s", got)
 	}
 

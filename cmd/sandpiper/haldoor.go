@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sandpiper-edge/sandpiper/agent/control"
 	"github.com/sandpiper-edge/sandpiper/agent/workload"
 )
 
@@ -70,7 +71,10 @@ func (d *halDoor) open(ctx context.Context, method, path string, in any) (io.Rea
 	req.Header.Set("Content-Type", "application/json")
 	res, err := d.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("no agent answers at %s: %w", d.path, errors.Unwrap(err))
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, control.Explain(d.path, err)
 	}
 	if res.StatusCode < 300 {
 		return res.Body, nil

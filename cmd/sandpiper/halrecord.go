@@ -40,7 +40,7 @@ func (s *shared) halRecordCommand() *cobra.Command {
 		Long: `Write down what goes over pins, buses and sensors: what modules read, write and transfer, and the edges and frames that come. Nothing is
 read or driven for it. The recording is a document of JSON a line; it ends at its time, at 16 MiB, with the agent, or with ^C, and is good as far as it goes.
 A simulated board plays it again: replay = "FILE" in [hal], with backend = "sim".`,
-		Args: cobra.MinimumNArgs(1), ValidArgsFunction: s.halNames,
+		Args: halName(cobra.MinimumNArgs(1)), ValidArgsFunction: s.halNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if long <= 0 || long > 24*time.Hour {
 				return console.Usagef("--for: want a time up to 24h, such as 10s")
