@@ -20,7 +20,7 @@ const (
 )
 
 // released is known of the drivers that somebody looked at; a release is never a safe state all the same.
-func (h host) released(c chip) release {
+func (h *host) released(c *device) release {
 	real, err := resolved(c.dir)
 	if err != nil {
 		return releaseUnknown
@@ -52,8 +52,8 @@ func (b *Board) Advise(r hal.Resource) ([]Advice, error) {
 	}
 	high := (r.Safe != nil && *r.Safe != 0) != r.Line.ActiveLow // the safe level on the pin
 	var list []Advice
-	where := r.Name + " (" + c.where(l) + ")"
-	idle, known, err := c.idle(l)
+	where := r.Name + " (" + whereLine(c, l) + ")"
+	idle, known, err := idleLine(c, l)
 	if err != nil {
 		return nil, coded(KindLine, fmt.Errorf("%s: %w", r.Name, err))
 	}
@@ -75,7 +75,7 @@ func level(high bool) string {
 
 // idle is the level of a line that nobody has: its pull when the kernel knows of one, else what can be read of it as
 // it is. A line in use tells its pull only.
-func (c chip) idle(l *lineInfo) (high, known bool, err error) {
+func idleLine(c *device, l *lineInfo) (high, known bool, err error) {
 	switch {
 	case l.flags&flagBiasPullUp != 0:
 		return true, true, nil
@@ -84,7 +84,7 @@ func (c chip) idle(l *lineInfo) (high, known bool, err error) {
 	case l.used(), l.flags&flagOutput != 0: // what drove it before, as a boot loader: letting go again could make it an input
 		return false, false, nil
 	}
-	r, err := c.requestLine(l, &lineConfig{consumer: "sp:check", asIs: true})
+	r, err := requestLine(c, l, &lineConfig{consumer: "sp:check", asIs: true})
 	if errors.Is(err, CodeBusy) { // meanwhile
 		return false, false, nil
 	}

@@ -110,26 +110,24 @@ func sameFile(fd int, f *os.File) bool {
 	return err == nil && unix.Fstat(fd, &a) == nil && unix.Fstat(n, &b) == nil && a.Ino == b.Ino && a.Dev == b.Dev
 }
 
-// subsystems are those whose changes can matter to resources, and the kinds to which.
+// subsystems are those whose changes can matter to resources, each with a kind to which.
 var subsystems = [...]struct {
-	name  string
-	kinds [2]Kind
+	name string
+	kind Kind
 }{
-	{"gpio", [2]Kind{KindLine}},
-	{"pwm", [2]Kind{KindPWM}},
-	{"leds", [2]Kind{KindLED}},
-	{"tty", [2]Kind{KindSerial, KindModbus}},
-	{"net", [2]Kind{KindCAN}},
-	{"spi", [2]Kind{KindSPI}},
-	{"spidev", [2]Kind{KindSPI}},
-	{"i2c", [2]Kind{KindI2C, KindSensor}},
-	{"i2c-dev", [2]Kind{KindI2C, KindSensor}},
-	{"iio", [2]Kind{KindSensor}},
-	{"hwmon", [2]Kind{KindSensor}},
-	{"thermal", [2]Kind{KindSensor}},
-	{"power_supply", [2]Kind{KindSensor}},
-	{"w1", [2]Kind{KindSensor}},
-	{"usb", [2]Kind{}}, // its parts say more
+	{"gpio", KindLine}, {"pwm", KindPWM}, {"leds", KindLED}, {"tty", KindSerial}, {"tty", KindModbus}, {"net", KindCAN}, {"spi", KindSPI}, {"spidev", KindSPI},
+	{"i2c", KindI2C}, {"i2c", KindSensor}, {"i2c-dev", KindI2C}, {"i2c-dev", KindSensor}, {"iio", KindSensor}, {"hwmon", KindSensor}, {"thermal", KindSensor},
+	{"power_supply", KindSensor}, {"w1", KindSensor}, {"usb", hal.KindNode}, // whose parts say more
+}
+
+// concerns says whether a change of a subsystem can matter to a kind of resources; "" = to any.
+func concerns(subsystem string, k Kind) bool {
+	for _, s := range subsystems {
+		if s.name == subsystem && (k == "" || k == s.kind) {
+			return true
+		}
+	}
+	return false
 }
 
 // Changes listens to the kernel until the context ends and then closes the channel; see hal.Backend. A departure matches what cannot be
@@ -164,8 +162,7 @@ func (b *Board) follow(ctx context.Context, s *ueventSocket, out chan<- hal.Chan
 			b.log.Warn("hot-plug is not seen any more", "err", err)
 			return
 		}
-		kinds, matters := kindsOf(u.subsystem)
-		if !matters && !missed {
+		if !missed && !concerns(u.subsystem, "") {
 			continue
 		}
 		c := hal.Change{Present: u.action != "remove", Node: u.devpath}
@@ -174,7 +171,7 @@ func (b *Board) follow(ctx context.Context, s *ueventSocket, out chan<- hal.Chan
 		}
 		if !missed {
 			c.Match = func(r hal.Resource) bool {
-				return (r.Kind == kinds[0] || r.Kind == kinds[1]) && (c.Present || b.absent(&r))
+				return concerns(u.subsystem, r.Kind) && (c.Present || b.absent(&r))
 			}
 		}
 		select {
@@ -185,15 +182,6 @@ func (b *Board) follow(ctx context.Context, s *ueventSocket, out chan<- hal.Chan
 	}
 }
 
-func kindsOf(subsystem string) (kinds [2]Kind, matters bool) {
-	for _, s := range subsystems {
-		if s.name == subsystem {
-			return s.kinds, true
-		}
-	}
-	return kinds, false
-}
-
 // absent says whether a resource is not to be found, without touching it.
 func (b *Board) absent(r *hal.Resource) bool {
 	var err error
@@ -201,7 +189,7 @@ func (b *Board) absent(r *hal.Resource) bool {
 	case KindLine:
 		_, err = b.findChip(r.Line.Chip, r.Line.Path)
 	case KindPWM:
-		_, err = b.findPWM(r.PWM.Chip)
+		_, err = b.findClass(&pwmClass, "", r.PWM.Chip)
 	case KindLED:
 		return !exists(b.path("sys/class/leds", r.LED))
 	case KindI2C:

@@ -16,11 +16,11 @@ import (
 
 func boardI2C(t *testing.T, name string) *i2cBus {
 	t.Helper()
-	a, err := host{}.findAdapter(name, "")
+	a, err := (&host{}).findAdapter(name, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := host{}.openI2C(a, 50*time.Millisecond)
+	b, err := (&host{}).openI2C(a, 50*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 	if err := b.free(0x50); err != nil {
 		t.Errorf("free address: got %v", err)
 	}
-	d, err := host{}.findClass(hwmonClass, "lm75", "")
+	d, err := (&host{}).findClass(&hwmonClass, "lm75", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 
 func TestBoardSPILoopbackReturnsWhatIsSent(t *testing.T) {
 	onBoard(t, "lab_spi")
-	all := host{}.spiDevices()
+	all := (&host{}).spiDevices()
 	if len(all) == 0 {
 		t.Fatal("no spidev")
 	}
@@ -247,7 +247,7 @@ func TestBoardIIODummyConvertsAndCaptures(t *testing.T) {
 	if _, err := level.Read(t.Context()); err != nil {
 		t.Errorf("one-shot after the buffer: got %v", err)
 	}
-	two, err := (host{}).find("IIO device", "tank", "", host{}.iioDevices(), nil)
+	two, err := (&host{}).findClass(&iioClass, "tank", "")
 	if err != nil {
 		t.Fatal(err)
 	}

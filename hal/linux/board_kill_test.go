@@ -175,11 +175,11 @@ func TestBoardStoppedHolderIsMadeSafeByItsKeeper(t *testing.T) {
 	if got := tr.of(t, 0); !slices.Equal(got, []string{"set 0", "out", "set 1", "set 0"}) {
 		t.Errorf("trace: got %v, want one rise and one fall", got)
 	}
-	c, err := host{}.findChip("kill", "")
+	c, err := (&host{}).findChip("kill", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := c.findLine("RELAY", 0); err != nil || !l.used() {
+	if l, err := findLine(c, "RELAY", 0); err != nil || !l.used() {
 		t.Errorf("the keeper's line: got %+v, %v, want it still requested", l, err)
 	}
 	unix.Close(kept)

@@ -15,26 +15,26 @@ import (
 
 func TestBoardLinesAreFoundByNameAndNeverGuessed(t *testing.T) {
 	newSimChip(t, "names", "DOOR", "TWIN", "TWIN", "")
-	c, err := host{}.findChip("names", "")
+	c, err := (&host{}).findChip("names", "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := c.findLine("DOOR", 0); err != nil || l.offset != 0 {
+	if l, err := findLine(c, "DOOR", 0); err != nil || l.offset != 0 {
 		t.Errorf("DOOR: got %+v, %v, want offset 0", l, err)
 	}
-	if _, err := c.findLine("TWIN", 0); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "offset 1, offset 2") {
+	if _, err := findLine(c, "TWIN", 0); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "offset 1, offset 2") {
 		t.Errorf("TWIN: got %v, want both offsets", err)
 	}
-	if _, err := c.findLine("", 4); !errors.Is(err, unix.ERANGE) {
+	if _, err := findLine(c, "", 4); !errors.Is(err, unix.ERANGE) {
 		t.Errorf("offset 4 of 4: got %v", err)
 	}
-	if _, err := c.findLine("ALARM", 0); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "DOOR") {
+	if _, err := findLine(c, "ALARM", 0); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "DOOR") {
 		t.Errorf("got %v, want the names that there are", err)
 	}
-	if found, err := (host{}).findChip("", c.parent); err != nil || found.label != "names" {
+	if found, err := (&host{}).findChip("", c.parent); err != nil || found.label != "names" {
 		t.Errorf("by device path %q: got %v, %v", c.parent, found, err)
 	}
-	if _, err := (host{}).findChip("pinctrl-nowhere", ""); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "names") {
+	if _, err := (&host{}).findChip("pinctrl-nowhere", ""); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "names") {
 		t.Errorf("got %v, want the chips that there are", err)
 	}
 }
@@ -184,11 +184,11 @@ func TestBoardCopyOfADescriptorKeepsTheLineWhenTheFirstIsClosed(t *testing.T) {
 	if !s.level(t, 0) {
 		t.Error("the pin fell with the first descriptor")
 	}
-	c, err := host{}.findChip(s.label, "")
+	c, err := (&host{}).findChip(s.label, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := c.findLine("", 0)
+	l, err := findLine(c, "", 0)
 	if err != nil || l.differs(&cfg) != "" {
 		t.Errorf("adopt: got %q, %v, want no difference", l.differs(&cfg), err)
 	}
@@ -197,7 +197,7 @@ func TestBoardCopyOfADescriptorKeepsTheLineWhenTheFirstIsClosed(t *testing.T) {
 	if l.differs(&other) == "" {
 		t.Error("another polarity is no difference")
 	}
-	back, err := c.holdLine(copied, l, &cfg)
+	back, err := holdLine(c, copied, l, &cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ const pwmTrace = "/sys/module/lab_pwm/parameters/trace"
 func boardPWM(t *testing.T) matrixPin {
 	t.Helper()
 	onBoard(t, "lab_pwm")
-	c, err := host{}.findPWM("lab-pwm")
+	c, err := (&host{}).findClass(&pwmClass, "", "lab-pwm")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,7 +125,7 @@ func TestBoardThermometerThatLostItsSupplyGivesNoReading(t *testing.T) {
 
 func TestBoardPWMIsSetUpInTheOrderThatItsDriverTakes(t *testing.T) {
 	onBoard(t, "lab_pwm")
-	c, err := host{}.findPWM("lab-pwm")
+	c, err := (&host{}).findClass(&pwmClass, "", "lab-pwm")
 	if err != nil {
 		t.Fatal(err)
 	}

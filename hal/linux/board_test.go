@@ -107,15 +107,15 @@ func (c simChip) request(t *testing.T, offset int, cfg lineConfig) *lineResource
 }
 
 func (c simChip) tryRequest(offset int, cfg lineConfig) (*lineResource, error) {
-	found, err := host{}.findChip(c.label, "")
+	found, err := (&host{}).findChip(c.label, "")
 	if err != nil {
 		return nil, err
 	}
-	l, err := found.findLine("", offset)
+	l, err := findLine(found, "", offset)
 	if err != nil {
 		return nil, err
 	}
-	return found.requestLine(l, &cfg)
+	return requestLine(found, l, &cfg)
 }
 
 func command(t *testing.T, name string, args ...string) (string, error) {

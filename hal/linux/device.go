@@ -60,7 +60,7 @@ func sameParent(parent, want string) bool {
 
 // find is the one device with that name, at that path (of its parent or its node), for which also holds; name and
 // path may be empty, also may be nil.
-func (h host) find(what, name, path string, all []*device, also func(*device) bool) (*device, error) {
+func (h *host) find(what, name, path string, all []*device, also func(*device) bool) (*device, error) {
 	var fit, known []string
 	var got *device
 	for _, d := range all {

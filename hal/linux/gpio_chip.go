@@ -23,12 +23,9 @@ type lineInfo struct {
 
 func (l *lineInfo) used() bool { return l.flags&flagUsed != 0 }
 
-// chip is a GPIO controller of the board; n is its number of lines.
-type chip struct{ *device }
-
 // chips lists the board's controllers in the order of their nodes. A chip that vanishes meanwhile is left out;
 // an error is one that would hide all of them, as a missing right does.
-func (h host) chips() ([]*device, error) {
+func (h *host) chips() ([]*device, error) {
 	var list []*device
 	for _, name := range names(h.dev("")) {
 		if !strings.HasPrefix(name, "gpiochip") {
@@ -55,17 +52,17 @@ func (h host) chips() ([]*device, error) {
 }
 
 // findChip is the chip with that label or that device path; exactly one must fit.
-func (h host) findChip(label, path string) (chip, error) {
+func (h *host) findChip(label, path string) (*device, error) {
 	all, err := h.chips()
 	if err != nil {
-		return chip{}, err
+		return nil, err
 	}
 	d, err := h.find("GPIO chip", label, path, all, nil)
-	return chip{d}, err
+	return d, err
 }
 
 // listLines asks for every line of a chip.
-func (c chip) listLines() ([]*lineInfo, error) {
+func listLines(c *device) ([]*lineInfo, error) {
 	fd, err := openChip(c.node)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
@@ -92,11 +89,11 @@ func lineAt(fd int, offset uint32) (*lineInfo, error) {
 
 // findLine is the offset of the line with that name, or of a number when there is no name. A name that the chip
 // gives to two lines is refused: the owner says the offset then.
-func (c chip) findLine(name string, offset int) (*lineInfo, error) {
+func findLine(c *device, name string, offset int) (*lineInfo, error) {
 	if name == "" && (offset < 0 || offset >= c.n) {
 		return nil, fmt.Errorf("offset %d of GPIO chip %s: %w: the chip has lines 0 to %d", offset, c, unix.ERANGE, c.n-1)
 	}
-	lines, err := c.listLines()
+	lines, err := listLines(c)
 	if err != nil {
 		return nil, err
 	}

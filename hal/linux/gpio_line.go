@@ -44,8 +44,8 @@ func (c *lineConfig) flags() uint64 {
 }
 
 // requestLine asks the kernel for one line of a chip.
-func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*lineResource, error) {
-	where := c.where(l)
+func requestLine(c *device, l *lineInfo, cfg *lineConfig) (*lineResource, error) {
+	where := whereLine(c, l)
 	fd, err := openChip(c.node)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: c.node, Err: err}
@@ -77,15 +77,15 @@ func (c chip) requestLine(l *lineInfo, cfg *lineConfig) (*lineResource, error) {
 			return nil, fmt.Errorf("keep the level of %s: %w", where, err)
 		}
 	}
-	return c.holdLine(lfd, l, cfg)
+	return holdLine(c, lfd, l, cfg)
 }
 
 // prompt says that the controller is the processor's own: a platform device, but not one that asks a firmware by mail.
-func (c chip) prompt() bool {
+func promptChip(c *device) bool {
 	return (strings.HasPrefix(c.parent, "platform-") || strings.HasPrefix(c.parent, "amba-")) && !strings.Contains(c.label, "exp-gpio")
 }
 
-func (c chip) where(l *lineInfo) string {
+func whereLine(c *device, l *lineInfo) string {
 	if l.name != "" {
 		return l.name + " of " + c.label
 	}
@@ -109,14 +109,14 @@ func fill(set *gpioConfig, cfg *lineConfig) {
 
 // holdLine wraps a line's descriptor, a fresh one or one that comes back from the warden. The runtime's poller
 // waits for the edges of all lines: one epoll for the whole process.
-func (c chip) holdLine(fd int, l *lineInfo, cfg *lineConfig) (*lineResource, error) {
-	where := c.where(l)
+func holdLine(c *device, fd int, l *lineInfo, cfg *lineConfig) (*lineResource, error) {
+	where := whereLine(c, l)
 	if err := unix.SetNonblock(fd, true); err != nil {
 		closeFD(fd)
 		return nil, fmt.Errorf("%s: set its descriptor non-blocking: %w", where, err)
 	}
 	unix.CloseOnExec(fd)
-	return &lineResource{file: os.NewFile(uintptr(fd), where), where: where, prompt: c.prompt(), out: cfg.out, edges: cfg.edges}, nil
+	return &lineResource{file: os.NewFile(uintptr(fd), where), where: where, prompt: promptChip(c), out: cfg.out, edges: cfg.edges}, nil
 }
 
 func busyLine(fd int, l *lineInfo, where string, err error) error {

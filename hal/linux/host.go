@@ -16,7 +16,7 @@ import (
 // host is where the kernel's files are seen from: "/" on a device, a folder with a made tree in a test.
 type host struct{ root string }
 
-func (h host) path(elem ...string) string {
+func (h *host) path(elem ...string) string {
 	root := h.root
 	if root == "" {
 		root = "/"
@@ -24,16 +24,16 @@ func (h host) path(elem ...string) string {
 	return filepath.Join(append([]string{root}, elem...)...)
 }
 
-func (h host) dev(name string) string { return h.path("dev", name) }
+func (h *host) dev(name string) string { return h.path("dev", name) }
 
 // under turns a path as the owner writes it ("/dev/i2c-1") into a path below the root.
-func (h host) under(path string) string { return h.path(strings.TrimPrefix(path, "/")) }
+func (h *host) under(path string) string { return h.path(strings.TrimPrefix(path, "/")) }
 
 // class lists the names in /sys/class/NAME; a class that does not exist has none.
-func (h host) class(name string) []string { return names(h.path("sys/class", name)) }
+func (h *host) class(name string) []string { return names(h.path("sys/class", name)) }
 
 // bus lists the names in /sys/bus/NAME/devices.
-func (h host) bus(name string) []string { return names(h.path("sys/bus", name, "devices")) }
+func (h *host) bus(name string) []string { return names(h.path("sys/bus", name, "devices")) }
 
 func names(dir string) []string {
 	entries, err := os.ReadDir(dir)

@@ -19,7 +19,7 @@ import (
 )
 
 // adapters lists the board's I2C buses; n is the kernel's number.
-func (h host) adapters() []*device {
+func (h *host) adapters() []*device {
 	var list []*device
 	for _, name := range h.class("i2c-dev") {
 		n, err := strconv.Atoi(strings.TrimPrefix(name, "i2c-"))
@@ -36,7 +36,7 @@ func (h host) adapters() []*device {
 }
 
 // findAdapter is the bus with that name: the driver's, the device tree's, or the one in parentheses of the driver's.
-func (h host) findAdapter(name, path string) (*device, error) {
+func (h *host) findAdapter(name, path string) (*device, error) {
 	return h.find("I2C adapter", name, path, h.adapters(), nil)
 }
 
@@ -45,13 +45,13 @@ type i2cBus struct {
 	_  apart
 	mu sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
 	*device
-	h     host
+	h     *host
 	fd    int
 	funcs uint32
 }
 
 // openI2C opens an adapter; a timeout above 0 is how long its driver waits, for every user of the adapter: the kernel rounds to 10 ms.
-func (h host) openI2C(a *device, timeout time.Duration) (*i2cBus, error) {
+func (h *host) openI2C(a *device, timeout time.Duration) (*i2cBus, error) {
 	fd, err := unix.Open(a.node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: a.node, Err: err}

@@ -9,19 +9,6 @@ import (
 	"strings"
 )
 
-// iioDevices lists the converters and sensors of the industrial I/O subsystem.
-func (h host) iioDevices() []*device {
-	var list []*device
-	for _, n := range h.bus("iio") {
-		if strings.HasPrefix(n, "iio:device") {
-			d := deviceOf(h.path("sys/bus/iio/devices", n), true)
-			d.node = h.dev(n)
-			list = append(list, d)
-		}
-	}
-	return sorted(list)
-}
-
 // iioChannels lists what can be read of a device: "voltage0", "temp".
 func iioChannels(d *device) []string {
 	var list []string

@@ -70,7 +70,7 @@ func adc(t *testing.T) host {
 func TestOneConversionIsScaledToTheUnit(t *testing.T) {
 	t.Parallel()
 	h := adc(t)
-	d, err := h.find("IIO device", "tank", "", h.iioDevices(), nil)
+	d, err := h.findClass(&iioClass, "tank", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // openLED takes one of /sys/class/leds: its name is the driver's or the device tree's and stays.
-func (h host) openLED(name string) (*levelResource, error) {
+func (h *host) openLED(name string) (*levelResource, error) {
 	dir, err := attrOf(h.path("sys/class/leds"), name)
 	if err != nil {
 		return nil, err

@@ -123,7 +123,7 @@ func FuzzModbusAnswer(f *testing.F) {
 func ptyPair(t *testing.T, mode string) (*tty, *os.File) {
 	t.Helper()
 	far, path := newPTY(t)
-	port, err := host{}.openTTY(serialAt(t, path, mode))
+	port, err := (&host{}).openTTY(serialAt(t, path, mode))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,11 +238,11 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	t.Parallel()
 	_, path := newPTY(t)
 	m := serialAt(t, path, "9600-7E2")
-	first, err := host{}.openTTY(m)
+	first, err := (&host{}).openTTY(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second, err := (host{}).openTTY(m); !errors.Is(err, CodeBusy) {
+	if second, err := (&host{}).openTTY(m); !errors.Is(err, CodeBusy) {
 		t.Errorf("second user: got %v, %v, want busy", second, err)
 	}
 	if err := first.Close(); err != nil {
@@ -251,7 +251,7 @@ func TestSerialPortIsForOneUser(t *testing.T) {
 	_, path = newPTY(t) // the first stays taken for as long as its other end is open, except for root
 	half := *serialAt(t, path, "9600-7E2")
 	half.RS485 = &hal.RS485Config{}
-	if _, err := (host{}).openTTY(&half); !errors.Is(err, unix.ENOTTY) {
+	if _, err := (&host{}).openTTY(&half); !errors.Is(err, unix.ENOTTY) {
 		t.Errorf("RS-485 on a pseudo terminal: got %v, want ENOTTY", err)
 	}
 }

@@ -85,7 +85,7 @@ func (b *Board) findLevel(r *hal.Resource) (*levelResource, error) {
 	if r.Kind == KindLED {
 		return b.openLED(r.LED)
 	}
-	c, err := b.findPWM(r.PWM.Chip)
+	c, err := b.findClass(&pwmClass, "", r.PWM.Chip)
 	if err != nil {
 		return nil, err
 	}

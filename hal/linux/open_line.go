@@ -67,12 +67,12 @@ func lineConfigOf(r *hal.Resource) (cfg *lineConfig, err error) {
 	return cfg, err
 }
 
-func (b *Board) findLine(p *hal.LinePart) (chip, *lineInfo, error) {
+func (b *Board) findLine(p *hal.LinePart) (*device, *lineInfo, error) {
 	c, err := b.findChip(p.Chip, p.Path)
 	if err != nil {
 		return c, nil, err
 	}
-	l, err := c.findLine(p.Line, p.Offset)
+	l, err := findLine(c, p.Line, p.Offset)
 	return c, l, err
 }
 
@@ -85,7 +85,7 @@ func (b *Board) openLine(r *hal.Resource) (hal.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := c.requestLine(l, cfg)
+	own, err := requestLine(c, l, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +116,13 @@ func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
 		return nil, err
 	}
 	if d := l.differs(cfg); d != "" {
-		return nil, inUse(c.where(l), "the agent before, wired otherwise: "+d)
+		return nil, inUse(whereLine(c, l), "the agent before, wired otherwise: "+d)
 	}
 	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	own, err := c.holdLine(copied, l, cfg)
+	own, err := holdLine(c, copied, l, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (b *Board) adopt(r *hal.Resource, fd int) (*lineResource, error) {
 }
 
 // sameLine asks the kernel whether a descriptor is a request for this line: /proc names chip and lines of it.
-func sameLine(fd int, c chip, l *lineInfo, consumer string) error {
+func sameLine(fd int, c *device, l *lineInfo, consumer string) error {
 	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
 		return err
@@ -142,10 +142,10 @@ func sameLine(fd int, c chip, l *lineInfo, consumer string) error {
 		if l.used() && l.consumer == consumer {
 			return nil
 		}
-		return fmt.Errorf("%s is not requested: %w", c.where(l), unix.ENODEV)
+		return fmt.Errorf("%s is not requested: %w", whereLine(c, l), unix.ENODEV)
 	}
 	if name != baseName(c.node) || line != l.offset {
-		return fmt.Errorf("descriptor of line %d of %s for %s: %w", line, name, c.where(l), unix.EBADF)
+		return fmt.Errorf("descriptor of line %d of %s for %s: %w", line, name, whereLine(c, l), unix.EBADF)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (b *Board) openSensor(r *hal.Resource) (hal.Device, error) {
 	case r.Sensor.Via != nil:
 		return b.openRegister(r.Sensor)
 	case s.IIO != "":
-		d, err := b.find("IIO device", s.IIO, s.Parent, b.iioDevices(), nil)
+		d, err := b.findClass(&iioClass, s.IIO, s.Parent)
 		if err != nil {
 			return nil, err
 		}
@@ -46,16 +46,16 @@ func (b *Board) openSensor(r *hal.Resource) (hal.Device, error) {
 	case s.W1 != "":
 		return b.openW1(s.W1)
 	case s.Power != "":
-		return b.classSensor(powerClass, s.Power, s.Parent, s.Attr)
+		return b.classSensor(&powerClass, s.Power, s.Parent, s.Attr)
 	case s.Thermal != "":
-		return b.classSensor(thermalClass, s.Thermal, s.Parent, "temp")
+		return b.classSensor(&thermalClass, s.Thermal, s.Parent, "temp")
 	case s.Hwmon != "":
-		return b.classSensor(hwmonClass, s.Hwmon, s.Parent, s.Attr)
+		return b.classSensor(&hwmonClass, s.Hwmon, s.Parent, s.Attr)
 	}
 	return nil, fmt.Errorf("a sensor without a source: %w", errors.ErrUnsupported)
 }
 
-func (b *Board) classSensor(k classKind, name, parent, attribute string) (hal.Device, error) {
+func (b *Board) classSensor(k *class, name, parent, attribute string) (hal.Device, error) {
 	d, err := b.findClass(k, name, parent)
 	if err != nil {
 		return nil, err

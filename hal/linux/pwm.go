@@ -6,28 +6,10 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// pwmChips lists the controllers of /sys/class/pwm; n is the number of channels.
-func (h host) pwmChips() []*device {
-	var list []*device
-	for _, n := range h.class("pwm") {
-		if strings.HasPrefix(n, "pwmchip") {
-			d := deviceOf(h.path("sys/class/pwm", n), false)
-			d.n, _ = strconv.Atoi(attrOr(d.dir, "npwm"))
-			list = append(list, d)
-		}
-	}
-	return sorted(list)
-}
-
-func (h host) findPWM(path string) (*device, error) {
-	return h.find("PWM controller", "", path, h.pwmChips(), nil)
-}
 
 // openPWM exports a channel and sets its period; its state outlives the process, only a write ends it. The order keeps duty ≤ period at
 // every step, and the polarity is written only while the channel is off. A channel that already runs with this period is left alone.

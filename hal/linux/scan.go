@@ -15,7 +15,7 @@ import (
 
 // scanner walks the board; every list is bounded by what the kernel shows.
 type scanner struct {
-	host
+	*host
 	list []hal.Found
 }
 
@@ -30,7 +30,7 @@ func (s *scanner) add(kind hal.Kind, detail string, match ...string) *hal.Found 
 
 // Scan looks at everything that can be looked at without touching a bus; probe also asks each free I2C address.
 func (b *Board) Scan(ctx context.Context, probe hal.Probe) ([]hal.Found, error) {
-	s := &scanner{host: b.host}
+	s := &scanner{host: &b.host}
 	if err := s.lines(); err != nil {
 		return nil, coded(KindLine, fmt.Errorf("scan: %w", err))
 	}
@@ -53,7 +53,7 @@ func (s *scanner) lines() error {
 		twins[c.label]++
 	}
 	for _, c := range chips {
-		lines, err := chip{c}.listLines()
+		lines, err := listLines(c)
 		if err != nil {
 			continue // unplugged meanwhile
 		}
@@ -184,20 +184,15 @@ func (s *scanner) buses() {
 }
 
 func (s *scanner) sensors() {
-	for _, d := range s.classDevices(hwmonClass) {
-		for _, a := range numbersOf(d.dir, func(n string) bool { return strings.HasSuffix(n, "_input") }) {
-			t := s.add("sensor", d.String(), "hwmon", d.name, "attr", a)
-			t.Scale, t.Unit = scaleOf(hwmonScales, a)
-		}
-	}
-	for _, d := range s.classDevices(thermalClass) {
-		t := s.add("sensor", d.String(), "thermal", d.name)
-		t.Scale, t.Unit = 1e-3, "Cel"
-	}
-	for _, d := range s.classDevices(powerClass) {
-		for _, a := range numbersOf(d.dir, func(n string) bool { _, unit := scaleOf(powerScales, n); return unit != "" }) {
-			t := s.add("sensor", d.String(), "power", d.name, "attr", a)
-			t.Scale, t.Unit = scaleOf(powerScales, a)
+	for _, k := range [...]*class{&hwmonClass, &thermalClass, &powerClass} {
+		for _, d := range s.devices(k) {
+			for _, a := range names(d.dir) {
+				factor, unit := scaleOf(k.scales, a)
+				if strings.HasSuffix(a, k.end) && (unit != "" || k.end != "") {
+					t := s.add("sensor", d.String(), k.word, d.name, "attr", a)
+					t.Scale, t.Unit = factor, unit
+				}
+			}
 		}
 	}
 	for _, d := range s.w1Devices() {
@@ -206,7 +201,7 @@ func (s *scanner) sensors() {
 			t.Scale, t.Unit = 1e-3, "Cel"
 		}
 	}
-	for _, d := range s.iioDevices() {
+	for _, d := range s.devices(&iioClass) {
 		for _, c := range iioChannels(d) {
 			t := s.add("sensor", d.String(), "iio", d.key(), "attr", c)
 			t.Scale, t.Unit = scaleOf(iioScales, c)
@@ -215,7 +210,7 @@ func (s *scanner) sensors() {
 }
 
 func (s *scanner) outputs() {
-	for _, c := range s.pwmChips() {
+	for _, c := range s.devices(&pwmClass) {
 		for i := range c.n {
 			s.add("pwm", c.String(), "chip", c.key(), "channel", strconv.Itoa(i))
 		}

@@ -41,7 +41,7 @@ const (
 )
 
 // ttys lists the serial ports of the board: a USB port or serial number stays when the port's number changes.
-func (h host) ttys() []*device {
+func (h *host) ttys() []*device {
 	var list []*device
 	for _, n := range h.class("tty") {
 		dir := h.path("sys/class/tty", n)
@@ -66,7 +66,7 @@ func (h host) ttys() []*device {
 }
 
 // findTTY is the port at that node or device, USB port or USB serial number.
-func (h host) findTTY(p *hal.SerialPart) (*device, error) {
+func (h *host) findTTY(p *hal.SerialPart) (*device, error) {
 	path, usbPort, usbSerial := p.Path, p.USB.Port, p.USB.Serial
 	if strings.HasPrefix(path, "/dev/") {
 		return &device{node: h.under(path), name: path}, nil // the owner's own links under /dev/serial/by-path too
@@ -89,7 +89,7 @@ type tty struct {
 	mode  *hal.LineMode
 }
 
-func (h host) openTTY(p *hal.SerialPart) (*tty, error) {
+func (h *host) openTTY(p *hal.SerialPart) (*tty, error) {
 	mode, err := hal.ParseMode(p.Mode)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ type spiTransfer struct {
 
 // spiDevices lists the chip selects that the kernel gives to programs; n is the number of the chip select, and the
 // names are the controller's.
-func (h host) spiDevices() []*device {
+func (h *host) spiDevices() []*device {
 	var list []*device
 	for _, name := range h.class("spidev") {
 		_, cs, ok := strings.Cut(strings.TrimPrefix(name, "spidev"), ".")
@@ -68,7 +68,7 @@ func (h host) spiDevices() []*device {
 }
 
 // findSPI is the device at that controller (device tree name or device path) and chip select, or at that node.
-func (h host) findSPI(controller, path string, cs int) (*device, error) {
+func (h *host) findSPI(controller, path string, cs int) (*device, error) {
 	return h.find("SPI device", controller, path, h.spiDevices(), func(d *device) bool { return d.n == cs || d.node == h.under(path) })
 }
 

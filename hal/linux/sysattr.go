@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,35 +69,48 @@ func (a *attribute) Read(ctx context.Context) (hal.Value, error) {
 // Close lets go of it.
 func (a *attribute) Close() error { return a.file.Close() }
 
-// classKind says where a class keeps its devices' names.
-type classKind struct{ what, class, nameAttr string }
+// class is a kind of device whose numbers change between boots, and where the kernel keeps them.
+type class struct {
+	_           apart
+	what        string
+	dir, prefix string  // of their folders, below the root
+	name        string  // attribute with the name; "" = the folder's own
+	up          bool    // the device behind it is the folder around
+	word        string  // of a sensor's source in the configuration
+	end         string  // of the attributes that are read; "" = those whose unit is known
+	scales      []scale // of its attributes
+}
 
 var (
-	hwmonClass   = classKind{"hwmon device", "hwmon", "name"}
-	thermalClass = classKind{"thermal zone", "thermal", "type"}
-	powerClass   = classKind{"power supply", "power_supply", ""}
+	hwmonClass   = class{what: "hwmon device", dir: "sys/class/hwmon", name: "name", word: "hwmon", end: "_input", scales: hwmonScales}
+	thermalClass = class{what: "thermal zone", dir: "sys/class/thermal", prefix: "thermal_zone", name: "type", word: "thermal", scales: thermalScales}
+	powerClass   = class{what: "power supply", dir: "sys/class/power_supply", word: "power", scales: powerScales}
+	iioClass     = class{what: "IIO device", dir: "sys/bus/iio/devices", prefix: "iio:device", name: "name", up: true}
+	pwmClass     = class{what: "PWM controller", dir: "sys/class/pwm", prefix: "pwmchip"} // n is the number of channels
 )
 
-// classDevices lists the devices of a class whose numbers change between boots.
-func (h host) classDevices(k classKind) []*device {
+// devices lists the devices of a class.
+func (h *host) devices(k *class) []*device {
 	var list []*device
-	for _, n := range h.class(k.class) {
-		if k.class == "thermal" && !strings.HasPrefix(n, "thermal_zone") {
-			continue // cooling devices
+	for _, n := range names(h.path(k.dir)) {
+		if !strings.HasPrefix(n, k.prefix) {
+			continue
 		}
-		d := deviceOf(h.path("sys/class", k.class, n), false)
-		if d.name = n; k.nameAttr != "" {
-			d.name = attrOr(d.dir, k.nameAttr)
+		d := deviceOf(h.path(k.dir, n), k.up)
+		d.node = h.dev(n)
+		d.n, _ = strconv.Atoi(attrOr(d.dir, "npwm"))
+		if d.name = n; k.name != "" {
+			d.name = attrOr(d.dir, k.name)
 		}
 		list = append(list, d)
 	}
-	return list
+	return sorted(list)
 }
 
 // findClass is the device with that name ("lm75") or device path ("i2c-1-0048"); name and path together tell twins
 // apart.
-func (h host) findClass(k classKind, name, path string) (*device, error) {
-	return h.find(k.what, name, path, h.classDevices(k), nil)
+func (h *host) findClass(k *class, name, path string) (*device, error) {
+	return h.find(k.what, name, path, h.devices(k), nil)
 }
 
 // attrOf checks that a name is one attribute of a folder and not a way out of it.
@@ -105,17 +119,6 @@ func attrOf(dir, name string) (string, error) {
 		return "", fmt.Errorf("%q is no name of a sysfs attribute: %w", clip(name), unix.EINVAL)
 	}
 	return filepath.Join(dir, name), nil
-}
-
-// numbersOf lists the attributes of a folder that hold a number and fit, for a scan.
-func numbersOf(dir string, fit func(string) bool) []string {
-	var list []string
-	for _, n := range names(dir) {
-		if fit(n) {
-			list = append(list, n)
-		}
-	}
-	return list
 }
 
 // scale is what brings an attribute or channel to its unit, by how its name begins.
@@ -139,6 +142,9 @@ func scaleOf(list []scale, name string) (factor float64, unit string) {
 var hwmonScales = []scale{
 	{"temp", 1e-3, "Cel"}, {"in", 1e-3, "V"}, {"curr", 1e-3, "A"}, {"power", 1e-6, "W"}, {"energy", 1e-6, "J"}, {"humidity", 1e-3, "%"}, {"fan", 1, "/min"},
 }
+
+// thermalScales are of thermal zones (Documentation/driver-api/thermal/sysfs-api.rst).
+var thermalScales = []scale{{"temp", 1e-3, "Cel"}}
 
 // powerScales are of power supplies (Documentation/ABI/testing/sysfs-class-power): µV, µA, µW, µAh, 0.1 °C.
 var powerScales = []scale{

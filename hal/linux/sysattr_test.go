@@ -47,10 +47,10 @@ func board(t *testing.T) host {
 func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 	t.Parallel()
 	h := board(t)
-	if _, err := h.findClass(hwmonClass, "lm75", ""); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "lm75 (i2c-1-0049)") {
+	if _, err := h.findClass(&hwmonClass, "lm75", ""); !errors.Is(err, ErrAmbiguous) || !strings.Contains(err.Error(), "lm75 (i2c-1-0049)") {
 		t.Errorf("got %v, want an ambiguity that names both", err)
 	}
-	d, err := h.findClass(hwmonClass, "lm75", "i2c-1-0048")
+	d, err := h.findClass(&hwmonClass, "lm75", "i2c-1-0048")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 	if v, err := a.number(); v != 19000 || err != nil {
 		t.Errorf("read again: got %v, %v, want 19000", v, err)
 	}
-	if _, err := h.findClass(hwmonClass, "bme280", ""); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are: lm75") {
+	if _, err := h.findClass(&hwmonClass, "bme280", ""); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "there are: lm75") {
 		t.Errorf("got %v, want the names that there are", err)
 	}
 }
@@ -74,10 +74,10 @@ func TestTwinSensorsAreToldApartByTheirPath(t *testing.T) {
 func TestCoolingDevicesAreNoThermalZones(t *testing.T) {
 	t.Parallel()
 	h := board(t)
-	if list := h.classDevices(thermalClass); len(list) != 1 || list[0].name != "cpu-thermal" {
+	if list := h.devices(&thermalClass); len(list) != 1 || list[0].name != "cpu-thermal" {
 		t.Errorf("got %v, want the one zone", list)
 	}
-	if d, err := h.findClass(powerClass, "BAT0", ""); err != nil || d.name != "BAT0" {
+	if d, err := h.findClass(&powerClass, "BAT0", ""); err != nil || d.name != "BAT0" {
 		t.Errorf("got %v, %v, want the battery by the name of its folder", d, err)
 	}
 }
@@ -162,7 +162,7 @@ func TestPWMKeepsARunningChannelAndSwitchesOffToChangeAnother(t *testing.T) {
 		files["sys/class/pwm/pwmchip0/pwm1/"+name] = text
 	}
 	h := tree(t, files, map[string]string{"sys/class/pwm/pwmchip0/device": "sys/devices/platform/3f20c000.pwm", "sys/devices/platform/3f20c000.pwm/subsystem": "sys/bus/platform"})
-	c, err := h.findPWM("platform-3f20c000.pwm")
+	c, err := h.findClass(&pwmClass, "", "platform-3f20c000.pwm")
 	if err != nil {
 		t.Fatal(err)
 	}

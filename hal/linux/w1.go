@@ -27,7 +27,7 @@ func hexOnly(s string) bool {
 }
 
 // w1Devices lists the chips of all 1-wire buses; the device behind each is its bus.
-func (h host) w1Devices() []*device {
+func (h *host) w1Devices() []*device {
 	var list []*device
 	for _, n := range h.bus("w1") {
 		if w1Name(n) {
@@ -38,7 +38,7 @@ func (h host) w1Devices() []*device {
 }
 
 // w1Master is the bus that a device hangs from: the folder that holds the device's own.
-func (h host) w1Master(id string) string {
+func (h *host) w1Master(id string) string {
 	for _, m := range h.bus("w1") {
 		if strings.HasPrefix(m, "w1_bus_master") && exists(h.path("sys/bus/w1/devices", m, id)) {
 			return m
@@ -50,7 +50,7 @@ func (h host) w1Master(id string) string {
 var errPowerOn = fmt.Errorf("85 °C is the chip's value before its first conversion, its supply failed: %w", unix.ENODATA)
 
 // openW1 opens a thermometer, which gives m°C and takes up to a second.
-func (h host) openW1(id string) (*attribute, error) {
+func (h *host) openW1(id string) (*attribute, error) {
 	if !w1Name(id) {
 		return nil, fmt.Errorf("%q is no 1-wire id; want family and serial number, as in 28-0316a279d4ff: %w", clip(id), unix.EINVAL)
 	}
