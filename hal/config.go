@@ -142,39 +142,45 @@ func (c *Config) Resources() ([]Resource, error) {
 		b.fail("replay", `a recording is played on a simulated board; add backend = "sim"`)
 	}
 	for i := range c.Line {
-		b.line("line."+strconv.Itoa(i), &c.Line[i])
+		b.enter("line", i)
+		b.line(&c.Line[i])
 	}
 	for i := range c.I2C {
-		b.i2c("i2c."+strconv.Itoa(i), &c.I2C[i])
+		b.enter("i2c", i)
+		b.i2c(&c.I2C[i])
 	}
 	for i := range c.PWM {
-		p, at := &c.PWM[i], "pwm."+strconv.Itoa(i)
+		p := &c.PWM[i]
+		b.enter("pwm", i)
 		if !(p.Freq > 0 && p.Freq <= 1e7) || p.MaxDuty < 0 || p.MaxDuty > 1 {
-			b.fail(at+".freq", "%g Hz, max_duty %g; want more than 0 to 10 MHz, and a fraction", p.Freq, p.MaxDuty)
+			b.fail("freq", "%g Hz, max_duty %g; want more than 0 to 10 MHz, and a fraction", p.Freq, p.MaxDuty)
 			continue
 		}
 		p.Period = time.Duration(float64(time.Second) / p.Freq)
 		r := &Resource{Kind: KindPWM, Bus: "pwm " + p.Chip, Limits: Limits{MaxOn: time.Duration(p.MaxOn)}, PWM: &p.PWMPart}
-		b.safe(at, r, &p.Safe)
-		b.add(at, &p.Named, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
+		b.safe(r, &p.Safe)
+		b.add(&p.Named, r, fmt.Sprintf("pwm %s %d", p.Chip, p.Channel))
 	}
 	for i := range c.LED {
-		l, at := &c.LED[i], "led."+strconv.Itoa(i)
+		l := &c.LED[i]
+		b.enter("led", i)
 		r := &Resource{Kind: KindLED, Bus: "led " + l.LED, LED: l.LED}
-		b.safe(at, r, &l.Safe)
-		b.add(at, &l.Named, r, "led "+l.LED)
+		b.safe(r, &l.Safe)
+		b.add(&l.Named, r, "led "+l.LED)
 	}
 	for i := range c.CAN {
 		n := &c.CAN[i]
 		for k := range n.Filter {
 			f := &n.Filter[k]
 			f.Interface = n.Interface
-			b.add(fmt.Sprintf("can.%d.filter.%d", i, k), &f.Named, &Resource{Kind: KindCAN, Bus: "can " + n.Interface, Rate: f.Rate, CAN: &f.CANPart}, "")
+			b.enter("can."+strconv.Itoa(i)+".filter", k)
+			b.add(&f.Named, &Resource{Kind: KindCAN, Bus: "can " + n.Interface, Rate: f.Rate, CAN: &f.CANPart}, "")
 		}
 	}
 	b.buses(c)
 	for i := range c.Sensor { // after the chips and units that they are read through
-		b.sensor("sensor."+strconv.Itoa(i), &c.Sensor[i])
+		b.enter("sensor", i)
+		b.sensor(&c.Sensor[i])
 	}
 	if b.fault != nil {
 		return nil, b.fault
@@ -184,30 +190,35 @@ func (c *Config) Resources() ([]Resource, error) {
 
 // build collects resources, and the first fault.
 type build struct {
+	at     string // path of the entry at hand
 	list   []Resource
 	names  map[string]bool
 	claims map[string]string // what of the board is claimed, and by which name
 	fault  *ConfigError
 }
 
+// enter begins an entry: what is wrong from here on is of it.
+func (b *build) enter(list string, i int) { b.at = list + "." + strconv.Itoa(i) }
+
+// fail notes what is wrong with a key of the entry, "" = with the entry as a whole.
 func (b *build) fail(key, format string, args ...any) {
 	if b.fault == nil {
-		b.fault = &ConfigError{Key: key, Why: fmt.Sprintf(format, args...)}
+		b.fault = &ConfigError{Key: strings.Trim(b.at+"."+key, "."), Why: fmt.Sprintf(format, args...)}
 	}
 }
 
 // add takes the resource of an entry; claim is what of the board it is, "" = it may be shared.
-func (b *build) add(at string, e *Named, r *Resource, claim string) {
+func (b *build) add(e *Named, r *Resource, claim string) {
 	r.Name, r.Allow = e.Name, e.Allow
 	switch {
 	case !isName(r.Name):
-		b.fail(at+".name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
+		b.fail("name", "%.40q; want a small letter, then up to 31 small letters, digits and dashes", r.Name)
 	case b.names[r.Name]:
-		b.fail(at+".name", "%q is the name of another entry; names are unique over all kinds", r.Name)
+		b.fail("name", "%q is the name of another entry; names are unique over all kinds", r.Name)
 	case claim != "" && b.claims[claim] != "":
-		b.fail(at, "%s and %s both claim %s; remove one", b.claims[claim], r.Name, claim)
+		b.fail("", "%s and %s both claim %s; remove one", b.claims[claim], r.Name, claim)
 	case len(b.list) >= 1024:
-		b.fail(at, "more than 1024 entries")
+		b.fail("", "more than 1024 entries")
 	}
 	b.names[r.Name], b.claims[claim] = true, r.Name
 	b.list = append(b.list, *r)
@@ -220,82 +231,83 @@ func (b *build) choice(key, value string, words ...string) {
 }
 
 // safe sets the safe value of an output, which its owner must give.
-func (b *build) safe(at string, r *Resource, s *SafeWord) {
+func (b *build) safe(r *Resource, s *SafeWord) {
 	switch {
 	case s.Module:
 		zero := 0.0
 		r.SafeBy, r.Safe = SafeByModule, &zero
 	case s.Value == nil:
-		b.fail(at+".safe", `missing; an output needs the value that it has when nobody drives it, or "module"`)
+		b.fail("safe", `missing; an output needs the value that it has when nobody drives it, or "module"`)
 	default:
 		r.Safe = s.Value
 		if err := r.check(*s.Value); err != nil {
-			b.fail(at+".safe", "%v", err)
+			b.fail("safe", "%v", err)
 		}
 	}
 }
 
-func (b *build) line(at string, l *LineConfig) {
+func (b *build) line(l *LineConfig) {
 	if (l.Chip == "") == (l.Path == "") {
-		b.fail(at+".chip", `want one of chip = "label" and path = "device path"; a number changes`)
+		b.fail("chip", `want one of chip = "label" and path = "device path"; a number changes`)
 	}
 	if (l.Line == "") == (l.Number == nil) {
-		b.fail(at+".line", `want one of line = "name" and offset = number`)
+		b.fail("line", `want one of line = "name" and offset = number`)
 	}
-	b.choice(at+".drive", l.Drive, "push-pull", "open-drain", "open-source")
-	b.choice(at+".bias", l.Bias, "as-is", "disabled", "pull-up", "pull-down")
-	b.choice(at+".edges", l.Edges, "rising", "falling", "both")
-	b.choice(at+".initial", l.Initial, "safe", "keep")
+	b.choice("drive", l.Drive, "push-pull", "open-drain", "open-source")
+	b.choice("bias", l.Bias, "as-is", "disabled", "pull-up", "pull-down")
+	b.choice("edges", l.Edges, "rising", "falling", "both")
+	b.choice("initial", l.Initial, "safe", "keep")
 	if l.Sim != nil {
-		b.choice(at+".sim", l.Sim.Wave, "sine")
-		b.choice(at+".sim", l.Sim.Release, "input", "keep", "pull")
+		b.choice("sim", l.Sim.Wave, "sine")
+		b.choice("sim", l.Sim.Release, "input", "keep", "pull")
 	}
 	if l.Direction != In && l.Direction != Out {
-		b.fail(at+".direction", "%.32q; want in or out", l.Direction)
+		b.fail("direction", "%.32q; want in or out", l.Direction)
 	}
 	if l.Buffer < 0 || l.Buffer > 1024 {
-		b.fail(at+".buffer", "%d; want 0 to 1024 events", l.Buffer)
+		b.fail("buffer", "%d; want 0 to 1024 events", l.Buffer)
 	}
 	claim := l.Line
 	if l.Number != nil {
 		l.Offset = *l.Number
 		claim = strconv.Itoa(l.Offset)
 		if l.Offset < 0 || l.Offset > 1<<16 {
-			b.fail(at+".offset", "%d; want the number of the line in its chip", l.Offset)
+			b.fail("offset", "%d; want the number of the line in its chip", l.Offset)
 		}
 	}
 	r := &Resource{Kind: KindLine, Bus: "gpio " + l.Chip + l.Path, Rate: l.MaxRate, Limits: Limits{MaxOn: time.Duration(l.MaxOn)}, Sim: l.Sim, Line: &l.LinePart}
 	if l.Direction == Out {
-		b.safe(at, r, &l.Safe)
+		b.safe(r, &l.Safe)
 	} else if l.Safe.Value != nil || l.Safe.Module {
-		b.fail(at+".safe", "an input has no safe value; remove it")
+		b.fail("safe", "an input has no safe value; remove it")
 	}
-	b.add(at, &l.Named, r, "line "+claim+" of "+l.Chip+l.Path)
+	b.add(&l.Named, r, "line "+claim+" of "+l.Chip+l.Path)
 }
 
-func (b *build) i2c(at string, a *I2CConfig) {
+func (b *build) i2c(a *I2CConfig) {
 	if (a.Adapter == "") == (a.Path == "") {
-		b.fail(at+".adapter", `want one of adapter = "name" and path = "/dev/i2c-N"`)
+		b.fail("adapter", `want one of adapter = "name" and path = "/dev/i2c-N"`)
 	}
+	list := b.at + ".device"
 	for i := range a.Device {
 		d := &a.Device[i]
-		at := fmt.Sprintf("%s.device.%d", at, i)
+		b.enter(list, i)
 		if d.Addr < 0x08 || d.Addr > 0x77 {
-			b.fail(at+".addr", "%#x; want 0x08 to 0x77, others are reserved", d.Addr)
+			b.fail("addr", "%#x; want 0x08 to 0x77, others are reserved", d.Addr)
 		}
 		if d.RegBytes < 0 || d.RegBytes > 2 {
-			b.fail(at+".reg_bytes", "%d; want 0, 1 or 2", d.RegBytes)
+			b.fail("reg_bytes", "%d; want 0, 1 or 2", d.RegBytes)
 		}
 		if len(d.Commands) > 0 && (d.RegBytes != 0 || d.Read != nil || d.Write != nil) {
-			b.fail(at+".commands", "a chip has commands or registers, not both")
+			b.fail("commands", "a chip has commands or registers, not both")
 		}
 		d.Adapter, d.Path, d.Timeout = a.Adapter, a.Path, time.Duration(a.Timeout)
-		b.add(at, &d.Named, &Resource{Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Rate: d.Rate, I2C: &d.I2CPart},
+		b.add(&d.Named, &Resource{Kind: KindI2C, Bus: "i2c " + a.Adapter + a.Path, Rate: d.Rate, I2C: &d.I2CPart},
 			fmt.Sprintf("address %#x of %s", d.Addr, a.Adapter+a.Path))
 	}
 }
 
-func (b *build) sensor(at string, s *SensorConfig) {
+func (b *build) sensor(s *SensorConfig) {
 	src := &s.Source
 	given := 0
 	for _, one := range []string{src.Hwmon, src.IIO, src.Thermal, src.W1, src.Power, src.I2C, src.Modbus} {
@@ -304,10 +316,10 @@ func (b *build) sensor(at string, s *SensorConfig) {
 		}
 	}
 	if src.Driver != "" && src.I2C == "" {
-		b.fail(at+".source", "a driver reads through an i2c device; add i2c = its name")
+		b.fail("source", "a driver reads through an i2c device; add i2c = its name")
 	}
 	if given != 1 {
-		b.fail(at+".source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
+		b.fail("source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
 	}
 	r := &Resource{Kind: KindSensor, Unit: s.Unit, Rate: s.Rate, Sim: s.Sim, Sensor: &s.SensorPart,
 		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
@@ -320,7 +332,7 @@ func (b *build) sensor(at string, s *SensorConfig) {
 			}
 		}
 		if via == nil {
-			b.fail(at+".source", "%.40q is no i2c device or modbus unit of this configuration", name)
+			b.fail("source", "%.40q is no i2c device or modbus unit of this configuration", name)
 			return
 		}
 		s.Via, r.Bus = via, via.Bus // one worker for the chip and what is read of it
@@ -328,16 +340,16 @@ func (b *build) sensor(at string, s *SensorConfig) {
 	if len(s.Range) == 2 && s.Range[0] < s.Range[1] {
 		r.Limits.Min, r.Limits.Max = s.Range[0], s.Range[1]
 	} else if s.Range != nil {
-		b.fail(at+".range", "want [least, most]")
+		b.fail("range", "want [least, most]")
 	}
 	if len(s.Curve) == 1 || len(s.Curve) > 16 {
-		b.fail(at+".curve", "%d points; want 2 to 16", len(s.Curve))
+		b.fail("curve", "%d points; want 2 to 16", len(s.Curve))
 	}
 	for i, p := range s.Curve {
 		if len(p) != 2 || i > 0 && !(p[0] > s.Curve[i-1][0]) {
-			b.fail(at+".curve", "point %d; want [from, to], rising in from", i)
+			b.fail("curve", "point %d; want [from, to], rising in from", i)
 			return
 		}
 	}
-	b.add(at, &s.Named, r, "")
+	b.add(&s.Named, r, "")
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"path"
-	"strconv"
 	"strings"
 )
 
@@ -47,85 +46,94 @@ type NodeConfig struct {
 // buses takes the kinds that move bytes.
 func (b *build) buses(c *Config) {
 	for i := range c.SPI {
-		b.spi("spi."+strconv.Itoa(i), &c.SPI[i])
+		b.enter("spi", i)
+		b.spi(&c.SPI[i])
 	}
 	for i := range c.Serial {
-		b.serial("serial."+strconv.Itoa(i), &c.Serial[i])
+		b.enter("serial", i)
+		b.serial(&c.Serial[i])
 	}
 	for i := range c.Modbus {
-		m, at := &c.Modbus[i], "modbus."+strconv.Itoa(i)
+		m := &c.Modbus[i]
+		b.enter("modbus", i)
 		if _, _, err := net.SplitHostPort(m.TCP); err != nil {
-			b.fail(at+".tcp", "%.64q; want host:port", m.TCP)
+			b.fail("tcp", "%.64q; want host:port", m.TCP)
 		}
+		list := b.at + ".unit"
 		for k := range m.Unit {
 			m.Unit[k].TCP = m.TCP
-			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "modbus "+m.TCP, 0, 255, &m.Unit[k])
+			b.enter(list, k)
+			b.unit("modbus "+m.TCP, 0, 255, &m.Unit[k])
 		}
 	}
 	for i := range c.Device {
-		d, at := &c.Device[i], "device."+strconv.Itoa(i)
+		d := &c.Device[i]
+		b.enter("device", i)
 		if !strings.HasPrefix(d.Path, "/dev/") || path.Clean(d.Path) != d.Path {
-			b.fail(at+".path", "%.64q; want a node below /dev, written plainly", d.Path)
+			b.fail("path", "%.64q; want a node below /dev, written plainly", d.Path)
 		}
 		for _, never := range [...]string{"/dev/watchdog", "/dev/rtc", "/dev/mem", "/dev/kmem", "/dev/port"} {
 			if strings.HasPrefix(d.Path, never) {
-				b.fail(at+".path", "%s is never granted: it reaches the whole board", d.Path)
+				b.fail("path", "%s is never granted: it reaches the whole board", d.Path)
 			}
 		}
-		b.add(at, &d.Named, &Resource{Kind: KindNode, Bus: "node " + d.Path, Node: d.Path}, "node "+d.Path)
+		b.add(&d.Named, &Resource{Kind: KindNode, Bus: "node " + d.Path, Node: d.Path}, "node "+d.Path)
 	}
 }
 
-func (b *build) spi(at string, s *SPIConfig) {
+func (b *build) spi(s *SPIConfig) {
 	if (s.Path == "") == (s.Controller == "") {
-		b.fail(at+".path", `want one of path = "/dev/spidevB.C" and controller = "name" with cs`)
+		b.fail("path", `want one of path = "/dev/spidevB.C" and controller = "name" with cs`)
 	}
 	if s.Mode < 0 || s.Mode > 3 {
-		b.fail(at+".mode", "%d; want 0 to 3", s.Mode)
+		b.fail("mode", "%d; want 0 to 3", s.Mode)
 	}
 	if s.Bits < 0 || s.Bits > 32 || s.Hz < 0 || s.MaxBytes < 0 || s.MaxBytes > MaxTransfer || s.CS < 0 || s.CS > 255 {
-		b.fail(at, "bits are at most 32, max_bytes at most %d, cs at most 255", MaxTransfer)
+		b.fail("", "bits are at most 32, max_bytes at most %d, cs at most 255", MaxTransfer)
 	}
 	bus := s.Controller
 	if bus == "" {
 		bus = strings.TrimRight(s.Path, "0123456789") // all chip selects of one controller
 	}
-	b.add(at, &s.Named, &Resource{Kind: KindSPI, Bus: "spi " + bus, Rate: s.Rate, SPI: &s.SPIPart}, fmt.Sprintf("chip select %s%s %d", s.Path, s.Controller, s.CS))
+	b.add(&s.Named, &Resource{Kind: KindSPI, Bus: "spi " + bus, Rate: s.Rate, SPI: &s.SPIPart}, fmt.Sprintf("chip select %s%s %d", s.Path, s.Controller, s.CS))
 }
 
-func (b *build) serial(at string, s *SerialConfig) {
+func (b *build) serial(s *SerialConfig) {
 	if (s.Path != "") == (s.USB.Port+s.USB.Serial != "") {
-		b.fail(at+".path", `want one of path = "/dev/…" and usb = {port = "1-1.3"} or {serial = "…"}`)
+		b.fail("path", `want one of path = "/dev/…" and usb = {port = "1-1.3"} or {serial = "…"}`)
 	}
 	if _, err := ParseMode(s.Mode); err != nil {
-		b.fail(at+".mode", "%v", err)
+		b.fail("mode", "%v", err)
 	}
 	port := s.Port()
 	switch s.Protocol {
 	case "modbus-rtu":
 		if len(s.Unit) == 0 {
-			b.fail(at+".unit", "missing; a Modbus line is granted by its units")
+			b.fail("unit", "missing; a Modbus line is granted by its units")
 		}
+		at := b.at
 		for k := range s.Unit {
 			s.Unit[k].Serial = &s.SerialPart
-			b.unit(fmt.Sprintf("%s.unit.%d", at, k), "serial "+port, 1, 247, &s.Unit[k])
+			b.enter(at+".unit", k)
+			b.unit("serial "+port, 1, 247, &s.Unit[k])
 		}
+		b.at = at
 		if owner := b.claims["port "+port]; owner != "" {
-			b.fail(at, "%s and the units here both claim port %s; remove one", owner, port)
+			b.fail("", "%s and the units here both claim port %s; remove one", owner, port)
 		}
 	case "", "raw", "lines":
 		if len(s.Unit) > 0 {
-			b.fail(at+".unit", `units are of protocol = "modbus-rtu"`)
+			b.fail("unit", `units are of protocol = "modbus-rtu"`)
 		}
-		b.add(at, &s.Named, &Resource{Kind: KindSerial, Bus: "serial " + port, Rate: s.Rate, Serial: &s.SerialPart}, "port "+port)
+		b.add(&s.Named, &Resource{Kind: KindSerial, Bus: "serial " + port, Rate: s.Rate, Serial: &s.SerialPart}, "port "+port)
 	default:
-		b.fail(at+".protocol", "%.32q; want raw, lines or modbus-rtu", s.Protocol)
+		b.fail("protocol", "%.32q; want raw, lines or modbus-rtu", s.Protocol)
 	}
 }
 
-func (b *build) unit(at, bus string, least, most int, u *UnitConfig) {
+func (b *build) unit(bus string, least, most int, u *UnitConfig) {
 	if u.Unit < least || u.Unit > most {
-		b.fail(at+".unit", "%d; want %d to %d", u.Unit, least, most)
+		b.fail("unit", "%d; want %d to %d", u.Unit, least, most)
 	}
-	b.add(at, &u.Named, &Resource{Kind: KindModbus, Bus: bus, Rate: u.Rate, Modbus: &u.ModbusPart}, fmt.Sprintf("unit %d of %s", u.Unit, bus))
+	b.add(&u.Named, &Resource{Kind: KindModbus, Bus: bus, Rate: u.Rate, Modbus: &u.ModbusPart}, fmt.Sprintf("unit %d of %s", u.Unit, bus))
 }
