@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -127,36 +126,20 @@ func deviceOf(dir string, up bool) *device {
 	return d
 }
 
-// sorted orders devices by their nodes or folders, "gpiochip2" before "gpiochip10".
+// sorted orders devices by their nodes, "gpiochip2" before "gpiochip10".
 func sorted(list []*device) []*device {
-	key := func(d *device) string {
-		if d.node != "" {
-			return d.node
-		}
-		return d.dir
-	}
 	for i := range list { // by insertion: they are few
-		for k := i; k > 0 && naturalLess(key(list[k]), key(list[k-1])); k-- {
+		for k := i; k > 0 && before(list[k].node, list[k-1].node); k-- {
 			list[k], list[k-1] = list[k-1], list[k]
 		}
 	}
 	return list
 }
 
-func naturalLess(a, b string) bool {
-	pa, na := trailing(a)
-	pb, nb := trailing(b)
-	if pa != pb {
-		return pa < pb
+// before is true of the shorter name, so that numbers count as such.
+func before(a, b string) bool {
+	if len(a) != len(b) {
+		return len(a) < len(b)
 	}
-	return na < nb
-}
-
-func trailing(s string) (string, int) {
-	p := strings.TrimRight(s, "0123456789")
-	n, err := strconv.Atoi(s[len(p):])
-	if err != nil {
-		return s, -1
-	}
-	return p, n
+	return a < b
 }

@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -134,21 +135,22 @@ func (r modbusRequest) decode(pdu []byte) ([]byte, error) {
 	if pdu[0] != byte(r.fn) {
 		return nil, fmt.Errorf("function %d for %d: %w", pdu[0], r.fn, unix.EPROTO)
 	}
-	switch {
-	case r.fn == readCoils || r.fn == readDiscrete:
-		if want := (r.count + 7) / 8; int(pdu[1]) != want || len(pdu) != 2+want {
-			return nil, fmt.Errorf("byte count %d in %d bytes for %d coils: %w", pdu[1], len(pdu), r.count, unix.EPROTO)
+	if r.fn <= readInput {
+		bits, want := r.fn <= readDiscrete, 2*r.count
+		if bits {
+			want = (r.count + 7) / 8
+		}
+		if int(pdu[1]) != want || len(pdu) != 2+want {
+			return nil, fmt.Errorf("byte count %d in %d bytes for %d of function %d: %w", pdu[1], len(pdu), r.count, r.fn, unix.EPROTO)
+		}
+		if !bits {
+			return bytes.Clone(pdu[2:]), nil
 		}
 		out := make([]byte, r.count)
 		for i := range out {
 			out[i] = pdu[2+i/8] >> (i % 8) & 1
 		}
 		return out, nil
-	case r.fn == readHolding || r.fn == readInput:
-		if want := 2 * r.count; int(pdu[1]) != want || len(pdu) != 2+want {
-			return nil, fmt.Errorf("byte count %d in %d bytes for %d registers: %w", pdu[1], len(pdu), r.count, unix.EPROTO)
-		}
-		return append([]byte(nil), pdu[2:]...), nil
 	}
 	sent, err := r.encode()
 	if err != nil {

@@ -81,12 +81,19 @@ type class struct {
 	scales      []scale // of its attributes
 }
 
+// The units are those of Documentation/hwmon/sysfs-interface, driver-api/thermal/sysfs-api.rst, and ABI/testing/sysfs-class-power: µV, µA, µW,
+// µAh, 0.1 °C.
 var (
-	hwmonClass   = class{what: "hwmon device", dir: "sys/class/hwmon", name: "name", word: "hwmon", end: "_input", scales: hwmonScales}
-	thermalClass = class{what: "thermal zone", dir: "sys/class/thermal", prefix: "thermal_zone", name: "type", word: "thermal", scales: thermalScales}
-	powerClass   = class{what: "power supply", dir: "sys/class/power_supply", word: "power", scales: powerScales}
-	iioClass     = class{what: "IIO device", dir: "sys/bus/iio/devices", prefix: "iio:device", name: "name", up: true}
-	pwmClass     = class{what: "PWM controller", dir: "sys/class/pwm", prefix: "pwmchip"} // n is the number of channels
+	hwmonClass = class{what: "hwmon device", dir: "sys/class/hwmon", name: "name", word: "hwmon", end: "_input", scales: []scale{
+		{"temp", 1e-3, "Cel"}, {"in", 1e-3, "V"}, {"curr", 1e-3, "A"}, {"power", 1e-6, "W"}, {"energy", 1e-6, "J"}, {"humidity", 1e-3, "%"}, {"fan", 1, "/min"},
+	}}
+	thermalClass = class{what: "thermal zone", dir: "sys/class/thermal", prefix: "thermal_zone", name: "type", word: "thermal", scales: []scale{{"temp", 1e-3, "Cel"}}}
+	powerClass   = class{what: "power supply", dir: "sys/class/power_supply", word: "power", scales: []scale{
+		{"voltage", 1e-6, "V"}, {"current", 1e-6, "A"}, {"power", 1e-6, "W"}, {"charge", 1e-6, "A.h"}, {"energy", 1e-6, "W.h"},
+		{"capacity_", 1, ""}, {"capacity", 1, "%"}, {"temp", 0.1, "Cel"}, // capacity_level is a word
+	}}
+	iioClass = class{what: "IIO device", dir: "sys/bus/iio/devices", prefix: "iio:device", name: "name", up: true}
+	pwmClass = class{what: "PWM controller", dir: "sys/class/pwm", prefix: "pwmchip"} // n is the number of channels
 )
 
 // devices lists the devices of a class.
@@ -136,18 +143,4 @@ func scaleOf(list []scale, name string) (factor float64, unit string) {
 		}
 	}
 	return 1, ""
-}
-
-// hwmonScales are of hwmon attributes (Documentation/hwmon/sysfs-interface).
-var hwmonScales = []scale{
-	{"temp", 1e-3, "Cel"}, {"in", 1e-3, "V"}, {"curr", 1e-3, "A"}, {"power", 1e-6, "W"}, {"energy", 1e-6, "J"}, {"humidity", 1e-3, "%"}, {"fan", 1, "/min"},
-}
-
-// thermalScales are of thermal zones (Documentation/driver-api/thermal/sysfs-api.rst).
-var thermalScales = []scale{{"temp", 1e-3, "Cel"}}
-
-// powerScales are of power supplies (Documentation/ABI/testing/sysfs-class-power): µV, µA, µW, µAh, 0.1 °C.
-var powerScales = []scale{
-	{"voltage", 1e-6, "V"}, {"current", 1e-6, "A"}, {"power", 1e-6, "W"}, {"charge", 1e-6, "A.h"}, {"energy", 1e-6, "W.h"},
-	{"capacity_", 1, ""}, {"capacity", 1, "%"}, {"temp", 0.1, "Cel"}, // capacity_level is a word
 }

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +15,6 @@ type uevent struct {
 	action    string // add, remove, change, bind, unbind, move
 	devpath   string // below /sys
 	subsystem string
-	devname   string // below /dev
-	driver    string
 }
 
 // maxUevent is the kernel's buffer for one message (UEVENT_BUFFER_SIZE), with room for the head.
@@ -27,28 +24,16 @@ var errUevent = errors.New("not a message of the kernel")
 
 // parseUevent reads "add@/devices/…" and the assignments after it, each ended by a zero byte.
 func parseUevent(b []byte) (uevent, error) {
-	if len(b) > maxUevent {
-		return uevent{}, fmt.Errorf("%d bytes: %w", len(b), errUevent)
-	}
-	head, rest, ok := bytes.Cut(b, []byte{0})
-	action, path, at := strings.Cut(string(head), "@")
-	if !ok || !at || action == "" || !strings.HasPrefix(path, "/") {
+	text, whole := strings.CutSuffix(string(b), "\x00")
+	fields := strings.Split(text, "\x00")
+	action, path, at := strings.Cut(fields[0], "@")
+	if len(b) > maxUevent || !whole || !at || action == "" || !strings.HasPrefix(path, "/") {
 		return uevent{}, errUevent
 	}
 	u := uevent{action: action, devpath: path}
-	for len(rest) > 0 {
-		var field []byte
-		if field, rest, ok = bytes.Cut(rest, []byte{0}); !ok {
-			return uevent{}, fmt.Errorf("field without an end: %w", errUevent)
-		}
-		key, value, _ := strings.Cut(string(field), "=")
-		switch key {
-		case "SUBSYSTEM":
+	for _, f := range fields[1:] {
+		if value, ok := strings.CutPrefix(f, "SUBSYSTEM="); ok {
 			u.subsystem = value
-		case "DEVNAME":
-			u.devname = value
-		case "DRIVER":
-			u.driver = value
 		}
 	}
 	return u, nil
