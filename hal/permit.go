@@ -22,26 +22,22 @@ type Effective struct {
 
 // writable says whether anything of the resource can be written at all.
 func (r *Resource) writable() bool {
-	switch r.Kind {
-	case KindLine:
+	switch {
+	case r.Line != nil:
 		return r.Line.Direction == Out
-	case KindI2C:
+	case r.I2C != nil:
 		return len(r.I2C.Write) > 0 || len(r.I2C.Commands) > 0
-	case KindModbus:
+	case r.Modbus != nil:
 		return len(r.Modbus.Write) > 0
-	case KindCAN:
+	case r.CAN != nil:
 		return len(r.CAN.TX) > 0
-	case KindSPI, KindSerial, KindPWM, KindLED, KindNode:
-		return true
-	case KindSensor:
-		return false
 	}
-	return false
+	return r.Sensor == nil
 }
 
 // Output says whether the resource is an output with a safe value.
 func (r *Resource) Output() bool {
-	return r.Kind == KindPWM || r.Kind == KindLED || r.Kind == KindLine && r.Line.Direction == Out
+	return r.PWM != nil || r.LED != "" || r.Line != nil && r.Line.Direction == Out
 }
 
 // Permit intersects what the owner of r allows with what the deployment of module who asks for. An error says which of the two to
@@ -166,32 +162,32 @@ func (e *Effective) checkOp(op *Op) error {
 	if op.Read < 0 || op.Read > MaxTransfer || len(op.Write) > MaxTransfer {
 		return r.refuse(Invalid, "one operation moves at most %d bytes", MaxTransfer)
 	}
-	switch r.Kind {
-	case KindI2C:
+	switch {
+	case r.I2C != nil:
 		return e.checkRegisters(op)
-	case KindModbus:
+	case r.Modbus != nil:
 		return e.checkModbus(op)
-	case KindCAN:
+	case r.CAN != nil:
 		return e.checkFrame(op)
-	case KindSPI:
+	case r.SPI != nil:
 		if len(op.Write) > 0 && len(r.SPI.Commands) > 0 && !begins(op.Write, r.SPI.Commands) {
-			return e.Resource.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+			return r.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
 		}
 		if m := r.SPI.MaxBytes; m > 0 && max(len(op.Write), op.Read) > m {
-			return e.Resource.denied("%d bytes; the device's configuration allows %d", max(len(op.Write), op.Read), m)
+			return r.denied("%d bytes; the device's configuration allows %d", max(len(op.Write), op.Read), m)
 		}
 		// A chip select transfers in both directions: what is sent on a read is a command to the chip.
 		if !e.Write {
-			return e.Resource.denied("a transfer on SPI needs the right to write")
+			return r.denied("a transfer on SPI needs the right to write")
 		}
-	case KindSerial:
+	case r.Serial != nil:
 		if len(op.Write) > 0 && !e.Write {
-			return e.Resource.denied("granted to read only")
+			return r.denied("granted to read only")
 		}
 		if (op.Read > 0 || op.Until > 0) && !e.Read {
-			return e.Resource.denied("granted to write only")
+			return r.denied("granted to write only")
 		}
-	case KindLine, KindPWM, KindLED, KindSensor, KindNode:
+	default:
 		return refusal(Unsupported, r.Name, "a transfer is for a bus; read or write it")
 	}
 	return nil
@@ -201,23 +197,24 @@ func (e *Effective) checkOp(op *Op) error {
 const MaxTransfer = 8192
 
 func (e *Effective) checkRegisters(op *Op) error {
-	part := e.Resource.I2C
+	r := e.Resource
+	part := r.I2C
 	if len(part.Commands) > 0 {
 		if len(op.Write) > 0 && !(e.Write && begins(op.Write, part.Commands)) {
-			return e.Resource.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
+			return r.denied("the command %x… is not among the allowed ones", op.Write[:min(4, len(op.Write))])
 		}
 		if op.Read > 0 && !e.Read {
-			return e.Resource.denied("granted to write only")
+			return r.denied("granted to write only")
 		}
 		return nil
 	}
 	n := part.RegBytes
 	if len(op.Write) < n || len(op.Write) == 0 && op.Read == 0 {
-		return e.Resource.denied("a transfer begins with the register, %d bytes; a bare read would use a pointer that another module may have moved", n)
+		return r.denied("a transfer begins with the register, %d bytes; a bare read would use a pointer that another module may have moved", n)
 	}
 	if n == 0 {
 		if len(op.Write) > 0 && !e.Write || op.Read > 0 && !e.Read {
-			return e.Resource.denied("granted not for this direction")
+			return r.denied("granted not for this direction")
 		}
 		return nil
 	}
@@ -229,20 +226,20 @@ func (e *Effective) checkRegisters(op *Op) error {
 	if data := uint32(len(op.Write) - n); data > 0 {
 		last := first + data - 1
 		if !e.Write || last > space || !within(e.WriteRegs, first, last) {
-			return e.Resource.denied("writing registers %#02x-%#02x is not granted", first, last)
+			return r.denied("writing registers %#02x-%#02x is not granted", first, last)
 		}
 		if op.Read > 0 {
-			return e.Resource.denied("a read in the operation of a write: where the chip stands after data is its own affair; read in an operation that names the register")
+			return r.denied("a read in the operation of a write: where the chip stands after data is its own affair; read in an operation that names the register")
 		}
 	}
 	if op.Read > 0 {
 		last := first + uint32(op.Read) - 1
 		if !e.Read || last > space || !within(e.ReadRegs, first, last) {
-			return e.Resource.denied("reading registers %#02x-%#02x is not granted", first, last)
+			return r.denied("reading registers %#02x-%#02x is not granted", first, last)
 		}
 	}
 	if len(op.Write) == n && op.Read == 0 && !within(e.ReadRegs, first, first) && !within(e.WriteRegs, first, first) {
-		return e.Resource.denied("selecting register %#02x is not granted", first)
+		return r.denied("selecting register %#02x is not granted", first)
 	}
 	return nil
 }

@@ -57,51 +57,49 @@ func (b *Board) Open(_ context.Context, r hal.Resource) (hal.Device, error) {
 }
 
 func (b *Board) open(r *hal.Resource) (hal.Device, error) {
-	switch r.Kind {
-	case KindLine:
+	switch {
+	case r.Line != nil:
 		return b.openLine(r)
-	case KindPWM, KindLED:
+	case r.PWM != nil, r.LED != "":
 		return b.openSafe(r)
-	case KindI2C:
+	case r.I2C != nil:
 		return b.openI2CDevice(r.I2C)
-	case KindSPI:
+	case r.SPI != nil:
 		return b.openSPI(r.SPI)
-	case KindSerial:
+	case r.Serial != nil:
 		return b.openTTY(r.Serial)
-	case KindModbus:
+	case r.Modbus != nil:
 		return b.openModbus(r.Modbus)
-	case KindCAN:
+	case r.CAN != nil:
 		return openCAN(r.CAN)
-	case KindSensor:
+	case r.Sensor != nil:
 		return b.openSensor(r)
-	case hal.KindNode: // nothing of it is opened here
 	}
-	return nil, fmt.Errorf("kind %q: %w", r.Kind, errors.ErrUnsupported)
+	return nil, fmt.Errorf("kind %q: %w", r.Kind, errors.ErrUnsupported) // nothing of a raw node is opened here
 }
 
 // Adopt takes an output back that a keeper held; see hal.Backend. PWM channels and LEDs are found again by the file behind fd.
 func (b *Board) Adopt(_ context.Context, r hal.Resource, fd int) (hal.Device, error) {
-	switch r.Kind {
-	case KindLine:
+	if r.Line != nil {
 		l, err := b.adopt(&r, fd)
 		if err != nil {
 			return nil, coded(r.Kind, fmt.Errorf("adopt %s: %w", r.Name, err))
 		}
 		return l, nil
-	case KindPWM, KindLED:
-		l, err := b.findLevel(&r)
-		if err != nil {
-			return nil, coded(r.Kind, err)
-		}
-		if !sameFile(fd, l.value.file) {
-			_ = l.Close()
-			return nil, &Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}
-		}
-		_ = unix.Close(fd) // the fresh one is of the same file
-		return l, nil
-	case KindI2C, KindSPI, KindSerial, KindModbus, KindCAN, KindSensor, hal.KindNode:
 	}
-	return nil, &Error{Code: CodeUnsupported, Name: r.Name, Detail: "only outputs are kept"}
+	if !r.Output() {
+		return nil, &Error{Code: CodeUnsupported, Name: r.Name, Detail: "only outputs are kept"}
+	}
+	l, err := b.findLevel(&r)
+	if err != nil {
+		return nil, coded(r.Kind, err)
+	}
+	if !sameFile(fd, l.value.file) {
+		_ = l.Close()
+		return nil, &Error{Code: CodeBusy, Name: r.Name, Detail: "the kept descriptor is of another output"}
+	}
+	closeFD(fd) // the fresh one is of the same file
+	return l, nil
 }
 
 func sameFile(fd int, f *os.File) bool {
@@ -185,32 +183,29 @@ func (b *Board) follow(ctx context.Context, s *ueventSocket, out chan<- hal.Chan
 // absent says whether a resource is not to be found, without touching it.
 func (b *Board) absent(r *hal.Resource) bool {
 	var err error
-	switch r.Kind {
-	case KindLine:
+	switch {
+	case r.Line != nil:
 		_, err = b.findChip(r.Line.Chip, r.Line.Path)
-	case KindPWM:
+	case r.PWM != nil:
 		_, err = b.findClass(&pwmClass, "", r.PWM.Chip)
-	case KindLED:
+	case r.LED != "":
 		return !exists(b.path("sys/class/leds", r.LED))
-	case KindI2C:
+	case r.I2C != nil:
 		_, err = b.findAdapter(r.I2C.Adapter, r.I2C.Path)
-	case KindSPI:
+	case r.SPI != nil:
 		_, err = b.findSPI(r.SPI.Controller, r.SPI.Path, r.SPI.CS)
-	case KindSerial:
+	case r.Serial != nil:
 		err = b.noPort(r.Serial)
-	case KindModbus:
-		if r.Modbus.Serial != nil {
-			err = b.noPort(r.Modbus.Serial)
-		}
-	case KindCAN:
+	case r.Modbus != nil && r.Modbus.Serial != nil:
+		err = b.noPort(r.Modbus.Serial)
+	case r.CAN != nil:
 		_, err = interfaceIndex(r.CAN.Interface)
 		return err != nil
-	case KindSensor:
+	case r.Sensor != nil:
 		var dev hal.Device
 		if dev, err = b.open(r); err == nil {
 			_ = dev.Close() // it was opened to see that it is there
 		}
-	case hal.KindNode:
 	}
 	return err != nil && codeOf(r.Kind, err) == CodeGone
 }
