@@ -224,9 +224,10 @@ func (b *build) add(e *Named, r *Resource, claim string) {
 	b.list = append(b.list, *r)
 }
 
-func (b *build) choice(key, value string, words ...string) {
-	if value != "" && !slices.Contains(words, value) {
-		b.fail(key, "%.32q; want %s", value, strings.Join(words, ", "))
+// choice refuses a value that is none of the words.
+func (b *build) choice(key, value, words string) {
+	if value != "" && !slices.Contains(strings.Split(words, ", "), value) {
+		b.fail(key, "%.32q; want %s", value, words)
 	}
 }
 
@@ -253,13 +254,13 @@ func (b *build) line(l *LineConfig) {
 	if (l.Line == "") == (l.Number == nil) {
 		b.fail("line", `want one of line = "name" and offset = number`)
 	}
-	b.choice("drive", l.Drive, "push-pull", "open-drain", "open-source")
-	b.choice("bias", l.Bias, "as-is", "disabled", "pull-up", "pull-down")
-	b.choice("edges", l.Edges, "rising", "falling", "both")
-	b.choice("initial", l.Initial, "safe", "keep")
+	b.choice("drive", l.Drive, "push-pull, open-drain, open-source")
+	b.choice("bias", l.Bias, "as-is, disabled, pull-up, pull-down")
+	b.choice("edges", l.Edges, "rising, falling, both")
+	b.choice("initial", l.Initial, "safe, keep")
 	if l.Sim != nil {
 		b.choice("sim", l.Sim.Wave, "sine")
-		b.choice("sim", l.Sim.Release, "input", "keep", "pull")
+		b.choice("sim", l.Sim.Release, "input, keep, pull")
 	}
 	if l.Direction != In && l.Direction != Out {
 		b.fail("direction", "%.32q; want in or out", l.Direction)

@@ -17,11 +17,7 @@ import (
 type host struct{ root string }
 
 func (h *host) path(elem ...string) string {
-	root := h.root
-	if root == "" {
-		root = "/"
-	}
-	return filepath.Join(append([]string{root}, elem...)...)
+	return filepath.Join("/", h.root, filepath.Join(elem...))
 }
 
 func (h *host) dev(name string) string { return h.path("dev", name) }

@@ -59,31 +59,29 @@ func registerNumber(word string, d []byte) float64 {
 // openRegister opens the unit that a sensor reads through: "0x10" of a chip, "holding:3" or "input:3" of a Modbus unit.
 func (b *Board) openRegister(p *hal.SensorPart) (hal.Device, error) {
 	at, word := p.Source.Attr, p.Source.Type
-	var s registerSensor
-	var ok bool
-	if p.Via.Kind == KindModbus {
-		if word == "" {
-			word = "u16be"
-		}
-		s.width = registerWidth(word)
-		table, number, _ := strings.Cut(at, ":")
-		n, bad := strconv.ParseUint(number, 0, 16)
-		ok = bad == nil && (table == "holding" || table == "input")
-		s.op = hal.Op{Fn: hal.Function("read-" + table), Addr: uint16(n), N: uint16((s.width + 1) / 2)}
-	} else {
-		if word == "" {
-			word = "u8"
-		}
-		s.width = registerWidth(word)
-		n, bad := strconv.ParseUint(at, 0, 16)
-		if ok = bad == nil && p.Via.I2C.RegBytes > 0; ok {
-			s.op = hal.Op{Write: binary.BigEndian.AppendUint16(nil, uint16(n))[2-p.Via.I2C.RegBytes:], Read: s.width}
-		}
+	table, number, modbus := "", at, p.Via.Modbus != nil
+	if modbus {
+		table, number, _ = strings.Cut(at, ":")
 	}
-	if !ok || s.width == 0 {
+	switch {
+	case word != "":
+	case modbus:
+		word = "u16be"
+	default:
+		word = "u8"
+	}
+	n, bad := strconv.ParseUint(number, 0, 16)
+	s := registerSensor{word: word, width: registerWidth(word)}
+	switch {
+	case bad != nil || s.width == 0:
+	case !modbus && p.Via.I2C.RegBytes > 0:
+		s.op = hal.Op{Write: binary.BigEndian.AppendUint16(nil, uint16(n))[2-p.Via.I2C.RegBytes:], Read: s.width}
+	case table == "holding" || table == "input":
+		s.op = hal.Op{Fn: hal.Function("read-" + table), Addr: uint16(n), N: uint16((s.width + 1) / 2)}
+	}
+	if s.op.Read+int(s.op.N) == 0 {
 		return nil, &Error{Code: CodeRange, Detail: fmt.Sprintf("attr %.32q of type %.16q: want a register as 0x10 of a chip, holding:3 or input:3 of a modbus unit, and a type as u16be", at, word)}
 	}
-	s.word = word
 	dev, err := b.open(p.Via)
 	if err != nil {
 		return nil, err

@@ -81,23 +81,23 @@ func (s *scanner) lines() error {
 	return nil
 }
 
+// shownFlags are what a scan tells of a line.
+var shownFlags = [...]flagWord{
+	{"active-low", flagActiveLow}, {"open-drain", flagOpenDrain}, {"open-source", flagOpenSource},
+	{"pull-up", flagBiasPullUp}, {"pull-down", flagBiasPullDown}, {"no-bias", flagBiasDisabled},
+}
+
 func lineFlags(l *lineInfo) string {
-	words := []string{"in"}
+	text := "in"
 	if l.flags&flagOutput != 0 {
-		words[0] = "out"
+		text = "out"
 	}
-	for _, f := range []struct {
-		bit  uint64
-		word string
-	}{
-		{flagActiveLow, "active-low"}, {flagOpenDrain, "open-drain"}, {flagOpenSource, "open-source"},
-		{flagBiasPullUp, "pull-up"}, {flagBiasPullDown, "pull-down"}, {flagBiasDisabled, "no-bias"},
-	} {
-		if l.flags&f.bit != 0 {
-			words = append(words, f.word)
+	for _, f := range shownFlags {
+		if l.flags&f.bits != 0 {
+			text += " " + f.word
 		}
 	}
-	return strings.Join(words, " ")
+	return text
 }
 
 func (s *scanner) i2c(ctx context.Context, probe bool) error {
