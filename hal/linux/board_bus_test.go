@@ -98,7 +98,7 @@ func TestBoardSMBusOnlyAdapterGivesTheSameBytesInTheShapesItHas(t *testing.T) {
 func TestBoardKernelDriverKeepsItsAddressAndItsSensorIsNamed(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1", "lm75")
 	b := boardI2C(t, labI2C)
-	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.n)
+	bus := "/sys/bus/i2c/devices/i2c-" + strconv.Itoa(b.at.n)
 	put(t, bus+"/new_device", "lm75 0x48")
 	t.Cleanup(func() { put(t, bus+"/delete_device", "0x48") })
 	if err := b.free(0x48); !errors.Is(err, CodeBusy) || !strings.Contains(err.Error(), "driver lm75") {

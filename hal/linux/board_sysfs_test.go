@@ -33,7 +33,7 @@ func appears(t *testing.T, path string) {
 func TestBoardSensorIsFoundByItsNameWhateverNumberItHas(t *testing.T) {
 	onBoard(t, "i2c_dev", "lab_i2c chip=0x48,0x50,0x76 width=1,1,1", "lm75")
 	bus := boardI2C(t, labI2C)
-	dir := filepath.Join("/sys/bus/i2c/devices", "i2c-"+strconv.Itoa(bus.n))
+	dir := filepath.Join("/sys/bus/i2c/devices", "i2c-"+strconv.Itoa(bus.at.n))
 	chips := map[string]float64{"0048": 25000, "0050": 50000}
 	b := newBackend(t, "")
 	seen := map[string]map[string]bool{"0048": {}, "0050": {}}
@@ -45,7 +45,7 @@ func TestBoardSensorIsFoundByItsNameWhateverNumberItHas(t *testing.T) {
 			put(t, dir+"/new_device", "lm75 0x"+addr)
 		}
 		for addr, want := range chips {
-			at := strconv.Itoa(bus.n) + "-" + addr
+			at := strconv.Itoa(bus.at.n) + "-" + addr
 			all, err := filepath.Glob("/sys/bus/i2c/devices/" + at + "/hwmon/hwmon*")
 			if err != nil || len(all) != 1 {
 				t.Fatalf("%s: got %v, %v, want one sensor", at, all, err)

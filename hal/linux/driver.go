@@ -250,7 +250,7 @@ func (b *Board) openChip(p *hal.SensorPart) (hal.Device, error) {
 		return nil, err
 	}
 	addr := uint16(p.Via.I2C.Addr)
-	chip, err := b.chips.get(fmt.Sprintf("address %#02x of %s", addr, busOf(bus).node), p.Source.Driver, func() (io.Closer, error) {
+	chip, err := b.chips.get(fmt.Sprintf("address %#02x of %s", addr, busOf(bus).at.node), p.Source.Driver, func() (io.Closer, error) {
 		return &chipSensor{driver: d, option: option, bus: &chipBus{addr: addr, do: busOf(bus).guarded}}, nil
 	})
 	if err != nil {

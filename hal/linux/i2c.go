@@ -42,9 +42,9 @@ func (h *host) findAdapter(name, path string) (*device, error) {
 
 // i2cBus is an open adapter.
 type i2cBus struct {
-	_  apart
-	mu sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
-	*device
+	_     apart
+	mu    sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
+	at    *device
 	h     *host
 	fd    int
 	funcs uint32
@@ -56,7 +56,7 @@ func (h *host) openI2C(a *device, timeout time.Duration) (*i2cBus, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: a.node, Err: err}
 	}
-	b := &i2cBus{device: a, h: h, fd: fd}
+	b := &i2cBus{at: a, h: h, fd: fd}
 	var funcs uintptr // unsigned long
 	err = ioctl(fd, i2cFuncs, unsafe.Pointer(&funcs))
 	if err == nil && timeout > 0 {
@@ -72,11 +72,11 @@ func (h *host) openI2C(a *device, timeout time.Duration) (*i2cBus, error) {
 
 // free refuses an address that a kernel driver owns, naming the driver: RDWR itself checks nothing.
 func (b *i2cBus) free(addr uint16) error {
-	d := driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.n, addr)))
+	d := driver(b.h.path("sys/bus/i2c/devices", fmt.Sprintf("%d-%04x", b.at.n, addr)))
 	if d == "" {
 		return nil
 	}
-	return inUse(fmt.Sprintf("address %#02x on %s", addr, b), "driver "+d)
+	return inUse(fmt.Sprintf("address %#02x on %s", addr, b.at), "driver "+d)
 }
 
 // do performs the operations as one transfer, each a write, a read into its Data, or both with a repeated start between: with I2C_RDWR nothing
@@ -109,12 +109,12 @@ func (b *i2cBus) do(addr uint16, ops []hal.Op) error {
 func (b *i2cBus) smbus(addr uint16, ops []hal.Op) error {
 	for i := range ops { // all shapes first: no half-done transfer
 		if w, r := len(ops[i].Write), len(ops[i].Data); smbusSize(b.funcs, w, r) == smbusNone {
-			return fmt.Errorf("write of %d and read of %d bytes on %s: %w", w, r, b, errShape)
+			return fmt.Errorf("write of %d and read of %d bytes on %s: %w", w, r, b.at, errShape)
 		}
 	}
 	// Never I2C_SLAVE_FORCE: a bound driver answers EBUSY here.
 	if err := ioctlInt(b.fd, i2cSlave, uintptr(addr)); err != nil {
-		return fmt.Errorf("take address %#02x on %s: %w", addr, b, err)
+		return fmt.Errorf("take address %#02x on %s: %w", addr, b.at, err)
 	}
 	for i := range ops {
 		if err := b.smbusOne(ops[i].Write, ops[i].Data); err != nil {
@@ -249,11 +249,11 @@ func i2cError(s *share, addr uint16, err error) error {
 		return nil
 	}
 	bus := busOf(s)
-	err = fmt.Errorf("address %#02x on %s: %w", addr, bus, err)
+	err = fmt.Errorf("address %#02x on %s: %w", addr, bus.at, err)
 	if !errors.Is(err, unix.ENODEV) {
 		return coded(KindI2C, err)
 	}
-	if exists(bus.h.path("sys/class/i2c-dev", baseName(bus.node))) {
+	if exists(bus.h.path("sys/class/i2c-dev", baseName(bus.at.node))) {
 		return &Error{Code: CodeNACK, Err: err}
 	}
 	s.forget()

@@ -5,27 +5,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 )
 
 // iioChannels lists what can be read of a device: "voltage0", "temp".
 func iioChannels(d *device) []string {
 	var list []string
-	seen := map[string]bool{}
 	for _, n := range names(d.dir) {
-		c, ok := strings.CutPrefix(n, "in_")
-		if !ok {
-			continue
-		}
-		for _, end := range []string{"_raw", "_input"} {
-			if name, ok := strings.CutSuffix(c, end); ok && !seen[name] {
-				seen[name] = true
-				list = append(list, name)
-			}
+		name, in := strings.CutPrefix(n, "in_")
+		name, raw := strings.CutSuffix(name, "_raw")
+		name, computed := strings.CutSuffix(name, "_input")
+		if in && (raw || computed) && !slices.Contains(list, name) {
+			list = append(list, name)
 		}
 	}
-	sort.Strings(list)
 	return list
 }
 

@@ -34,14 +34,11 @@ func (m *modbusRTU) t35() time.Duration {
 // modbusAnswerTime is how long a unit may think when the caller sets no deadline of its own.
 const modbusAnswerTime = time.Second
 
-// do sends one request and waits for the answer; unit 0 is everybody and nobody answers.
+// do sends one request and waits for the answer.
 func (m *modbusRTU) do(ctx context.Context, unit byte, r modbusRequest) ([]byte, error) {
 	pdu, err := r.encode()
 	if err != nil {
 		return nil, err
-	}
-	if unit == 0 && r.fn < writeCoil {
-		return nil, fmt.Errorf("read from unit 0: %w", unix.ERANGE)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -58,9 +55,6 @@ func (m *modbusRTU) do(ctx context.Context, unit byte, r modbusRequest) ([]byte,
 	}
 	wire := time.Duration(len(frame)) * character(m.port.mode)
 	m.last = time.Now().Add(wire)
-	if unit == 0 {
-		return nil, nil
-	}
 	limit := m.last.Add(modbusAnswerTime)
 	if d, ok := ctx.Deadline(); ok {
 		limit = d
