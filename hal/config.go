@@ -310,10 +310,10 @@ func (b *build) i2c(a *I2CConfig) {
 
 func (b *build) sensor(s *SensorConfig) {
 	src := &s.Source
-	given := 0
-	for _, one := range []string{src.Hwmon, src.IIO, src.Thermal, src.W1, src.Power, src.I2C, src.Modbus} {
-		if one != "" {
-			given++
+	given, one := 0, ""
+	for _, name := range [...]string{src.Hwmon, src.IIO, src.Thermal, src.W1, src.Power, src.I2C, src.Modbus} {
+		if name != "" {
+			given, one = given+1, name
 		}
 	}
 	if src.Driver != "" && src.I2C == "" {
@@ -322,8 +322,7 @@ func (b *build) sensor(s *SensorConfig) {
 	if given != 1 {
 		b.fail("source", "want exactly one of hwmon, iio, thermal, w1, power, i2c, modbus")
 	}
-	r := &Resource{Kind: KindSensor, Unit: s.Unit, Rate: s.Rate, Sim: s.Sim, Sensor: &s.SensorPart,
-		Bus: "sensor " + src.Hwmon + src.IIO + src.Thermal + src.W1 + src.Power + src.I2C + src.Modbus}
+	r := &Resource{Kind: KindSensor, Unit: s.Unit, Rate: s.Rate, Sim: s.Sim, Sensor: &s.SensorPart, Bus: "sensor " + one}
 	if name := src.I2C + src.Modbus; name != "" {
 		var via *Resource
 		for i := range b.list {

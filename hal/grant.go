@@ -44,9 +44,6 @@ type Grant struct {
 	Optional  bool // the module runs without it
 }
 
-// options are the words of a grant, in the order in which String prints them.
-var options = []string{"deadman", "edges", "handover", "optional", "rate", "read", "rx", "safe", "tx", "write"}
-
 // isName says whether a resource may be called that: a small letter, then up to 31 small letters, digits and dashes.
 func isName(s string) bool {
 	for i := range len(s) {
@@ -188,32 +185,33 @@ func textOf(v any) string {
 
 func (g *Grant) set(key, value string) error {
 	var err error
+	want := "" // what would be right
 	switch key {
 	case "name":
 		if g.Name = value; !isName(value) {
-			err = fmt.Errorf("%.40q is no name: a small letter, then up to 31 small letters, digits and dashes, as in %s", value, grantSyntax)
+			want = " is no name: a small letter, then up to 31 small letters, digits and dashes, as in " + grantSyntax
 		}
 	case "rights":
 		g.Read, g.Write = value != "w", value != "r"
 		if value != "r" && value != "w" && value != "rw" {
-			err = fmt.Errorf("%.40q are no rights: r, w or rw", value)
+			want = " are no rights: r, w or rw"
 		}
 	case "deadman":
-		g.Deadman, err = time.ParseDuration(value)
-		if err != nil || g.Deadman < minDeadman || g.Deadman > maxDeadman {
-			err = fmt.Errorf("%.40q is no time from %v to %v, as in 2s", value, minDeadman, maxDeadman)
+		d, bad := time.ParseDuration(value)
+		if g.Deadman = d; bad != nil || d < minDeadman || d > maxDeadman {
+			want = " is no time from 50ms to 1h, as in 2s"
 		}
 	case "edges":
 		if g.Edges = value; value != "rising" && value != "falling" && value != "both" {
-			err = fmt.Errorf("%.40q; want rising, falling or both", value)
+			want = "; want rising, falling or both"
 		}
 	case "handover":
 		if g.Handover = Handover(value); g.Handover != HandoverKeep {
-			err = fmt.Errorf("%.40q; want keep", value)
+			want = "; want keep"
 		}
 	case "optional":
 		if g.Optional = value != "false"; g.Optional && value != "" && value != "true" {
-			err = fmt.Errorf("%.40q; want true, or nothing", value)
+			want = "; want true, or nothing"
 		}
 	case "rate":
 		err = g.Rate.UnmarshalText([]byte(value))
@@ -226,13 +224,15 @@ func (g *Grant) set(key, value string) error {
 	case "tx":
 		g.TX, err = parseMasks(value)
 	case "safe":
-		f, e := strconv.ParseFloat(value, 64)
-		if e != nil || f-f != 0 {
-			err = fmt.Errorf("%.40q is no number", value)
+		f, bad := strconv.ParseFloat(value, 64)
+		if g.Safe = &f; bad != nil || f-f != 0 {
+			want = " is no number"
 		}
-		g.Safe = &f
 	default:
-		err = fmt.Errorf("unknown; known are %s", strings.Join(options, ", "))
+		err = errors.New("unknown; known are deadman, edges, handover, optional, rate, read, rx, safe, tx, write")
+	}
+	if want != "" {
+		err = fmt.Errorf("%.40q%s", value, want)
 	}
 	return err
 }
