@@ -101,7 +101,8 @@ func sameI2C(t *testing.T) {
 }
 
 func sameSPI(t *testing.T) {
-	d, err := host{}.findSPI(host{}.spiDevices()[0].key(), "", 0)
+	h := &host{}
+	d, err := h.findSPI(h.spiDevices()[0].key(), "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
