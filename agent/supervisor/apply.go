@@ -81,7 +81,7 @@ func (s *Supervisor) carryOut(ctx context.Context, wanted deployment.Agent, plan
 		if err := s.store(ctx, appliedKey, plan); err != nil {
 			return err
 		}
-		if err := s.release(ctx); err != nil {
+		if err := s.release(ctx, plan.Version); err != nil {
 			return err
 		}
 	}
@@ -117,14 +117,16 @@ func (s *Supervisor) fetchAll(ctx context.Context, wanted deployment.Agent, plan
 	return nil
 }
 
-// release lets go of what operators stopped: a new deployment is a new decision.
-func (s *Supervisor) release(ctx context.Context) error {
+// release lets go of what operators stopped before they could know of this version: a new deployment is a new decision.
+func (s *Supervisor) release(ctx context.Context, version int64) error {
 	s.mu.Lock()
 	units := s.listLocked()
 	s.mu.Unlock()
 	var errs []error
 	for _, u := range units {
-		errs = append(errs, u.do(ctx, orderRelease))
+		if !u.heldUnder(version) {
+			errs = append(errs, u.do(ctx, orderRelease))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -240,7 +242,7 @@ func (s *Supervisor) bringUp(ctx context.Context, wanted deployment.Agent, image
 			}
 		case deployment.Start:
 			s.mu.Lock()
-			if u := s.units[m.Name]; u != nil && u.hash == m.Hash() {
+			if u := s.units[m.Name]; u != nil && u.hash == m.Hash() && !u.held() {
 				starts[m.Order] = append(starts[m.Order], u)
 			}
 			s.mu.Unlock()
@@ -296,12 +298,16 @@ func (s *Supervisor) create(ctx context.Context, m deployment.Module, img Image)
 		return err
 	}
 	rec := record{Hash: m.Hash(), Order: m.Order, Image: img, Stop: seat.stopSignal()}
+	s.mu.Lock()
+	rec.decision = s.carried[m.Name]
+	s.mu.Unlock()
 	if err := s.saveRecord(ctx, m.Name, rec); err != nil {
 		return err
 	}
 	u := s.newUnit(seat, rec, stopped, nil)
 	s.mu.Lock()
 	s.units[m.Name] = u
+	delete(s.carried, m.Name)
 	s.mu.Unlock()
 	u.begin(ctx)
 	return nil
@@ -328,8 +334,14 @@ func (s *Supervisor) remove(ctx context.Context, u *unit, comesBack bool) error 
 			return err
 		}
 	}
+	u.mu.Lock()
+	d := u.rec.decision
+	u.mu.Unlock()
 	s.mu.Lock()
 	delete(s.units, name)
+	if comesBack && d.Held { // an operator stopped it while this deployment was on its way
+		s.carried[name] = decision{Held: true, Under: d.Under}
+	}
 	s.mu.Unlock()
 	return nil
 }

@@ -263,3 +263,41 @@ func TestAnAgentThatEndsDoesNotSayDone(t *testing.T) {
 		d.expectStatuses("a running")
 	})
 }
+
+// TestWhatAnOperatorStopsStaysDownUnderADeploymentThatIsOnItsWay: it was known when he decided, and is no new decision.
+func TestWhatAnOperatorStopsStaysDownUnderADeploymentThatIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	for name, image := range map[string]string{"the module is replaced by it": "y", "the module is in it as it was": "x"} {
+		t.Run(name, func(t *testing.T) {
+			live(t, func(t *testing.T, d *device) {
+				d.deploy(map[string]string{"a": wanted("x", "always", ``, ``)})
+				d.absent["far"] = errors.New("no route to host")
+				next := map[string]string{"a": wanted(image, "always", ``, ``), "b": wanted("far", "always", ``, ``)}
+				d.deploy(next)
+				if err := d.s.Stop(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				d.restart()
+				if m := d.module("a"); !m.Held || m.Pid != 0 {
+					t.Errorf("the next agent: got %+v, want it held", m)
+				}
+				delete(d.absent, "far")
+				d.s.Again()
+				pass(time.Hour)
+				if got, want := d.statuses(), "a stopped, b running"; got != want || !d.module("a").Held {
+					t.Errorf("the deployment is in force: got %s, want %s and a held", got, want)
+				}
+				d.restart()
+				if got, want := d.statuses(), "a stopped, b running"; got != want {
+					t.Errorf("the agent after that: got %s, want %s", got, want)
+				}
+				next["c"] = wanted("x", "always", ``, ``)
+				d.deploy(next)
+				pass(time.Minute)
+				if got, want := d.statuses(), "a running, b running, c running"; got != want {
+					t.Errorf("a new deployment: got %s, want %s", got, want)
+				}
+			})
+		})
+	}
+}

@@ -12,7 +12,7 @@ import (
 // die at any step after that: the next one does the rest.
 type decision struct {
 	Held  bool  `json:"down,omitempty"`  // an operator stopped it
-	Under int64 `json:"under,omitempty"` // version of the deployment then; the next one lets go of it, also when a power cut came between
+	Under int64 `json:"under,omitempty"` // newest version of the deployment then, if it was in force or not; the next one lets go of it, also when a power cut came between
 
 	// What follows is about this boot of the device.
 	Ended    bool      `json:"ended,omitempty"`    // it ended and its policy leaves it so
@@ -41,9 +41,7 @@ func (u *unit) decide(ctx context.Context, change func(*decision)) error {
 
 // decided carries out what an operator decided, or a new deployment for him.
 func (u *unit) decided(ctx context.Context, o order) error {
-	u.s.mu.Lock()
-	version := u.s.plan.Version
-	u.s.mu.Unlock()
+	version := u.s.newest()
 	u.mu.Lock()
 	var runs time.Time
 	if u.inst != nil && (u.state == running || u.state == stopping) {
@@ -86,6 +84,23 @@ func (u *unit) renewing(inst sandbox.Instance) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return !u.rec.Renew.IsZero() && u.rec.Renew.Equal(inst.Started()) && u.module().Status != deployment.StatusStopped
+}
+
+// newest is the version of the deployment that the device knows of: one that is still being fetched is what an operator has seen too.
+func (s *Supervisor) newest() int64 {
+	if now := s.cfg.Twins.Snapshot(s.id); now.Known {
+		return now.DesiredVersion
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.Version
+}
+
+// heldUnder tells whether an operator stopped the module when this version was known, so that it is no new decision.
+func (u *unit) heldUnder(version int64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.rec.Held && u.rec.Under == version
 }
 
 // held tells whether an operator wants the module stopped.

@@ -88,7 +88,7 @@ func (s *Supervisor) revive(ctx context.Context, name string, rec record, inst s
 	} else {
 		rec.Hash = ""
 	}
-	if rec.Under != 0 && s.plan.Version != 0 && rec.Under != s.plan.Version {
+	if rec.Under != 0 && s.plan.Version != 0 && rec.Under != s.plan.Version && rec.Under != s.newest() {
 		rec.Held, rec.Under = false, 0
 	}
 	seat, err := s.seat(ctx, m, rec.Image)

@@ -110,9 +110,10 @@ type Supervisor struct {
 
 	mu      sync.Mutex // guards what follows
 	units   map[string]*unit
-	plan    applied          // what is carried out, durable
-	applied deployment.Agent // plan.Desired, parsed
-	version int64            // of the desired section that was last looked at
+	carried map[string]decision // of modules between their old unit and their new one: an operator stopped them
+	plan    applied             // what is carried out, durable
+	applied deployment.Agent    // plan.Desired, parsed
+	version int64               // of the desired section that was last looked at
 	status  deployment.DesiredStatus
 	halting bool // StopAll was called: nothing is started any more
 }
@@ -145,7 +146,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		cfg: cfg, id: iothub.ID{Device: cfg.Device, Module: deployment.EdgeAgent}, started: cfg.Now(),
-		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), found: make(chan struct{}), ready: make(chan struct{}), units: map[string]*unit{}, openSource: openFIFO,
+		kick: make(chan struct{}, 1), tell: make(chan struct{}, 1), found: make(chan struct{}), ready: make(chan struct{}), units: map[string]*unit{}, carried: map[string]decision{}, openSource: openFIFO,
 		shelf:  newLogShelf(cfg.LogTotal, cfg.LogRate),
 		status: deployment.DesiredStatus{Code: deployment.CodeUnknown},
 	}

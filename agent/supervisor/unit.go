@@ -278,6 +278,9 @@ func (u *unit) obey(ctx context.Context, o order) error {
 	case orderRelease, orderHold, orderResume, orderRenew:
 		return u.decided(ctx, o)
 	case orderStart:
+		if u.held() { // an operator was faster
+			return nil
+		}
 		return u.bringUp(ctx)
 	case orderStop, orderRetire:
 	}
