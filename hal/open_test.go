@@ -59,6 +59,7 @@ func TestWhatComesAndGoesUnseenIsFoundByItsUse(t *testing.T) {
 		<-time.After(2 * time.Second)
 		wantTrace(t, d.Sim, 0, 1, 0) // nobody drives what was away
 		on(t, s, "a", 0)
+		synctest.Wait() // for those who write to the log
 		if n := strings.Count(log.String(), "not open"); n != 1 {
 			t.Errorf("got %d lines that it is not open, want one:\n%s", n, log.String())
 		}
