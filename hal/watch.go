@@ -99,8 +99,11 @@ func (s *Server) Watch(ctx context.Context, who, name string, from uint64) (*Wat
 		w.pos--
 	}
 	switch {
+	case from > 0 && w.pos < f.next: // what lies between and the first that is still kept is lost
+		w.seq = f.ring[w.pos%feedSize].Seq - 1
+		w.missed = w.seq - (from - 1)
 	case from > 0:
-		w.seq = from - 1 // what lies between and the first that is still kept is lost
+		w.seq = from - 1
 	case f.next > 0:
 		w.seq = f.ring[(f.next-1)%feedSize].Seq
 	}
