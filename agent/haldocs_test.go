@@ -181,3 +181,38 @@ func TestWhatIsPublishedIsCheckedBeforeAnythingStops(t *testing.T) {
 		}
 	}
 }
+
+func TestThePagesHaveEachKeyOfTheOwnerAndEachOptionOfADeployment(t *testing.T) {
+	t.Parallel()
+	read := func(page string) string {
+		raw, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	_, owner, found := strings.Cut(read("../hal/OWNER.md"), "## Every key")
+	if !found {
+		t.Fatal("OWNER.md has no table of keys")
+	}
+	for _, table := range []string{"", "line", "line.sim", "i2c", "i2c.device", "spi", "serial", "serial.usb", "serial.unit", "serial.rs485", "modbus", "modbus.unit", "can", "can.filter",
+		"sensor", "sensor.source", "sensor.sim", "pwm", "led", "device"} {
+		key := append(strings.Split(strings.TrimSuffix("hal."+table, "."), "."), "")
+		for _, word := range siblings(key) {
+			if !strings.Contains(owner, "`"+word+"`") && !strings.Contains(owner, "[[hal."+word+"]]") {
+				t.Errorf("%s: OWNER.md does not have the key %s", strings.Join(key, "."), word)
+			}
+		}
+	}
+	_, asked, _ := strings.Cut(read("../hal/MODULES.md"), "## What to ask for")
+	asked, _, _ = strings.Cut(asked, "\n## ")
+	options := regexp.MustCompile("(?m)^\\| `([a-z]+)(=[^`]*)?` \\|").FindAllStringSubmatch(asked, -1)
+	if len(options) != 10 {
+		t.Errorf("MODULES.md has %d options of a grant, want the 10 that there are", len(options))
+	}
+	for _, o := range options {
+		if _, err := hal.ParseGrants(json.RawMessage(`["x:rw?` + o[1] + o[2] + `"]`)); err != nil {
+			t.Errorf("%s%s of MODULES.md: %v", o[1], o[2], err)
+		}
+	}
+}

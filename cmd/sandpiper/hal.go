@@ -16,7 +16,6 @@ import (
 
 	"github.com/sandpiper-edge/sandpiper/cmd/console"
 	"github.com/sandpiper-edge/sandpiper/hal"
-	"github.com/sandpiper-edge/sandpiper/hal/linux"
 )
 
 func (s *shared) halCommand() *cobra.Command {
@@ -309,87 +308,4 @@ func (s *shared) halSimCommand() *cobra.Command {
 			return happen(cmd, args[0], fault)
 		},
 	}))
-}
-
-func (s *shared) halScanCommand() *cobra.Command {
-	var probe, asTOML bool
-	c := &cobra.Command{
-		Use: "scan", Short: "What this board has, without touching a bus; needs no agent and no configuration", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := linux.NewBoard(linux.Config{})
-			if err != nil {
-				return err
-			}
-			found, err := b.Scan(cmd.Context(), hal.Probe(probe))
-			if err != nil {
-				return err
-			}
-			switch {
-			case asTOML:
-				_, err := io.WriteString(s.out, scanTOML(found))
-				return err
-			case s.json:
-				return console.JSON(s.out, found)
-			}
-			var rows [][]string
-			for _, f := range found {
-				rows = append(rows, []string{string(f.Kind), matchText(f.Match, " "), orDash(f.Holder), orDash(f.Unit), f.Detail})
-			}
-			return console.Table(s.out, "KIND MATCH HOLDER UNIT DETAIL", rows)
-		},
-	}
-	c.Flags().BoolVar(&probe, "probe", false, "ask each free address of each I2C bus, too")
-	c.Flags().BoolVar(&asTOML, "toml", false, "print a [hal] section to begin with: inputs and sensors that nobody holds, allowed to nobody")
-	return s.withJSON(c)
-}
-
-func matchText(fields []hal.Field, between string) string {
-	list := make([]string, len(fields))
-	for i, f := range fields {
-		list[i] = f.Key + "=" + f.Value
-	}
-	return strings.Join(list, between)
-}
-
-// scanTOML is a configuration that works as it stands: what is free and can be read, under names that its owner changes. Outputs are
-// the owner's to declare: nobody but them knows which value is safe.
-func scanTOML(found []hal.Found) string {
-	var b strings.Builder
-	b.WriteString("[hal]\nbackend = \"linux\"\n")
-	numbers := map[hal.Kind]int{}
-	for _, f := range found {
-		if f.Holder != "" || f.Kind != hal.KindLine && f.Kind != hal.KindSensor {
-			continue
-		}
-		numbers[f.Kind]++
-		fmt.Fprintf(&b, "\n[[hal.%s]]  # %s\nname = \"%s-%d\"\n", f.Kind, f.Detail, f.Kind, numbers[f.Kind])
-		if f.Kind == hal.KindLine {
-			for _, m := range f.Match {
-				fmt.Fprintf(&b, "%s = %s\n", m.Key, tomlValue(m))
-			}
-			b.WriteString("direction = \"in\"  # an output also needs safe = 0 or 1\nallow = []\n")
-			continue
-		}
-		parts := make([]string, len(f.Match))
-		for i, m := range f.Match {
-			parts[i] = m.Key + " = " + tomlValue(m)
-		}
-		fmt.Fprintf(&b, "source = {%s}\nunit = %q\n", strings.Join(parts, ", "), f.Unit)
-		if f.Scale != 1 && f.Scale != 0 {
-			fmt.Fprintf(&b, "scale = %s\n", strconv.FormatFloat(f.Scale, 'f', -1, 64))
-		}
-		b.WriteString("allow = []\n")
-	}
-	if len(numbers) == 0 {
-		b.WriteString("# nothing was found that is free to be read\n")
-	}
-	return b.String()
-}
-
-// tomlValue is a value as TOML has it: offsets are numbers, all else is text.
-func tomlValue(f hal.Field) string {
-	if slices.Contains([]string{"offset", "addr", "cs"}, f.Key) {
-		return f.Value
-	}
-	return strconv.Quote(f.Value)
 }
