@@ -2,9 +2,7 @@ package linux
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,22 +41,10 @@ func names(dir string) []string {
 	return list
 }
 
-// maxAttr bounds a sysfs attribute: the kernel never prints more than one page.
-const maxAttr = 4096
-
-// attr reads one sysfs attribute without its newline.
+// attr reads one sysfs attribute without its newline; the kernel never prints more than one page.
 func attr(elem ...string) (string, error) {
-	f, err := os.Open(filepath.Join(elem...))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	b := make([]byte, maxAttr)
-	n, err := f.Read(b)
-	if n == 0 && err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	return string(bytes.TrimRight(b[:n], "\x00\n")), nil
+	b, err := os.ReadFile(filepath.Join(elem...))
+	return string(bytes.TrimRight(b, "\x00\n")), err
 }
 
 // attrOr is attr where an attribute that is missing or unreadable says nothing.
