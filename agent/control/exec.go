@@ -160,10 +160,6 @@ func receive(in io.Reader, stdin *io.PipeWriter, sizes chan Size) {
 
 // Exec runs a program in a module's sandbox and returns its exit code when it has ended; the end of ctx ends it.
 func (c *Client) Exec(ctx context.Context, module string, want ExecRequest, with Streams) (int, error) {
-	body, err := json.Marshal(want)
-	if err != nil {
-		return 0, err
-	}
 	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", c.path)
 	if err != nil {
 		return 0, c.explain(err)
@@ -171,30 +167,49 @@ func (c *Client) Exec(ctx context.Context, module string, want ExecRequest, with
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	in := bufio.NewReader(conn)
+	err = c.upgrade(ctx, conn, in, module, want)
+	code := 0
+	if err == nil {
+		done := make(chan struct{})
+		defer close(done)
+		with.send(&frameWriter{w: conn}, done)
+		code, err = with.receive(in)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return code, err
+}
+
+// upgrade asks for a program. Once the agent agrees the connection carries frames.
+func (c *Client) upgrade(ctx context.Context, conn net.Conn, in *bufio.Reader, module string, want ExecRequest) error {
+	body, err := json.Marshal(want)
+	if err != nil {
+		return err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent/modules/"+url.PathEscape(module)+"/exec", bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", execProtocol)
-	in := bufio.NewReader(conn)
 	var res *http.Response
 	if err = req.Write(conn); err == nil {
 		res, err = http.ReadResponse(in, req)
 	}
-	switch {
-	case ctx.Err() != nil:
-		return 0, ctx.Err()
-	case err != nil:
-		return 0, c.explain(err)
+	if err != nil {
+		return c.explain(err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		return 0, refusal(res)
+		return refusal(res)
 	}
-	out := &frameWriter{w: conn}
-	done := make(chan struct{})
-	defer close(done)
+	return nil
+}
+
+// send passes on what the operator types, and the size of the terminal, until done is closed.
+func (with Streams) send(out *frameWriter, done <-chan struct{}) {
 	go func() { // ends with the input, or with the first write after the program
 		if with.In != nil {
 			_, _ = io.Copy(stream{out, frameStdin}, with.In)
@@ -211,12 +226,14 @@ func (c *Client) Exec(ctx context.Context, module string, want ExecRequest, with
 			}
 		}
 	}()
+}
+
+// receive passes on what the program prints, until it has ended.
+func (with Streams) receive(in io.Reader) (int, error) {
 	buf := make([]byte, maxFrame)
 	for {
 		kind, p, err := readFrame(in, buf)
 		switch {
-		case err != nil && ctx.Err() != nil:
-			return 0, ctx.Err()
 		case err != nil:
 			return 0, fmt.Errorf("the agent ended meanwhile: %w", err)
 		case kind == frameStdout && with.Out != nil:
