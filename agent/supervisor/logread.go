@@ -96,60 +96,78 @@ func (s *Supervisor) wants(module string) bool {
 	return s.applied.Find(module) != nil
 }
 
-// copy copies lines until there are no more, or who follows has enough or the log is given up (gone). It moves q.After on.
-func (l *logFile) copy(ctx context.Context, q *LogQuery, gone <-chan struct{}, w io.Writer) error {
-	wanted := func(line Line) bool {
-		return (q.Stream == nil || *q.Stream == line.Stream) && (q.Since.IsZero() || q.After != nil || !line.At.Before(q.Since))
+// wants tells whether a line is asked for.
+func (q *LogQuery) wants(line Line) bool {
+	return (q.Stream == nil || *q.Stream == line.Stream) && (q.Since.IsZero() || q.After != nil || !line.At.Before(q.Since))
+}
+
+// passed is how many of the lines that are asked for come before the tail.
+func (l *logFile) passed(q *LogQuery) (int, error) {
+	if q.Tail < 0 || q.After != nil {
+		return 0, nil
 	}
-	skip := 0
-	if q.Tail >= 0 && q.After == nil {
-		lines := 0
-		count := l.reader()
-		err := count.lines(true, func(line Line) error {
-			if wanted(line) {
-				lines++
-			}
-			return nil
-		})
-		count.Close()
+	r := l.reader()
+	defer r.Close()
+	lines := 0
+	err := r.lines(true, func(line Line) error {
+		if q.wants(line) {
+			lines++
+		}
+		return nil
+	})
+	return max(lines-q.Tail, 0), err
+}
+
+// listing shows lines of a log.
+type listing struct {
+	q    *LogQuery
+	r    *reader
+	out  *bufio.Writer
+	skip int   // of those that are asked for
+	at   Place // of the line that was read last
+	told Place // that was marked last
+	text []byte
+}
+
+func (s *listing) show(line Line) error {
+	q := s.q
+	if s.at.Segment != s.r.segment {
+		s.at = Place{Segment: s.r.segment}
+	}
+	s.at.Lines++
+	switch {
+	case q.After != nil && !s.at.behind(*q.After), !q.wants(line):
+		return nil
+	case s.skip > 0:
+		s.skip--
+		return nil
+	}
+	text := s.text[:0]
+	if q.Marks {
+		text, s.told = append(append(text, s.at.String()...), ' '), s.at
+	}
+	if q.JSON {
+		raw, err := line.MarshalJSON()
 		if err != nil {
 			return err
 		}
-		skip = max(lines-q.Tail, 0)
+		text = append(append(text, raw...), '\n')
+	} else {
+		text = line.append(text)
 	}
-	r := l.reader()
-	defer func() { r.Close() }()
-	out := bufio.NewWriterSize(w, 32<<10)
-	var at, told Place
-	var text []byte
-	show := func(line Line) error {
-		if at.Segment != r.segment {
-			at = Place{Segment: r.segment}
-		}
-		at.Lines++
-		switch {
-		case q.After != nil && !at.behind(*q.After), !wanted(line):
-			return nil
-		case skip > 0:
-			skip--
-			return nil
-		}
-		text = text[:0]
-		if q.Marks {
-			text, told = append(append(text, at.String()...), ' '), at
-		}
-		if q.JSON {
-			raw, err := line.MarshalJSON()
-			if err != nil {
-				return err
-			}
-			text = append(append(text, raw...), '\n')
-		} else {
-			text = line.append(text)
-		}
-		_, err := out.Write(text)
+	s.text = text
+	_, err := s.out.Write(text)
+	return err
+}
+
+// copy copies lines until there are no more, or who follows has enough or the log is given up (gone). It moves q.After on.
+func (l *logFile) copy(ctx context.Context, q *LogQuery, gone <-chan struct{}, w io.Writer) error {
+	skip, err := l.passed(q)
+	if err != nil {
 		return err
 	}
+	s := &listing{q: q, r: l.reader(), out: bufio.NewWriterSize(w, 32<<10), skip: skip}
+	defer func() { s.r.Close() }()
 	for first := true; ; first = false {
 		l.mu.Lock()
 		more := l.changed // looked up before reading: what is written in between is not missed
@@ -160,21 +178,21 @@ func (l *logFile) copy(ctx context.Context, q *LogQuery, gone <-chan struct{}, w
 			over = true
 		default:
 		}
-		err := r.lines(!q.Follow, show)
-		if err == nil && first && q.After != nil && q.After.behind(at) { // another log, of a module that was removed and came back
-			r.Close()
-			r, at, q.After = l.reader(), Place{}, &Place{}
-			err = r.lines(!q.Follow, show)
+		err := s.r.lines(!q.Follow, s.show)
+		if err == nil && first && q.After != nil && q.After.behind(s.at) { // another log, of a module that was removed and came back
+			s.r.Close()
+			s.r, s.at, q.After = l.reader(), Place{}, &Place{}
+			err = s.r.lines(!q.Follow, s.show)
 		}
-		if q.Marks && (at != told || first) {
-			fmt.Fprintln(out, at)
-			told = at
+		if q.Marks && (s.at != s.told || first) {
+			fmt.Fprintln(s.out, s.at)
+			s.told = s.at
 		}
-		if err := errors.Join(err, out.Flush()); err != nil {
+		if err := errors.Join(err, s.out.Flush()); err != nil {
 			return err
 		}
 		if over {
-			q.After = &at
+			q.After = &s.at
 			return nil
 		}
 		select {
