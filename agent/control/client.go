@@ -164,7 +164,7 @@ func (c *Client) explain(err error) error { return Explain(c.path, err) }
 // Explain says why the agent could not be reached at its socket, and what to do.
 func Explain(path string, err error) error {
 	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EINVAL): // the last: too long a path for a socket
 		return said{fmt.Sprintf("no agent answers at %s; start it with `sandpiper agent`, or name its run_dir with --run-dir", path), err}
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("not allowed to reach the agent at %s; run this as root", path)
