@@ -61,6 +61,9 @@ func (d *device) program(ctx context.Context, p *sandboxtest.Process) int {
 	var due <-chan time.Time
 	code := 0
 	if p.Args[0] == "check" {
+		if p.Args[1] == "slow" {
+			<-time.After(2 * time.Second)
+		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.events = append(d.events, "check "+strings.Join(p.Args[1:], " "))

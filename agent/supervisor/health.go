@@ -117,6 +117,13 @@ func (u *unit) examine(ctx context.Context, inst sandbox.Instance) {
 	up := false // a check of Docker's kind succeeded: from then on failures count
 	for {
 		h := u.health()
+		if !h.Checked() { // a deployment took the checks away, and their word with them
+			failures = 0
+			if told != "" {
+				told = ""
+				u.opine(opinion{checks, ""})
+			}
+		}
 		starting := !up && time.Since(began) < orDefault(h.Start, deployment.DefaultHealthStart)
 		interval := orDefault(h.Interval, deployment.DefaultHealthInterval)
 		if starting && h.StartInterval > 0 {
@@ -132,15 +139,7 @@ func (u *unit) examine(ctx context.Context, inst sandbox.Instance) {
 			timer.Stop()
 			return
 		}
-		if h = u.health(); paused(inst) {
-			continue
-		}
-		if !h.Checked() { // a deployment took the checks away, and their word with them
-			failures = 0
-			if told != "" {
-				told = ""
-				u.opine(opinion{checks, ""})
-			}
+		if h = u.health(); paused(inst) || !h.Checked() {
 			continue
 		}
 		err := u.look(ctx, inst, h, began)

@@ -151,3 +151,21 @@ func TestAnIllModuleThatEndsWhileTheAgentIsAwayIsStartedAgain(t *testing.T) {
 		})
 	}
 }
+
+func TestAVerdictGoesWithItsCheckThoughOneIsUnderWay(t *testing.T) {
+	live(t, func(t *testing.T, d *device) {
+		d.ails(true)
+		checked := `,"health":{"command":["check","slow"],"interval":"1s","timeout":"10s","retries":1,"start":"1ms","onUnhealthy":"report"}`
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, checked)})
+		pid := d.module("a").Pid
+		pass(3500 * time.Millisecond)
+		d.expectStatuses("a unhealthy")
+		pass(time.Second) // into the next check
+		d.deploy(map[string]string{"a": wanted("x", "always", ``, ``)})
+		pass(3 * time.Second)
+		d.expectStatuses("a running")
+		if m := d.module("a"); m.Pid != pid {
+			t.Errorf("got %+v, want it left alone", m)
+		}
+	})
+}
