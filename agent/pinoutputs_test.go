@@ -67,6 +67,12 @@ func (b *pinBench) report(_ context.Context, patch json.RawMessage) error {
 	return err
 }
 
+// pass lets time go by, and all that it brings.
+func (b *pinBench) pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
 // want is what the twin desires from now on.
 func (b *pinBench) want(desired string) {
 	b.now = twin.Snapshot{Known: true, Desired: json.RawMessage(desired), DesiredVersion: b.now.DesiredVersion + 1}
@@ -104,11 +110,11 @@ func TestAnOutputThatItsOwnersRuleMadeSafeIsReportedAsItIsAndStaysSo(t *testing.
 		b.want(pinOn)
 		b.level(1, "desired")
 		b.told(200, 1, "", "desired")
-		<-time.After(70 * time.Second)
+		b.pass(70 * time.Second)
 		b.level(0, "after max_on")
 		b.told(409, 0, "on for too long", "after max_on")
 		n := len(b.reports)
-		<-time.After(time.Hour)
+		b.pass(time.Hour)
 		b.level(0, "an hour later")
 		if len(b.reports) != n {
 			b.t.Errorf("got %d more reports of the same", len(b.reports)-n)
@@ -125,13 +131,13 @@ func TestAnOutputThatWasUnpluggedIsDrivenAgainWhenItIsBack(t *testing.T) {
 	benchPins(t, func(b *pinBench) {
 		b.want(pinOn)
 		b.sim.Fail("relay", hal.Fault{Gone: true})
-		<-time.After(20 * time.Second)
+		b.pass(20 * time.Second)
 		b.told(410, 1, "gone", "unplugged")
 		if n := len(b.reports); n != 2 {
 			b.t.Errorf("got %d reports, want one that it is on and one that it is gone", n)
 		}
 		b.sim.Fail("relay", hal.Fault{})
-		<-time.After(20 * time.Second)
+		b.pass(20 * time.Second)
 		b.level(1, "back")
 		b.told(200, 1, "", "back")
 	})
@@ -143,9 +149,9 @@ func TestAnAcknowledgementThatTheStoreRefusedIsReportedLater(t *testing.T) {
 		b.full = true
 		b.want(pinOn)
 		b.level(1, "with a full store")
-		<-time.After(20 * time.Second)
+		b.pass(20 * time.Second)
 		b.full = false
-		<-time.After(20 * time.Second)
+		b.pass(20 * time.Second)
 		b.told(200, 1, "", "when there is room")
 		if len(b.reports) != 1 {
 			b.t.Errorf("got %d reports, want one", len(b.reports))
