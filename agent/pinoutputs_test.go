@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,8 +20,10 @@ type pinBench struct {
 	t       *testing.T
 	sim     *hal.Sim
 	server  *hal.Server
-	now     twin.Snapshot
 	changed chan struct{}
+
+	mu      sync.Mutex // guards what follows
+	now     twin.Snapshot
 	full    bool // the store takes no report
 	reports []map[string]pinAck
 }
@@ -42,7 +45,7 @@ func benchPins(t *testing.T, test func(b *pinBench)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
 		go func() { ended <- b.server.Run(ctx) }()
-		d := &pinDriver{module: "plant", hal: b.server, log: slog.New(slog.DiscardHandler), desired: func() twin.Snapshot { return b.now }, report: b.report}
+		d := &pinDriver{module: "plant", hal: b.server, log: slog.New(slog.DiscardHandler), desired: b.desired, report: b.report}
 		go func() { d.run(ctx, b.changed); ended <- nil }()
 		synctest.Wait()
 		test(b)
@@ -55,7 +58,28 @@ func benchPins(t *testing.T, test func(b *pinBench)) {
 	})
 }
 
+func (b *pinBench) desired() twin.Snapshot {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+func (b *pinBench) fill(full bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.full = full
+}
+
+// count is how many reports were stored.
+func (b *pinBench) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.reports)
+}
+
 func (b *pinBench) report(_ context.Context, patch json.RawMessage) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.full {
 		return errors.New("the store is full")
 	}
@@ -75,7 +99,9 @@ func (b *pinBench) pass(d time.Duration) {
 
 // want is what the twin desires from now on.
 func (b *pinBench) want(desired string) {
+	b.mu.Lock()
 	b.now = twin.Snapshot{Known: true, Desired: json.RawMessage(desired), DesiredVersion: b.now.DesiredVersion + 1}
+	b.mu.Unlock()
 	b.changed <- struct{}{}
 	synctest.Wait()
 }
@@ -90,6 +116,8 @@ func (b *pinBench) level(want float64, when string) {
 // told is the newest acknowledgement of the relay.
 func (b *pinBench) told(status int, value float64, reason, when string) {
 	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if len(b.reports) == 0 {
 		b.t.Fatalf("%s: nothing was reported", when)
 	}
@@ -113,11 +141,11 @@ func TestAnOutputThatItsOwnersRuleMadeSafeIsReportedAsItIsAndStaysSo(t *testing.
 		b.pass(70 * time.Second)
 		b.level(0, "after max_on")
 		b.told(409, 0, "on for too long", "after max_on")
-		n := len(b.reports)
+		n := b.count()
 		b.pass(time.Hour)
 		b.level(0, "an hour later")
-		if len(b.reports) != n {
-			b.t.Errorf("got %d more reports of the same", len(b.reports)-n)
+		if b.count() != n {
+			b.t.Errorf("got %d more reports of the same", b.count()-n)
 		}
 		b.want(pinOff)
 		b.want(pinOn)
@@ -133,7 +161,7 @@ func TestAnOutputThatWasUnpluggedIsDrivenAgainWhenItIsBack(t *testing.T) {
 		b.sim.Fail("relay", hal.Fault{Gone: true})
 		b.pass(20 * time.Second)
 		b.told(410, 1, "gone", "unplugged")
-		if n := len(b.reports); n != 2 {
+		if n := b.count(); n != 2 {
 			b.t.Errorf("got %d reports, want one that it is on and one that it is gone", n)
 		}
 		b.sim.Fail("relay", hal.Fault{})
@@ -146,15 +174,15 @@ func TestAnOutputThatWasUnpluggedIsDrivenAgainWhenItIsBack(t *testing.T) {
 func TestAnAcknowledgementThatTheStoreRefusedIsReportedLater(t *testing.T) {
 	t.Parallel()
 	benchPins(t, func(b *pinBench) {
-		b.full = true
+		b.fill(true)
 		b.want(pinOn)
 		b.level(1, "with a full store")
 		b.pass(20 * time.Second)
-		b.full = false
+		b.fill(false)
 		b.pass(20 * time.Second)
 		b.told(200, 1, "", "when there is room")
-		if len(b.reports) != 1 {
-			b.t.Errorf("got %d reports, want one", len(b.reports))
+		if n := b.count(); n != 1 {
+			b.t.Errorf("got %d reports, want one", n)
 		}
 	})
 }
