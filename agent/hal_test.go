@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -31,5 +33,16 @@ func TestAPinThatIsWronglyConfiguredIsNamedWithItsLine(t *testing.T) {
 		t.Error(err)
 	} else if r, err := c.Hal.Resources(); err != nil || len(r) != 1 || *r[0].Safe != 0 || r[0].Rate != 10 {
 		t.Errorf("got %+v, %v; want one relay, safe 0, 10/s", r, err)
+	}
+}
+
+func TestTheWorldAroundARealBoardIsNobodysToChange(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/hal/sim/door", strings.NewReader(`{"value":1}`))
+	r.SetPathValue("name", "door")
+	new(Agent).simulate(w, r)
+	if w.Code != http.StatusNotImplemented || !strings.Contains(w.Body.String(), "the board is real") {
+		t.Errorf("got %d %s, want it refused", w.Code, w.Body)
 	}
 }

@@ -102,3 +102,25 @@ func TestAnEdgeThatAFullStoreRefusedIsStoredThoughNoOtherFollows(t *testing.T) {
 		}
 	})
 }
+
+func TestEdgesCloserThanTheLeastIntervalGoAsOneTheNewestOfAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &fullStore{}
+		var all fewEdges
+		for i := range 300 {
+			all = append(all, hal.Event{Seq: uint64(2*i + 2), Lost: 1, Merged: 2, Edge: hal.Rising})
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := forward(ctx, &all, pinPublish{Watch: "door", MinInterval: hal.Duration(time.Second)}, s.box()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the end of the context", err)
+		}
+		if len(s.messages) != 1 || len(s.messages[0]) != 1 {
+			t.Fatalf("got %d messages, want one of one sample", len(s.messages))
+		}
+		if got := s.messages[0][0]; got.Seq != 600 || got.Lost != 300 || got.Merged != 600 {
+			t.Errorf("got %+v, want the last with what is missing before all", got)
+		}
+	})
+}

@@ -213,7 +213,7 @@ func forward(ctx context.Context, from edges, p pinPublish, box *pinOutbox) erro
 			return err
 		}
 		if n > 0 && p.MinInterval > 0 {
-			events[0], n = events[n-1], 1
+			events[0], n = newestEdge(ctx, from, events[:n]), 1
 		}
 		for _, e := range events[:n] {
 			box.list = append(box.list, sampleOf(p.Watch, e))
@@ -223,6 +223,25 @@ func forward(ctx context.Context, from edges, p pinPublish, box *pinOutbox) erro
 			pause(ctx, time.Duration(p.MinInterval))
 		}
 	}
+}
+
+// newest is the last of the events that came and of those that wait behind them, with all that is missing before it.
+func newestEdge(ctx context.Context, from edges, came []hal.Event) (last hal.Event) {
+	now, stop := context.WithCancel(ctx)
+	stop() // Next takes what there is then, and waits for nothing
+	var more [64]hal.Event
+	lost, merged := uint64(0), uint64(0)
+	for range 32 { // as much as is kept for a reader, and more
+		for _, e := range came {
+			last, lost, merged = e, lost+e.Lost, merged+e.Merged
+		}
+		n, _ := from.Next(now, more[:]) // an end comes again when it is waited for
+		if came = more[:n]; n == 0 {
+			break
+		}
+	}
+	last.Lost, last.Merged = lost, merged
+	return last
 }
 
 func sampleOf(name string, e hal.Event) pinSample {

@@ -172,3 +172,20 @@ func TestAllNamesOfALeaseAreTakenOrNone(t *testing.T) {
 		wantCode(t, err, hal.LeaseLost)
 	})
 }
+
+func TestAnOutputThatBeginsAsItStandsIsLeftAloneUntilItIsDriven(t *testing.T) {
+	t.Parallel()
+	own := board()
+	line := *own[0].Line
+	line.Initial = "keep"
+	own[0].Line = &line
+	benchOn(t, own, everything(), func(t *testing.T, s *hal.Server, sim *hal.Sim) {
+		<-time.After(time.Minute)
+		wantTrace(t, sim)
+		if _, err := s.Write(t.Context(), "a", "relay", 1, 0, 0); err != nil {
+			t.Error(err)
+		}
+		s.Gone("a", "module ended")
+		wantTrace(t, sim, 1, 0)
+	})
+}
