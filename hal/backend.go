@@ -146,7 +146,7 @@ type Found struct {
 
 // Field is a key of the configuration with its value.
 type Field struct {
-	_     apart
+	_     noCompare
 	Key   string `json:"key"`
 	Value string `json:"value"`
 }

@@ -7,7 +7,7 @@ import (
 
 // Step is one operation of a batch: with Value a write, with Op a transfer, with neither a read.
 type Step struct {
-	_     apart
+	_     noCompare
 	Name  string
 	Value *float64
 	For   time.Duration // of a write: a pulse
@@ -24,7 +24,7 @@ type Result struct {
 
 // step is a Step that was judged. It has its value by itself: the caller's is not looked at once the batch has begun.
 type step struct {
-	_ apart
+	_ noCompare
 	Step
 	v float64
 	g *granted

@@ -100,7 +100,7 @@ type CANFilter struct {
 
 // SafeWord is a safe value, or the word "module".
 type SafeWord struct {
-	_      apart
+	_      noCompare
 	Value  *float64
 	Module bool
 }
@@ -126,7 +126,7 @@ func (s *SafeWord) UnmarshalTOML(v any) error {
 
 // ConfigError is what is wrong with a configuration: Key is the path of the entry ("line.0.safe"), Why what would be right.
 type ConfigError struct {
-	_        apart
+	_        noCompare
 	Key, Why string
 }
 

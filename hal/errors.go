@@ -49,7 +49,7 @@ func (c Code) Status() int {
 
 // Error is a failed request. Backends return it with a Code; the server adds the name.
 type Error struct {
-	_      apart
+	_      noCompare
 	Code   Code
 	Name   string        // of the resource; "" = of none
 	Detail string        // one line for a person: what, why, what to do

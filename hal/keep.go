@@ -12,7 +12,7 @@ import (
 
 // keptLease is what a [Keeper] remembers of an output: who drove it, so that the next agent goes on where this one ended.
 type keptLease struct {
-	_     apart
+	_     noCompare
 	Who   string        `json:"who,omitempty"`
 	Fence uint64        `json:"fence,omitempty"`
 	TTL   time.Duration `json:"ttl,omitempty"`

@@ -8,7 +8,7 @@ import (
 
 // lease is who drives an output. Its fields are under the server's mutex.
 type lease struct {
-	_     apart
+	_     noCompare
 	who   string
 	fence uint64
 	ttl   time.Duration // 0 = as long as the instance
@@ -33,7 +33,7 @@ type Lease struct {
 
 // Entry is one line of the record of what was done: writes, leases, denials and safe actions.
 type Entry struct {
-	_    apart
+	_    noCompare
 	Time time.Time `json:"time"`
 	Who  string    `json:"who,omitempty"`
 	Name string    `json:"name"`

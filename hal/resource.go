@@ -72,7 +72,7 @@ const (
 
 // Limits of the values of a resource. A value beyond them is refused, never clamped.
 type Limits struct {
-	_        apart
+	_        noCompare
 	Min, Max float64       // both 0 = none
 	MaxOn    time.Duration // an output is forced safe after so long away from safe; 0 = never
 }
@@ -80,7 +80,7 @@ type Limits struct {
 // LinePart is a GPIO line. Chip is a label ("pinctrl-bcm2711"), Path the chip's device path ("platform-fe200000.gpio"); one is set.
 // Line is the kernel's name of the line; if it is "", Offset counts.
 type LinePart struct {
-	_         apart
+	_         noCompare
 	Chip      string    `toml:"chip"`
 	Path      string    `toml:"path"`
 	Line      string    `toml:"line"`
@@ -122,7 +122,7 @@ type SPIPart struct {
 
 // SerialPart is a port, found by Path or USB, and its line settings.
 type SerialPart struct {
-	_     apart
+	_     noCompare
 	Path  string       `toml:"path"`
 	USB   USBPort      `toml:"usb"`
 	Mode  string       `toml:"mode"`  // 9600-8E1: baud, data bits, parity N, E or O, stop bits
@@ -132,7 +132,7 @@ type SerialPart struct {
 
 // USBPort finds a port by what stays when it is plugged in again.
 type USBPort struct {
-	_      apart
+	_      noCompare
 	Port   string `toml:"port"`   // topology path, "1-1.3"
 	Serial string `toml:"serial"` // of the adapter
 }
@@ -147,7 +147,7 @@ func (p *SerialPart) Port() string { return p.Path + p.USB.Port + p.USB.Serial }
 
 // LineMode is how characters go over a serial line.
 type LineMode struct {
-	_      apart
+	_      noCompare
 	Baud   int
 	Data   int  // bits, 5-8
 	Parity byte // 'N', 'E' or 'O'
@@ -176,7 +176,7 @@ type ModbusPart struct {
 
 // TableRange is a range of one table of a Modbus unit.
 type TableRange struct {
-	_     apart
+	_     noCompare
 	Table string // coil, discrete, input, holding
 	Range Range
 }
@@ -209,7 +209,7 @@ type CANPart struct {
 
 // PWMPart is one channel. Chip is the device path of its controller.
 type PWMPart struct {
-	_       apart
+	_       noCompare
 	Chip    string        `toml:"chip"`
 	Channel int           `toml:"channel"`
 	Period  time.Duration `toml:"-"`
@@ -229,7 +229,7 @@ type SensorPart struct {
 // Source of a sensor: the field that is set says which kind it is. Raw numbers are what the kernel gives; hwmon and thermal
 // zones give thousandths.
 type Source struct {
-	_       apart
+	_       noCompare
 	Hwmon   string `json:"hwmon,omitempty" toml:"hwmon"`     // chip name
 	IIO     string `json:"iio,omitempty" toml:"iio"`         // label or name
 	Thermal string `json:"thermal,omitempty" toml:"thermal"` // zone type

@@ -8,7 +8,7 @@ import (
 // debt is a safe value that an output has not taken yet. It is paid when the output took it, and void as soon as somebody begins to
 // drive the output again, or a newer one takes its place. Its fields are fixed, but for refused, which is under the server's mutex.
 type debt struct {
-	_       apart
+	_       noCompare
 	thing   *thing
 	level   float64
 	why     string

@@ -72,7 +72,7 @@ type thing struct {
 
 // granted is one right of one module, and its token bucket.
 type granted struct {
-	_ apart
+	_ noCompare
 	*Effective
 	thing  *thing
 	tally  tally

@@ -30,7 +30,7 @@ func (s *Server) Nodes(who string) []Node {
 
 // Status is one granted resource as a module sees it.
 type Status struct {
-	_     apart
+	_     noCompare
 	Name  string `json:"name"`
 	Kind  Kind   `json:"kind"`
 	Read  bool   `json:"read"`

@@ -8,7 +8,7 @@ import (
 
 // tally is what one module did with one resource since the server began.
 type tally struct {
-	_                    apart
+	_                    noCompare
 	writes, denied, safe uint64
 	last                 string // the newest denial or safe action
 	at                   time.Time

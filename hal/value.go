@@ -23,7 +23,7 @@ const (
 
 // Value is one sample.
 type Value struct {
-	_       apart
+	_       noCompare
 	Num     float64
 	Unit    string    // UCUM
 	Time    time.Time // wall clock of the sample
@@ -43,6 +43,6 @@ type Event struct {
 	Data   []byte    // of a frame
 }
 
-// apart in a struct says that its values are not compared with each other as wholes. The compiler then writes no function for it, which it
+// noCompare in a struct says that its values are not compared with each other as wholes. The compiler then writes no function for it, which it
 // does for every other struct that is ever made on the heap: two hundred bytes and their tables for each.
-type apart [0]func()
+type noCompare [0]func()

@@ -29,7 +29,7 @@ const (
 
 // canUnit sends and receives frames of an interface. Identifiers have the kernel's flag bits.
 type canUnit struct {
-	_    apart
+	_    noCompare
 	file *os.File
 	name string
 	lost uint32 // the kernel's counter of frames dropped for a full queue
@@ -156,7 +156,7 @@ func (u *canUnit) receive() (hal.Event, error) {
 
 // frames counts what one reader missed.
 type frames struct {
-	_    apart
+	_    noCompare
 	unit *canUnit
 	seq  uint64
 	lost uint32

@@ -10,7 +10,7 @@ import (
 
 // device is one thing of the board under all the names that it keeps. Any of them finds it.
 type device struct {
-	_      apart
+	_      noCompare
 	node   string // path of its device node, when it has one: a number, so never a name for people
 	dir    string // its folder in /sys, of this start only
 	label  string // what the board's maker calls it

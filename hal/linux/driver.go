@@ -213,7 +213,7 @@ func (c *chipSensor) Close() error { return nil }
 
 // chipQuantity is one quantity of a chip that resources share.
 type chipQuantity struct {
-	_         apart
+	_         noCompare
 	chip, bus *share
 	addr      uint16
 	nth       int

@@ -22,7 +22,7 @@ const (
 
 // bmx is a chip's calibration.
 type bmx struct {
-	_ apart
+	_ noCompare
 	t [3]float64
 	p [9]float64
 	h [6]float64 // nil numbers on a BMP280

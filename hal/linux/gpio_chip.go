@@ -13,7 +13,7 @@ import (
 
 // lineInfo is what the kernel says of one line.
 type lineInfo struct {
-	_        apart
+	_        noCompare
 	offset   uint32
 	name     string
 	consumer string

@@ -15,7 +15,7 @@ import (
 // lineConfig is how a line is requested: everything goes to the kernel in one call, so that an output never shows
 // a level that nobody asked for.
 type lineConfig struct {
-	_         apart
+	_         noCompare
 	consumer  string // ≤ 31 bytes; longer ones are cut
 	out       bool
 	asIs      bool // neither direction: only look

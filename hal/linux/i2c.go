@@ -42,7 +42,7 @@ func (h *host) findAdapter(name, path string) (*device, error) {
 
 // i2cBus is an open adapter.
 type i2cBus struct {
-	_     apart
+	_     noCompare
 	mu    sync.Mutex // one transfer at a time: an SMBus call is two system calls on one descriptor
 	at    *device
 	h     *host
@@ -190,7 +190,7 @@ func isNAK(err error) bool {
 func (b *i2cBus) Close() error { return unix.Close(b.fd) }
 
 type i2cDevice struct {
-	_     apart
+	_     noCompare
 	share *share
 	addr  uint16
 }

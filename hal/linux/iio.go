@@ -25,7 +25,7 @@ func iioChannels(d *device) []string {
 
 // iioSensor is a channel: one that is read one at a time, and can be captured too.
 type iioSensor struct {
-	_ apart
+	_ noCompare
 	*attribute
 	dev     *device
 	channel string

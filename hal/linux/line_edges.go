@@ -27,7 +27,7 @@ func (l *lineResource) Edges(context.Context) (hal.EdgeReader, error) {
 
 // lineEdges counts what is missing between the edges of a line.
 type lineEdges struct {
-	_    apart
+	_    noCompare
 	line *lineResource
 	buf  [64 * gpioEventSize]byte
 	seq  uint64 // of the last event, from 1; the kernel's wraps at 32 bits

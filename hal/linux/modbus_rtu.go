@@ -15,7 +15,7 @@ import (
 // modbusRTU is the master of one serial line: one request at a time, and the silence between frames is kept here,
 // whichever unit is meant.
 type modbusRTU struct {
-	_    apart
+	_    noCompare
 	mu   sync.Mutex // held for a request and its answer
 	port *tty
 	gap  time.Duration // silence beyond t3.5

@@ -16,7 +16,7 @@ import (
 // modbusTCP is the one connection to an address: many devices take only one. It is dialled at the first request
 // and again after an error.
 type modbusTCP struct {
-	_       apart
+	_       noCompare
 	mu      sync.Mutex // held for a request and its answer
 	address string
 	conn    net.Conn

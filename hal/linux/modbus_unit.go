@@ -19,7 +19,7 @@ type modbusLine interface {
 }
 
 type modbusUnit struct {
-	_     apart
+	_     noCompare
 	share *share
 	where string
 	unit  byte

@@ -59,5 +59,5 @@ func MakeSafe(fd int, a hal.SafeAction) error {
 	return ioctl(fd, gpioSetValues, unsafe.Pointer(&v))
 }
 
-// apart in a struct says that its values are not compared with each other as wholes: the compiler then writes no function for it.
-type apart [0]func()
+// noCompare in a struct says that its values are not compared with each other as wholes: the compiler then writes no function for it.
+type noCompare [0]func()

@@ -13,7 +13,7 @@ import (
 
 // levelResource is a PWM channel or an LED: a number in a file, as a share of the most that it can be.
 type levelResource struct {
-	_      apart
+	_      noCompare
 	kind   Kind
 	value  *attribute // duty cycle in ns, or brightness
 	enable *attribute // of a PWM channel; nil = there is none

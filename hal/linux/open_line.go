@@ -17,7 +17,7 @@ import (
 
 // lineResource is a requested line: the request lives as long as its descriptor or any copy of it.
 type lineResource struct {
-	_       apart
+	_       noCompare
 	b       *Board // that closes it when its chip is plugged out; nil = nobody does
 	file    *os.File
 	where   string // "GPIO17 of pinctrl-bcm2711": for messages

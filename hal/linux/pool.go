@@ -14,7 +14,7 @@ type pool struct {
 }
 
 type pooled struct {
-	_     apart
+	_     noCompare
 	it    io.Closer
 	users int
 	set   string // how it was opened; others must want the same
@@ -45,7 +45,7 @@ func (p *pool) get(key, set string, f func() (io.Closer, error)) (*share, error)
 
 // share is one user's part of an open thing.
 type share struct {
-	_     apart
+	_     noCompare
 	pool  *pool
 	key   string
 	entry *pooled

@@ -83,7 +83,7 @@ func (h *host) findTTY(p *hal.SerialPart) (*device, error) {
 // tty is an open port that nobody else uses: an exclusive open stops ordinary users, the lock stops programs that
 // lock too, root among them.
 type tty struct {
-	_     apart
+	_     noCompare
 	file  *os.File
 	where string
 	mode  *hal.LineMode

@@ -74,7 +74,7 @@ func (h *host) findSPI(controller, path string, cs int) (*device, error) {
 
 // spiUnit is one chip select. The kernel keeps its settings per device, so nothing else may open the node.
 type spiUnit struct {
-	_       apart
+	_       noCompare
 	where   string
 	fd      int
 	bits    uint8  // per word

@@ -19,7 +19,7 @@ import (
 // attribute is one sysfs number as a sensor: (raw + offset) · scale. Its descriptor is kept: reading again costs one call instead of three,
 // and the device's number can change under its name without harm. A device that goes answers ENODEV.
 type attribute struct {
-	_ apart
+	_ noCompare
 	linear
 	file *os.File
 	lies float64  // a raw number that is no reading; 0 = none
@@ -71,7 +71,7 @@ func (a *attribute) Close() error { return a.file.Close() }
 
 // class is a kind of device whose numbers change between boots, and where the kernel keeps them.
 type class struct {
-	_           apart
+	_           noCompare
 	what        string
 	dir, prefix string  // of their folders, below the root
 	name        string  // attribute with the name; "" = the folder's own
