@@ -151,10 +151,23 @@ func (a *Agent) honourable(m deployment.Module) error {
 	if err := a.hal.Check(m.Name, grants); err != nil {
 		return refuse(err.Error(), "grants as the device's configuration allows them")
 	}
+	if name := unrenewed(m, grants); name != "" {
+		return refuse(name+": deadman is for a program that renews its lease, and a module of type hal has none", "a grant without deadman")
+	}
 	if _, err := parsePublish(m.Settings.Publish, grants); err != nil {
 		return &deployment.Error{Path: "modules." + m.Name + ".settings.publish", Why: err.Error(), Want: "entries that read or watch what is granted", Code: deployment.CodeFailed}
 	}
 	return nil
+}
+
+// unrenewed names the first grant of a module without a program whose lease nobody would renew; "" = there is none.
+func unrenewed(m deployment.Module, grants []hal.Grant) string {
+	for i := range grants {
+		if m.Type == deployment.Hal && grants[i].Deadman != 0 {
+			return grants[i].Name
+		}
+	}
+	return ""
 }
 
 // grantHal gives a module what its settings ask for, before it starts or when it is found running.

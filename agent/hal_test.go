@@ -20,7 +20,9 @@ func TestAPinThatIsWronglyConfiguredIsNamedWithItsLine(t *testing.T) {
 		"an unknown key":        {relay + "safe = 0\ncolour = 1\n", `unknown key "hal.line.colour"; known here: active_low, allow`},
 		"a node in disguise":    {"[[hal.device]]\nname = \"a\"\npath = \"/dev//mem\"\n", "hal.device.0.path: \"/dev//mem\"; want a node below /dev, written plainly"},
 		"a raw memory node":     {"[[hal.device]]\nname = \"a\"\npath = \"/dev/mem\"\n", "hal.device.0.path: /dev/mem is never granted"},
-		"a reserved i2c id":     {"[[hal.i2c]]\nadapter = \"i2c@1\"\ndevice = [{name=\"a\", addr=0x78}]\n", "hal.i2c.0.device.0.addr: 0x78; want 0x08 to 0x77"},
+		"a line of units twice": {"[[hal.serial]]\npath = \"/dev/ttyS1\"\nmode = \"9600-8E1\"\nprotocol = \"modbus-rtu\"\nunit = [{name=\"m\", unit=1}]\n" +
+			"[[hal.serial]]\npath = \"/dev/ttyS1\"\nmode = \"19200-8E1\"\nprotocol = \"modbus-rtu\"\nunit = [{name=\"n\", unit=2}]\n", "hal.serial.1: m and the units here both claim port /dev/ttyS1"},
+		"a reserved i2c id": {"[[hal.i2c]]\nadapter = \"i2c@1\"\ndevice = [{name=\"a\", addr=0x78}]\n", "hal.i2c.0.device.0.addr: 0x78; want 0x08 to 0x77"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

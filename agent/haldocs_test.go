@@ -182,6 +182,16 @@ func TestWhatIsPublishedIsCheckedBeforeAnythingStops(t *testing.T) {
 	}
 }
 
+func TestADeadmanIsForAProgramThatRenewsIt(t *testing.T) {
+	t.Parallel()
+	grants := []hal.Grant{{Name: "level", Read: true}, {Name: "pump", Write: true, Deadman: time.Second}}
+	for kind, want := range map[deployment.Type]string{deployment.Hal: "pump", deployment.Sandbox: ""} {
+		if got := unrenewed(deployment.Module{Type: kind}, grants); got != want {
+			t.Errorf("%v: got %q, want %q", kind, got, want)
+		}
+	}
+}
+
 func TestThePagesHaveEachKeyOfTheOwnerAndEachOptionOfADeployment(t *testing.T) {
 	t.Parallel()
 	read := func(page string) string {

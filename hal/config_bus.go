@@ -121,6 +121,9 @@ func (b *build) serial(s *SerialConfig) {
 		if owner := b.claims["port "+port]; owner != "" {
 			b.fail("", "%s and the units here both claim port %s; remove one", owner, port)
 		}
+		if len(s.Unit) > 0 {
+			b.claims["port "+port] = s.Unit[0].Name
+		}
 	case "", "raw", "lines":
 		if len(s.Unit) > 0 {
 			b.fail("unit", `units are of protocol = "modbus-rtu"`)
