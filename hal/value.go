@@ -35,7 +35,7 @@ type Value struct {
 type Event struct {
 	Seq    uint64    // of this line, from 1, without gaps but for those that Lost counts
 	Lost   uint64    // events lost since the one before
-	Merged uint64    // edges that must have been between this and the one before: a lower bound
+	Merged uint64    // 1 = of the direction of the one before: an edge between was missed, or the level read too late; no count of either
 	Edge   Edge      // "" = a frame
 	Mono   int64     // the kernel's CLOCK_MONOTONIC in ns
 	Time   time.Time // the same moment on the wall clock

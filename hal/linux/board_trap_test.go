@@ -71,10 +71,11 @@ func TestBoardPulsesThatAreTooFastForTheirInterruptAreCountedAsMerged(t *testing
 		t.Fatal(err)
 	}
 	<-ended
-	if n := merged.Load(); n == 0 || got+lost != last.Seq || got+lost+n > made {
-		t.Errorf("%d edges: got %d, lost %d, merged %d, the last %+v; want some merged, each in the sequence, and no more than were made", made, got, lost, n, last)
+	// That it is no bound of the missing ones is the kernel's: it reads the direction of an edge from the level after it, late.
+	if n := merged.Load(); n == 0 || got+lost != last.Seq || got+lost >= made {
+		t.Errorf("%d edges: got %d, lost %d, merged %d, the last %+v; want some merged, each in the sequence, and fewer than were made", made, got, lost, n, last)
 	}
-	t.Logf("%d edges made: %d events, %d lost, %d merged at least", made, got, lost, merged.Load())
+	t.Logf("%d edges made: %d events, %d lost, %d merged", made, got, lost, merged.Load())
 }
 
 func TestBoardBouncingContactGivesOneEdgeAfterItsQuietTime(t *testing.T) {
