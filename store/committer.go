@@ -148,15 +148,17 @@ func (q *Queue) reclaim() bool {
 func (q *Queue) report(err error) {
 	now := int32(taking)
 	switch {
-	case errors.Is(err, ErrFull):
+	case errors.Is(err, errNoRoom):
 		now = full
+	case errors.Is(err, ErrFull):
+		now = diskFull
 	case err != nil:
 		now = failing
 	}
 	before := q.mood.Swap(now)
 	switch {
 	case now == before:
-	case now == full:
+	case now == full, now == diskFull:
 		q.log.Warn("queue is full: producers are refused until messages are delivered or expire",
 			"held", q.ledger.bytesHeld(), "limit", q.tail.limit, "err", err)
 	case now == failing:
@@ -166,9 +168,17 @@ func (q *Queue) report(err error) {
 	}
 }
 
+// refuses says whether the next message meets a full queue: the last one did, and neither is there room for another journal now nor has all
+// that waited been delivered, which makes some. pending is how many bytes still wait.
+func (q *Queue) refuses(pending int64) bool {
+	mood := q.mood.Load()
+	return mood == diskFull || mood == full && pending > 0 && q.tail.room(q.tail.segmentBytes) != nil
+}
+
 // What became of the last group, in Queue.mood.
 const (
-	taking = iota
-	full
+	taking   = iota
+	full     // by what may be held, or has to stay free
+	diskFull // a write said so, which may be for a quota that no count of ours knows
 	failing
 )

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,6 +110,29 @@ func TestAFullQueueRefusesAndRecovers(t *testing.T) {
 	if book.count("queue is full") < 2 || book.count("queue is full") > 8 ||
 		book.count("queue takes messages again") < 2 {
 		t.Errorf("got the log\n%s\nwant a line each time it became full, and no more", book.b.String())
+	}
+}
+
+// TestAFullQueueThatDrainsWhileNobodyWritesIsFullNoMore: what is said of it is what the next message would meet.
+func TestAFullQueueThatDrainsWhileNobodyWritesIsFullNoMore(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]int{"to its end": 0, "to one message": 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := storetest.Open(t, store.Config{Dir: t.TempDir(), MaxBytes: 16 << 20})
+			n := fill(t, s, 0)
+			deliver(t, s, 0, n-leave)
+			deadline := time.Now().Add(30 * time.Second)
+			for s.Usage().Full { // what was delivered is unlinked by another goroutine
+				if time.Now().After(deadline) {
+					t.Fatalf("got %+v, want it not full", s.Usage())
+				}
+				runtime.Gosched()
+			}
+			if err := s.Queue().Append(t.Context(), record("next", to("x", 1))); err != nil {
+				t.Errorf("the next message: got %v", err)
+			}
+		})
 	}
 }
 

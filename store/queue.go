@@ -73,7 +73,7 @@ type Queue struct {
 	keeper *keeper
 	closed chan struct{} // closed when the store closes
 
-	mood    atomic.Int32 // taking, full, failing
+	mood    atomic.Int32 // taking, full, diskFull, failing
 	waiters sync.Pool
 	files   sync.Mutex // held by the one that makes, replaces or unlinks segments; taken after sink.turn and keeper.flushing
 	binder  binder     // guarded by files

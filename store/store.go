@@ -289,7 +289,7 @@ func (s *Store) Usage() Usage {
 		Records: s.io.records.Load(), Commits: s.io.commits.Load(),
 		Flushes: s.io.flushes.Load(), Written: s.io.written.Load(),
 		DamagedFiles: s.io.damaged.Load(), DamagedRecords: lost, DamagedDocuments: s.io.documents.Load(),
-		Recovered: s.recovered, Full: s.queue.mood.Load() == full, Failing: s.queue.mood.Load() == failing,
+		Recovered: s.recovered, Full: s.queue.refuses(pending), Failing: s.queue.mood.Load() == failing,
 	}
 }
 
