@@ -214,9 +214,11 @@ func (d *device) start() {
 		d.t.Fatal(err)
 	}
 	s.openSource = func(string) (source, error) { return &mute{stop: make(chan struct{})}, nil }
+	d.mu.Lock()
+	d.s, d.twins, d.cancel = s, twins, cancel
+	d.mu.Unlock()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	d.s, d.twins, d.cancel = s, twins, cancel
 	d.end = func() {
 		cancel()
 		if err := <-done; err != nil {
