@@ -80,10 +80,10 @@ func TestADiskThatTakesNothingRefusesProducers(t *testing.T) {
 		t.Fatal(err)
 	}
 	folder, away := s.dir.journals(), s.dir.journals()+".away"
-	pull(t, s)
-	if err := os.Rename(folder, away); err != nil {
+	if err := os.Rename(folder, away); err != nil { // first: the sealer may be making the next journal
 		t.Fatal(err)
 	}
+	pull(t, s)
 	for n := range 5 {
 		if err := s.Queue().Append(t.Context(), numbered(n+100)); err == nil || errors.Is(err, ErrFull) {
 			t.Errorf("got %v, want what is wrong", err)
