@@ -103,7 +103,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		want.Place = &after
 		w.Header().Set(headerPlaces, "true")
 	}
-	out := &flushing{w: w}
+	out := &body{w: w, kind: "text/plain; charset=utf-8", live: true}
 	err := s.cfg.Logs(r.Context(), r.PathValue("module"), want, out)
 	switch {
 	case err == nil, r.Context().Err() != nil:
@@ -114,20 +114,22 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// flushing sends each write at once, so that a follower sees a line when it is written.
-type flushing struct {
+// body is an answer that is written as it comes, and knows whether it has begun: after that no error can be said.
+type body struct {
 	w     http.ResponseWriter
+	kind  string // Content-Type
+	live  bool   // each write is sent at once, so that a follower sees a line when it is written
 	wrote bool
 }
 
-func (f *flushing) Write(p []byte) (int, error) {
-	if !f.wrote {
-		f.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		f.wrote = true
+func (b *body) Write(p []byte) (int, error) {
+	if !b.wrote {
+		b.w.Header().Set("Content-Type", b.kind)
+		b.wrote = true
 	}
-	n, err := f.w.Write(p)
-	if err == nil {
-		err = http.NewResponseController(f.w).Flush()
+	n, err := b.w.Write(p)
+	if err == nil && b.live {
+		err = http.NewResponseController(b.w).Flush()
 	}
 	return n, err
 }

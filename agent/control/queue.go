@@ -61,7 +61,7 @@ func (s *Server) queueRoutes() {
 		s.answer(w, doc, err)
 	})
 	s.mux.HandleFunc("GET /queue/export", func(w http.ResponseWriter, r *http.Request) {
-		out := &begun{w: w}
+		out := &body{w: w, kind: "application/octet-stream"}
 		if err := q.Export(r.Context(), r.URL.Query()["sink"], out); err != nil {
 			if !out.wrote {
 				s.answer(w, nil, err)
@@ -79,20 +79,6 @@ func (s *Server) queueRoutes() {
 		doc, err := q.Receipt(r.Context(), body)
 		s.answer(w, doc, err)
 	})
-}
-
-// begun knows whether an answer has begun: after that no error can be said.
-type begun struct {
-	w     http.ResponseWriter
-	wrote bool
-}
-
-func (b *begun) Write(p []byte) (int, error) {
-	if !b.wrote {
-		b.w.Header().Set("Content-Type", "application/octet-stream")
-		b.wrote = true
-	}
-	return b.w.Write(p)
 }
 
 // Peek looks at the first messages of a queue.
