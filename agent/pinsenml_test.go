@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -58,5 +59,15 @@ func TestSamplesSayTheSameInJSONAndInCBOR(t *testing.T) {
 				t.Errorf("%s: %+v has not exactly one value", encoding, g)
 			}
 		}
+	}
+}
+
+func TestASampleInCBORIsTheseBytes(t *testing.T) {
+	t.Parallel()
+	one := 1.0
+	raw, err := encodePins(pinCBOR, []pinSample{{N: "x", U: "V", V: &one, T: 0, Lost: 2}})
+	want := "81" + "a5" + "00" + "6178" + "01" + "6156" + "02" + "fb3ff0000000000000" + "06" + "fb0000000000000000" + "646c6f7374" + "02"
+	if got := hex.EncodeToString(raw); err != nil || got != want {
+		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
 }

@@ -190,7 +190,7 @@ var homes = map[string][]string{
 	"github.com/eclipse/paho.mqtt.golang":    {"agent/upstream"},
 	"github.com/cyphar/filepath-securejoin":  {"sandbox/container"},
 	"github.com/erofs/go-erofs":              {"sandbox/image/bundle", "sandbox/image/oci"},
-	"github.com/fxamacker/cbor/v2":           {"agent/message", "agent/workload", "store", "sandbox/image/bundle"},
+	"github.com/fxamacker/cbor/v2":           {"agent", "agent/message", "agent/workload", "store", "sandbox/image/bundle"},
 	"github.com/gorilla/websocket":           {"agent/mqtt"},
 	"github.com/klauspost/compress":          {"sandbox/image/bundle", "sandbox/image/oci"},
 	"github.com/moby/sys":                    {"sandbox/container"},
