@@ -2,10 +2,13 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,60 +72,53 @@ func loadColumn(at string, w *hal.Wave, now time.Time) error {
 // number; empty rows and those that begin with # say nothing. Where commas are not between cells, one may be in a number. Errors begin
 // with the line.
 func readColumn(r io.Reader, name string) ([]float64, error) {
-	lines := bufio.NewScanner(io.LimitReader(r, maxColumnBytes+1))
+	in := bufio.NewReader(io.LimitReader(r, maxColumnBytes+1))
+	head, _ := in.Peek(in.Size()) // less than that is all there is, or an error that is met again
+	if bytes.HasPrefix(head, []byte("\ufeff")) {
+		_, _ = in.Discard(len("\ufeff")) // it was seen
+	}
+	rows := csv.NewReader(in)
+	rows.Comma, rows.Comment, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = separator(head), '#', -1, true, true
 	var column []float64
-	between, nth, size := "", 0, 0
-	for n := 1; lines.Scan(); n++ {
-		text := lines.Text()
-		if size += len(text) + 1; size > maxColumnBytes || len(column) == maxColumnRows {
-			return nil, fmt.Errorf("%d: at most %d MiB and %d rows are played", n, maxColumnBytes>>20, maxColumnRows)
+	nth, line := -1, 1 // no row was seen
+	for {
+		cells, err := rows.Read()
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended {
+			return nil, fmt.Errorf("%d: %w", line, err)
 		}
-		text = strings.TrimSpace(strings.TrimPrefix(text, "\ufeff"))
-		if text == "" || text[0] == '#' {
+		if !ended {
+			line, _ = rows.FieldPos(0)
+		}
+		if rows.InputOffset() > maxColumnBytes || !ended && len(column) == maxColumnRows {
+			return nil, fmt.Errorf("%d: at most %d MiB and %d rows are played", line, maxColumnBytes>>20, maxColumnRows)
+		}
+		if ended {
+			break
+		}
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if len(cells) == 1 && cells[0] == "" {
 			continue
 		}
-		first := between == ""
-		if first {
-			between = ","
-			for _, other := range []string{";", "\t"} {
-				if strings.Contains(text, other) {
-					between = other
-				}
+		if nth < 0 {
+			named := false
+			if nth, named, err = choose(cells, name, rows.Comma); err != nil {
+				return nil, fmt.Errorf("%d: %w", line, err)
 			}
-		}
-		cells := strings.Split(text, between)
-		for i := range cells {
-			cells[i] = strings.Trim(strings.TrimSpace(cells[i]), `"`)
-		}
-		if first {
-			names := " the first row has " + strings.Join(cells, ", ")
-			for i, cell := range cells {
-				if cell == name && name != "" {
-					nth, first = i, false
-				}
-			}
-			switch _, err := number(cells[0], between); {
-			case !first: // the row of names
-				continue
-			case name != "":
-				return nil, fmt.Errorf("%d: no column %.40q;%.200s", n, name, names)
-			case len(cells) > 1:
-				return nil, fmt.Errorf("%d: several columns; add column = the name of one to sim;%.200s", n, names)
-			case err != nil:
+			if named {
 				continue
 			}
 		}
 		if nth >= len(cells) {
-			return nil, fmt.Errorf("%d: %d cells; the column is the %d. one", n, len(cells), nth+1)
+			return nil, fmt.Errorf("%d: %d cells; the column is the %d. one", line, len(cells), nth+1)
 		}
-		v, err := number(cells[nth], between)
+		v, err := number(cells[nth], rows.Comma)
 		if err != nil {
-			return nil, fmt.Errorf("%d: %.40q is no number", n, cells[nth])
+			return nil, fmt.Errorf("%d: %.40q is no number", line, cells[nth])
 		}
 		column = append(column, v)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%d: %w", len(column)+1, err)
 	}
 	if len(column) == 0 {
 		return nil, errors.New("1: no number in the file")
@@ -130,8 +126,39 @@ func readColumn(r io.Reader, name string) ([]float64, error) {
 	return column, nil
 }
 
-func number(cell, between string) (float64, error) {
-	if between != "," {
+// separator is what stands between the cells of the first row that says something.
+func separator(head []byte) rune {
+	for line := range bytes.Lines(head) {
+		switch {
+		case len(bytes.TrimSpace(line)) == 0 || line[0] == '#':
+		case bytes.ContainsRune(line, '\t'):
+			return '\t'
+		case bytes.ContainsRune(line, ';'):
+			return ';'
+		default:
+			return ','
+		}
+	}
+	return ','
+}
+
+// choose finds the column in the first row, and says whether that is of names.
+func choose(first []string, name string, between rune) (nth int, named bool, err error) {
+	if name != "" {
+		if nth = slices.Index(first, name); nth >= 0 {
+			return nth, true, nil
+		}
+		return 0, false, fmt.Errorf("no column %.40q; the first row has %.200s", name, strings.Join(first, ", "))
+	}
+	if len(first) > 1 {
+		return 0, false, fmt.Errorf("several columns; add column = the name of one to sim; the first row has %.200s", strings.Join(first, ", "))
+	}
+	_, err = number(first[0], between)
+	return 0, err != nil, nil
+}
+
+func number(cell string, between rune) (float64, error) {
+	if between != ',' {
 		cell = strings.Replace(cell, ",", ".", 1)
 	}
 	v, err := strconv.ParseFloat(cell, 64)

@@ -26,6 +26,7 @@ func TestAColumnOfAFileIsReadOrRefusedWithItsLine(t *testing.T) {
 		"one of several":                     {"level", "time,level,pump\n08:00,20.5,0\n08:01,21,1", []float64{20.5, 21}, ""},
 		"as a spreadsheet writes it":         {"Level", "\ufeff\"Time\";\"Level\"\n\"a\";\"20,5\"\n\"b\";\"21\"\n", []float64{20.5, 21}, ""},
 		"with remarks":                       {"b", "# from the plant\na\tb\n1\t2\n", []float64{2}, ""},
+		"a separator in a name":              {"level", "\"time, local\",level\n\"08:00, Monday\",20\n", []float64{20}, ""},
 		"no such column":                     {"lvl", "time,level\n1,2\n", nil, `1: no column "lvl"; the first row has time, level`},
 		"several and none is named":          {"", "time,level\n1,2\n", nil, "1: several columns; add column"},
 		"a word":                             {"level", "time,level\n1,2\n\n2,dry\n", nil, `4: "dry" is no number`},
